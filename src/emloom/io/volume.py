@@ -1,0 +1,185 @@
+"""A volume: a chunked array that knows where it is.
+
+Every format opens as an object with this protocol. Axes are ``zyx`` or ``czyx``; boxes are ZYX voxels of the
+volume (voxel (0, 0, 0) is its first voxel, whatever its world offset); a read returns every channel.
+
+What travels with the array (`VolumeInfo`): shape, dtype, voxel size and offset in nm, what the values mean
+(`kind`), and for affinities the neighborhood, one ZYX offset per channel: channel ``c`` at voxel ``p`` is about
+the pair ``(p, p + neighborhood[c])``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+from emloom.geometry import Box, Grid, Vec
+
+Array = NDArray[Any]
+Kind = Literal["raw", "labels", "mask", "affinities", "lsds", "probabilities"]
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """What a volume says about itself.
+
+    Attributes:
+        shape: voxels along z, y, x.
+        dtype: element type.
+        grid: voxel size and offset in nm.
+        channels: number of channels of a ``czyx`` volume, None for ``zyx``.
+        chunks: voxels per chunk along z, y, x, None where the format has none.
+        kind: what the values mean, None where unknown.
+        neighborhood: for affinities, one ZYX voxel offset per channel.
+        source: path shown in messages.
+    """
+
+    shape: Vec
+    dtype: np.dtype[Any]
+    grid: Grid
+    channels: int | None = None
+    chunks: Vec | None = None
+    kind: Kind | None = None
+    neighborhood: tuple[Vec, ...] | None = None
+    source: str = "array"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        if self.neighborhood is not None and len(self.neighborhood) != self.channels:
+            raise InputError(
+                f"{self.source} has {self.channels} channels but a neighborhood of {len(self.neighborhood)} "
+                "offsets: affinities need one ZYX offset per channel"
+            )
+        if self.kind == "affinities" and self.neighborhood is None:
+            raise InputError(f"{self.source} holds affinities without offsets: state one ZYX offset per channel")
+
+    @property
+    def axes(self) -> str:
+        """`zyx` or `czyx`."""
+        return "zyx" if self.channels is None else "czyx"
+
+    @property
+    def box(self) -> Box:
+        """The whole volume."""
+        return Box.whole(self.shape)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Shape of the whole array, channels first."""
+        return self.shape if self.channels is None else (self.channels, *self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array, uncompressed."""
+        return self.box.size * (self.channels or 1) * self.dtype.itemsize
+
+    def with_(self, **changes: Any) -> VolumeInfo:
+        """Return a copy with some attributes replaced."""
+        return replace(self, **changes)
+
+
+@runtime_checkable
+class Volume(Protocol):
+    """An array on some medium, read and written by boxes."""
+
+    @property
+    def info(self) -> VolumeInfo:
+        """What the volume says about itself."""
+
+    def read(self, box: Box) -> Array:
+        """Return the voxels of `box` as ``[C,]ZYX``; raises `InputError` where it leaves the volume."""
+
+    def write(self, box: Box, array: Array) -> None:
+        """Replace the voxels of `box`; raises `InputError` for a wrong shape, dtype, or read-only volume."""
+
+
+@dataclass(frozen=True)
+class ArrayVolume:
+    """A volume in memory.
+
+    Args:
+        array: ``[C,]ZYX``; not copied.
+        grid: voxel size and offset in nm.
+        kind: what the values mean.
+        neighborhood: for affinities, one ZYX offset per channel.
+
+    Raises:
+        InputError: the array is not 3- or 4-dimensional, or offsets and channels disagree.
+    """
+
+    array: Array
+    grid: Grid
+    kind: Kind | None = None
+    neighborhood: tuple[Vec, ...] | None = None
+    source: str = "array"
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4):
+            raise InputError(f"{self.source} has {self.array.ndim} dimensions: a volume is zyx or czyx")
+        _ = self.info
+
+    @property
+    def info(self) -> VolumeInfo:
+        """What the volume says about itself."""
+        z, y, x = self.array.shape[-3:]
+        channels = self.array.shape[0] if self.array.ndim == 4 else None
+        return VolumeInfo(
+            (z, y, x), self.array.dtype, self.grid, channels, None, self.kind, self.neighborhood, self.source
+        )
+
+    def read(self, box: Box) -> Array:
+        """Return a copy of the voxels of `box`."""
+        check_box(self.info, box)
+        return self.array[..., *box.slices()].copy()
+
+    def write(self, box: Box, array: Array) -> None:
+        """Replace the voxels of `box`."""
+        check_write(self.info, box, array)
+        if not self.array.flags.writeable:
+            raise InputError(f"{self.source} is read-only: write to a new volume")
+        self.array[..., *box.slices()] = array
+
+
+def check_box(info: VolumeInfo, box: Box) -> None:
+    """Raise `InputError` unless `box` lies in the volume."""
+    if not info.box.contains(box):
+        raise InputError(f"{box} leaves {info.source}, which is {info.box}: choose a box inside it")
+
+
+def check_write(info: VolumeInfo, box: Box, array: Array) -> None:
+    """Raise `InputError` unless `array` may be written to `box`: inside, same dtype, same shape."""
+    check_box(info, box)
+    if array.dtype != info.dtype:
+        raise InputError(
+            f"{info.source} stores {info.dtype}, got {array.dtype}: convert explicitly before writing"
+        )
+    expected = box.shape if info.channels is None else (info.channels, *box.shape)
+    if array.shape != expected:
+        raise InputError(f"{info.source}: {box} needs an array of shape {expected}, got {array.shape}")
+
+
+def read_padded(volume: Volume, box: Box) -> Array:
+    """Return the voxels of `box`, mirrored at the faces of the volume where the box leaves it.
+
+    The reflection does not repeat the border voxel (numpy's ``reflect``) and continues periodically, so any
+    margin works and the value at a voxel does not depend on which box asked for it.
+    """
+    shape = volume.info.shape
+    index = [_mirror(np.arange(a, a + n), size) for a, n, size in zip(box.start, box.shape, shape, strict=True)]
+    low = [int(i.min()) for i in index]
+    high = [int(i.max()) + 1 for i in index]
+    inside = volume.read(Box.of(low, high))
+    z, y, x = (i - a for i, a in zip(index, low, strict=True))
+    return np.ascontiguousarray(inside[..., z[:, None, None], y[:, None], x])
+
+
+def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    if size == 1:
+        return np.zeros_like(index)
+    period = 2 * (size - 1)
+    folded = np.mod(index, period)
+    return np.minimum(folded, period - folded)

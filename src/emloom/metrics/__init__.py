@@ -1,0 +1,1 @@
+"""Truth against result: metrics from exact integer tables."""

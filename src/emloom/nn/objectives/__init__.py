@@ -1,0 +1,1 @@
+"""One file per scientific problem: targets, heads, loss and decoding of it, told in one place."""

@@ -1,0 +1,1 @@
+"""What arrays do: numpy and numba kernels. No files, no torch; arrays in, arrays out."""

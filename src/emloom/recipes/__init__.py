@@ -1,0 +1,1 @@
+"""Ready-made jobs: functions that return a Spec."""

@@ -1,0 +1,1 @@
+"""How blocks are executed, remembered and accounted for."""

@@ -1,0 +1,1 @@
+"""Phantoms and conformance suites that tests, here and elsewhere, may reuse."""

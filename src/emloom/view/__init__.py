@@ -1,0 +1,1 @@
+"""Pictures, reports and neuroglancer: people look before they read."""
