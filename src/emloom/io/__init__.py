@@ -1,1 +1,1 @@
-"""Where bytes live: every on-disk format behind one `Volume` protocol. Formats are converted here and nowhere else."""
+"""Where bytes live: every on-disk format behind one `Volume`; formats are converted here and nowhere else."""

@@ -182,4 +182,5 @@ def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         return np.zeros_like(index)
     period = 2 * (size - 1)
     folded = np.mod(index, period)
-    return np.minimum(folded, period - folded)
+    mirrored: NDArray[np.int64] = np.minimum(folded, period - folded)
+    return mirrored

@@ -1,0 +1,18 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real EM data; the test is skipped, with the reason, where it is absent."""
+    default = Path(__file__).parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get("EMLOOM_DATA", default)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"real EM data not found at {folder}: set EMLOOM_DATA to its folder")
+    return folder
