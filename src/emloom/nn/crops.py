@@ -1,0 +1,122 @@
+"""Where training samples come from: boxes that never come near what is held out.
+
+A training box must lie in its region and keep a distance from every held-out box: at least the gap of the split,
+and at least the context that targets look at, so no held-out label is ever read. Sources are read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+from emloom.geometry import Box, Vec
+from emloom.io.volume import Volume
+
+_TRIES = 10_000
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """A raw volume with instance labels, and where training may look.
+
+    Attributes:
+        raw: ``zyx`` image.
+        labels: ``zyx`` instance ids on the same grid, 0 is background.
+        region: voxels that training may use.
+        held_out: boxes (validation, test) already grown by the gap of the split.
+        mask: ``zyx``, non-zero where labels are known; None if they are known everywhere.
+        weight: how often this volume is drawn, relative to the others.
+    """
+
+    raw: Volume
+    labels: Volume
+    region: Box
+    held_out: tuple[Box, ...] = ()
+    mask: Volume | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for other in (self.labels, *([] if self.mask is None else [self.mask])):
+            check_same_grid(self.raw, other)
+
+    def allows(self, box: Box) -> bool:
+        """Whether a training sample may use `box`."""
+        return self.region.contains(box) and not any(box.meets(held) for held in self.held_out)
+
+
+def check_same_grid(raw: Volume, other: Volume) -> None:
+    """Raise `InputError` unless both volumes have the same shape, voxel size and offset."""
+    a, b = raw.info, other.info
+    if a.shape != b.shape:
+        raise InputError(
+            f"{b.source} has shape {b.shape} but {a.source} has {a.shape} (z, y, x): crop or convert one of them "
+            "so that every voxel has both"
+        )
+    if not a.grid.matches(b.grid):
+        raise InputError(
+            f"{b.source} has voxel size {b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm but {a.source} has "
+            f"{a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm: they must share one grid"
+        )
+
+
+def possible_starts(volume: LabelledVolume, shape: Vec) -> int:
+    """Return how many training boxes of `shape` the volume has (exact, by counting excluded starts)."""
+    return int(_free_starts(volume, shape).sum())
+
+
+def _free_starts(volume: LabelledVolume, shape: Vec) -> NDArray[np.bool_]:
+    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
+    if min(extents) < 1:
+        return np.zeros((0, 0, 0), bool)
+    free = np.ones(extents, bool)
+    origin = volume.region.start
+    for held in volume.held_out:
+        # A box meets `held` exactly if its start lies in `held` grown below by shape - 1.
+        hit = held.grow([n - 1 for n in shape], 0).intersect(Box(origin, (extents[0], extents[1], extents[2])))
+        if not hit.is_empty:
+            free[hit.slices(origin)] = False
+    return free
+
+
+def draw_box(volume: LabelledVolume, shape: Vec, rng: np.random.Generator, min_known: float = 0.5) -> Box:
+    """Draw a training box uniformly among the allowed ones.
+
+    With a mask, boxes with less than `min_known` of their voxels known are rejected.
+
+    Raises:
+        InputError: no box of this shape is allowed.
+    """
+    origin = volume.region.start
+    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
+    if min(extents) < 1:
+        raise InputError(
+            f"crop {shape} is larger than the training region {volume.region.shape} of {volume.raw.info.source} "
+            "(z, y, x): use a smaller crop_shape_vox"
+        )
+    for _ in range(_TRIES):
+        start = [o + int(rng.integers(n)) for o, n in zip(origin, extents, strict=True)]
+        box = Box((start[0], start[1], start[2]), shape)
+        if volume.allows(box) and _known(volume, box) >= min_known:
+            return box
+    raise InputError(
+        f"no crop of {shape} voxels in {volume.raw.info.source} avoids the held-out boxes and their gap with "
+        f"enough known labels (tried {_TRIES}): use a smaller crop, a smaller gap or fewer held-out boxes"
+    )
+
+
+def _known(volume: LabelledVolume, box: Box) -> float:
+    return 1.0 if volume.mask is None else float((volume.mask.read(box) != 0).mean())
+
+
+def read_labels(volume: LabelledVolume, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown."""
+    inside = box.intersect(volume.labels.info.box)
+    labels = np.zeros(box.shape, np.uint64)
+    known = np.zeros(box.shape, np.uint8)
+    at = inside.slices(box.start)
+    labels[at] = volume.labels.read(inside)
+    known[at] = 1 if volume.mask is None else volume.mask.read(inside) != 0
+    return labels, known

@@ -1,0 +1,64 @@
+"""A model: what was learned, by which network, from which intensities, at which voxel size.
+
+`ModelSpec` travels inside every checkpoint; `build` makes the untrained module, `save` and `load` are inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from emloom.errors import InputError
+from emloom.geometry.grid import Vec3
+from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
+from emloom.nn.heads import AutoContext, MultiHead
+from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.unet import UNetSpec
+from emloom.spec import Spec
+
+Network = MultiHead | AutoContext
+
+
+class ModelSpec(Spec):
+    """Everything but the weights."""
+
+    objective: NeuronsObjective = NeuronsObjective()
+    network: UNetSpec = UNetSpec()
+    preprocessing: Preprocessing = Preprocessing()
+    voxel_size_nm: Vec3
+    """Voxel size (z, y, x) the model was made for; prediction refuses any other."""
+
+
+def build(spec: ModelSpec) -> Network:
+    """Return the untrained network of a model."""
+    heads = spec.objective.heads
+    if spec.objective.variant in ("mtlsd", "affinities"):
+        return MultiHead(spec.network, heads)
+    with_raw = spec.objective.variant == "acrlsd"
+    first = MultiHead(spec.network, {"lsds": heads["lsds"]})
+    second = MultiHead(spec.network, {"affinities": heads["affinities"]}, in_channels=heads["lsds"] + with_raw)
+    return AutoContext(first, second, include_raw=with_raw)
+
+
+def save(path: Path, spec: ModelSpec, state: Mapping[str, Tensor], info: Mapping[str, str]) -> None:
+    """Write weights and spec into one safetensors file, atomically."""
+    save_checkpoint(path, dict(state), spec, dict(info))
+
+
+def load(path: Path) -> tuple[ModelSpec, Network, dict[str, str]]:
+    """Return (spec, network with its weights, info) of a checkpoint.
+
+    Raises:
+        InputError: the file is no emloom checkpoint, is damaged, or its weights do not fit its own spec.
+    """
+    state, text, info = load_checkpoint(path)
+    spec = ModelSpec.from_yaml(text, f"the spec inside {path}")
+    network = build(spec)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as problem:
+        raise InputError(f"the weights of {path} do not fit the network it describes: {problem}") from None
+    return spec, network, info

@@ -1,0 +1,134 @@
+"""Neurons: affinities and local shape descriptors.
+
+The story of this objective, from ground truth to segmentation:
+
+* **targets** — instance labels, with their boundary grown by one voxel so that touching neurites are separated by
+  background, become affinities (channel ``c`` at ``p``: are ``p`` and ``p + neighborhood[c]`` the same object?) and
+  local shape descriptors (size, offset and covariance of the object around each voxel; Sheridan et al., Nature
+  Methods 2023, doi:10.1038/s41592-022-01711-z).
+* **heads** — ``affinities``, one channel per offset, and ``lsds``, ten channels; both are logits.
+* **loss** — affinities: class-balanced cross entropy (or squared error) over valid pairs; descriptors: squared error
+  over labelled voxels. The descriptors are an auxiliary task: they are predicted, and never decoded.
+* **decode** — affinities to fragments, region graph and agglomeration, which is `emloom.tasks.segment`.
+
+Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learns only the first; ``aclsd`` and
+``acrlsd`` (auto-context) predict descriptors first and feed them, alone or with the raw, to a second network.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from emloom.geometry import Box, Grid, Vec
+from emloom.nn.losses import balance_weights, balanced_bce, weighted_mse_sigmoid
+from emloom.ops.affinities import affinities, neighborhood
+from emloom.ops.descriptors import local_shape_descriptors
+from emloom.ops.labels import grow_boundary
+from emloom.spec import Spec
+
+Targets = dict[str, tuple[NDArray[Any], NDArray[Any]]]
+"""Per head: target and weight, both ``CZYX``."""
+
+LSD_CHANNELS = 10
+_TRUNCATE = 3.0  # the Gaussian window of the descriptors ends at three standard deviations
+
+
+class NeuronsObjective(Spec):
+    """Learn to tell whether two voxels belong to the same neuron."""
+
+    kind: Literal["neurons"] = "neurons"
+    variant: Literal["mtlsd", "affinities", "aclsd", "acrlsd"] = "mtlsd"
+    """Which tasks are learned, and how they are stacked."""
+    neighborhood: tuple[Vec, ...] = Field(default=neighborhood(1, 4, 9), min_length=1)
+    """One ZYX voxel offset per affinity channel; long ranges sharpen the short ones and bias to splits."""
+    lsd_sigma_nm: Annotated[float, Field(gt=0)] = 80.0
+    """Standard deviation of the descriptors' Gaussian window."""
+    lsd_downsample: Vec = (1, 1, 1)
+    """Descriptors are computed on every n-th voxel along z, y, x: faster, hardly different."""
+    grow_boundary_vox: int = Field(default=1, ge=0)
+    """Voxels of background grown between touching objects in the training labels."""
+    grow_in_plane: bool = False
+    """Grow the boundary within sections only: for anisotropic stacks."""
+    affinity_loss: Literal["bce", "mse"] = "bce"
+    lsd_weight: float = Field(default=1.0, ge=0)
+    """Weight of the descriptor loss relative to the affinity loss."""
+
+    @property
+    def has_lsds(self) -> bool:
+        """Whether descriptors are learned."""
+        return self.variant != "affinities"
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Output name -> number of channels."""
+        lsds = {"lsds": LSD_CHANNELS} if self.has_lsds else {}
+        return {"affinities": len(self.neighborhood), **lsds}
+
+    def context_vox(self, grid: Grid) -> Vec:
+        """Return how far (z, y, x) beyond a voxel its targets look."""
+        reach = [max(abs(o[axis]) for o in self.neighborhood) for axis in range(3)]
+        if self.has_lsds:
+            window = grid.voxels(_TRUNCATE * self.lsd_sigma_nm)
+            # Rounded up so that a crop and its context start on the descriptors' sub-sampled lattice.
+            strides = zip(reach, window, self.lsd_downsample, strict=True)
+            reach = [-(-max(r, w + 1) // step) * step for r, w, step in strides]
+        grown = self.grow_boundary_vox
+        return (reach[0] + (0 if self.grow_in_plane else grown), reach[1] + grown, reach[2] + grown)
+
+    def targets(
+        self, labels_ZYX: NDArray[np.uint64], known_ZYX: NDArray[np.uint8], inner: Box, grid: Grid
+    ) -> Targets:
+        """Return the targets and weights of every head on the voxels of `inner`.
+
+        Args:
+            labels_ZYX: instance ids with context around `inner`, 0 is background.
+            known_ZYX: non-zero where the labels are known.
+            inner: the voxels to compute, in voxels of `labels_ZYX`.
+            grid: voxel size of the labels.
+        """
+        grown = grow_boundary(labels_ZYX, self.grow_boundary_vox, in_plane=self.grow_in_plane)
+        at = inner.slices()
+        target, valid = affinities(grown, self.neighborhood, mask_ZYX=known_ZYX)
+        out: Targets = {"affinities": (target[:, *at], valid[:, *at])}
+        if self.has_lsds:
+            lsds, weight = local_shape_descriptors(
+                grown,
+                grid.voxel_size_nm,
+                self.lsd_sigma_nm,
+                downsample=self.lsd_downsample,
+                box=inner,
+                mask_ZYX=known_ZYX,
+            )
+            out["lsds"] = (lsds, np.broadcast_to(weight, lsds.shape))
+        return out
+
+    def loss(
+        self, logits: dict[str, Tensor], targets: dict[str, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss and its parts; logits and targets are ``[N, C, Z, Y, X]``."""
+        target, valid = targets["affinities"]
+        weight = balance_weights(target, valid)
+        if self.affinity_loss == "bce":
+            parts = {"affinities": balanced_bce(logits["affinities"], target, weight)}
+        else:
+            parts = {"affinities": weighted_mse_sigmoid(logits["affinities"], target, weight)}
+        total = parts["affinities"]
+        if self.has_lsds:
+            parts["lsds"] = weighted_mse_sigmoid(logits["lsds"], *targets["lsds"])
+            total = total + self.lsd_weight * parts["lsds"]
+        return total, {name: part.detach() for name, part in parts.items()}
+
+
+def to_tensors(targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return targets as float32 targets and float32 weights."""
+    return {name: (_tensor(target), _tensor(weight)) for name, (target, weight) in targets.items()}
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
