@@ -1,0 +1,69 @@
+# Everything a contributor or a reviewer runs. Every target does its own set-up: on a bare machine with
+# Python 3.11 or newer, `make check` is enough. `make help` lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.PHONY: help install demo test test-slow lint types imports check format bench docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
+		| while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+install: .venv/.installed ## Create .venv and install emloom with its development tools, at pinned versions
+
+demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
+	$(BIN)/emloom demo -o demo
+
+test: install ## Run the test suite (without the slow tests)
+	$(BIN)/python -m pytest
+
+test-slow: install ## Run the slow tests only
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## Check formatting and style (ruff)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+imports: install ## Check that imports point down (import-linter)
+	$(BIN)/lint-imports
+
+check: lint types imports test ## All gates: lint, types, imports, test
+
+format: install ## Rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Run every benchmark in turn
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: .venv/.installed-docs ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+clean: ## Remove what was built; keeps .venv (delete it by hand to start over)
+	rm -rf build dist site demo htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "emloom needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1):" \
+			"choose another with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# Order-only: the interpreter's own date says nothing about what is installed.
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing emloom and its tools into .venv (minutes the first time)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@$(PIP) --editable '.[docs]'
+	@touch $@
