@@ -11,6 +11,7 @@ Geometry is exact: flips and transpositions of axes that share voxel size and ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -65,14 +66,13 @@ def rng_of(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, index])))
 
 
-def interchangeable_orders(shape: Vec, spacing_nm: tuple[float, float, float]) -> list[Vec]:
-    """Return the axis permutations that leave both the extents and the voxel size unchanged."""
-    kept = []
-    for a, b, c in permutations(range(3)):
-        order = (a, b, c)
-        if all(shape[o] == shape[i] and spacing_nm[o] == spacing_nm[i] for i, o in enumerate(order)):
-            kept.append(order)
-    return kept
+def interchangeable_orders(*properties: Sequence[float]) -> list[Vec]:
+    """Return the axis permutations that change none of the per-axis properties (extents, voxel size, ...)."""
+    return [
+        (z, y, x)
+        for z, y, x in permutations(range(3))
+        if all((p[z], p[y], p[x]) == (p[0], p[1], p[2]) for p in properties)
+    ]
 
 
 def draw_plan(
