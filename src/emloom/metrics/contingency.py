@@ -1,0 +1,294 @@
+"""How truth and segmentation overlap: the table every overlap score is read from.
+
+Convention: ``n_ij`` is the number of voxels where the truth is object ``i`` and the segmentation is segment
+``j``; ``a_i = sum_j n_ij`` and ``b_j = sum_i n_ij`` are the sizes. The table is sparse, holds the raw 64-bit ids
+and exact integers, needs no halo, and is additive over voxels::
+
+    add([contingency(t[k], s[k]) for k in blocks]) == contingency(t, s)                   whole == blockwise
+    contingency(t, f).relabelled(keys, values)     == contingency(t, relabel(f, lut))     no voxel pass
+
+so one pass over the voxels of the *fragments* serves every agglomeration threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from emloom.errors import InputError
+
+Ids = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+
+_SLAB_VOXELS = 1 << 22  # bounds the temporary uint64 copy of narrower label types
+_FIRST_CAPACITY = 1 << 12
+
+
+@dataclass(frozen=True, eq=False)
+class Contingency:
+    """Voxels per pair of (truth object, segment): a sparse, sorted table.
+
+    Attributes:
+        truth_ids: uint64 [N], truth object of each row.
+        segment_ids: uint64 [N], segment of each row.
+        counts: int64 [N], voxels of each row, at least 1.
+
+    Rows are unique and sorted by (truth, segment); use `Contingency.from_rows` for rows in any order.
+
+    Raises:
+        InputError: the columns have different lengths or types, or the rows are not unique, sorted and positive.
+    """
+
+    truth_ids: Ids
+    segment_ids: Ids
+    counts: Counts
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("truth_ids", np.uint64), ("segment_ids", np.uint64), ("counts", np.int64)):
+            column = np.asarray(getattr(self, name))
+            if column.ndim != 1 or column.dtype != dtype or column.size != np.size(self.counts):
+                raise InputError(
+                    f"{name} is {column.dtype} {column.shape}: a contingency table has three columns of "
+                    f"equal length, here {np.size(self.counts)} rows of {np.dtype(dtype)}"
+                )
+            frozen = column.view()
+            frozen.flags.writeable = False
+            object.__setattr__(self, name, frozen)
+        if self.counts.size and int(self.counts.min()) < 1:
+            raise InputError(f"a count is {int(self.counts.min())}: rows of a contingency table hold >= 1 voxel")
+        t, s = self.truth_ids, self.segment_ids
+        if not np.all((t[1:] > t[:-1]) | ((t[1:] == t[:-1]) & (s[1:] > s[:-1]))):
+            raise InputError("rows are not unique and sorted by (truth, segment): use Contingency.from_rows")
+
+    @classmethod
+    def from_rows(cls, truth_ids: ArrayLike, segment_ids: ArrayLike, counts: ArrayLike) -> Contingency:
+        """Return the table of rows in any order; counts of equal pairs are summed, rows of 0 voxels dropped.
+
+        Args:
+            truth_ids: unsigned integers [N] (or Python ints that fit).
+            segment_ids: unsigned integers [N].
+            counts: integers [N], not negative.
+
+        Raises:
+            InputError: ids or counts are negative or not whole numbers.
+        """
+        t, s = as_ids(truth_ids, "truth ids"), as_ids(segment_ids, "segment ids")
+        n = np.asarray(as_ids(counts, "counts"), dtype=np.int64)
+        if not t.shape == s.shape == n.shape:
+            raise InputError(f"columns have shapes {t.shape}, {s.shape}, {n.shape}: give equal lengths")
+        t, s, n = t[n > 0], s[n > 0], n[n > 0]
+        order = np.lexsort((s, t))
+        t, s, n = t[order], s[order], n[order]
+        first = np.flatnonzero(np.r_[True, (t[1:] != t[:-1]) | (s[1:] != s[:-1])][: t.size])
+        return cls(t[first], s[first], np.add.reduceat(n, first) if n.size else n)
+
+    @property
+    def n_voxels(self) -> int:
+        """Voxels counted."""
+        return int(self.counts.sum())
+
+    def truth_sizes(self) -> tuple[Ids, Counts]:
+        """Return the truth ids and their voxel counts ``a_i``, sorted by id."""
+        return _sizes(self.truth_ids, self.counts)
+
+    def segment_sizes(self) -> tuple[Ids, Counts]:
+        """Return the segment ids and their voxel counts ``b_j``, sorted by id."""
+        return _sizes(self.segment_ids, self.counts)
+
+    def relabelled(self, keys: ArrayLike, values: ArrayLike) -> Contingency:
+        """Return the table of the segmentation that a LUT would produce.
+
+        Args:
+            keys: fragment ids [M], unique, any order. A segment that is not a key keeps its id.
+            values: segment id of each key [M].
+
+        Raises:
+            InputError: the columns differ in length, or a key occurs twice.
+        """
+        k, v = as_ids(keys, "LUT keys"), as_ids(values, "LUT values")
+        if k.shape != v.shape:
+            raise InputError(f"the LUT has {k.size} keys but {v.size} values: give one value per key")
+        if k.size == 0:
+            return self
+        order = np.argsort(k)
+        k, v = k[order], v[order]
+        twice = np.flatnonzero(k[1:] == k[:-1])
+        if twice.size:
+            raise InputError(f"fragment {k[twice[0]]} occurs twice in the LUT: map each fragment once")
+        row = np.minimum(np.searchsorted(k, self.segment_ids), k.size - 1)
+        mapped = np.where(k[row] == self.segment_ids, v[row], self.segment_ids)
+        return Contingency.from_rows(self.truth_ids, mapped, self.counts)
+
+    def without(self, *, truth: Iterable[int] = (), segments: Iterable[int] = ()) -> Contingency:
+        """Return the table without the voxels of some truth objects or segments (say, segment 0: "undecided")."""
+        drop = np.isin(self.truth_ids, _id_list(truth)) | np.isin(self.segment_ids, _id_list(segments))
+        return Contingency(self.truth_ids[~drop], self.segment_ids[~drop], self.counts[~drop])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Contingency):
+            return NotImplemented
+        mine = (self.truth_ids, self.segment_ids, self.counts)
+        theirs = (other.truth_ids, other.segment_ids, other.counts)
+        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def contingency(
+    truth: NDArray[Any],
+    segmentation: NDArray[Any],
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    ignore_truth: Iterable[int] = (0,),
+) -> Contingency:
+    """Count the voxels of every (truth object, segment) pair, in one pass over runs of equal pairs.
+
+    Args:
+        truth: unsigned instance ids, any shape.
+        segmentation: unsigned instance ids, the shape of `truth`. Segment 0 is an ordinary segment here; drop it
+            with `Contingency.without(segments=[0])` where it means "undecided".
+        mask: bool, the shape of `truth`; only True voxels count.
+        ignore_truth: truth ids whose voxels do not count; by default 0, the background.
+
+    Raises:
+        InputError: shapes differ, ids are signed or floating, or the mask is not boolean.
+    """
+    for name, array in (("truth", truth), ("segmentation", segmentation)):
+        if array.dtype.kind != "u":
+            raise InputError(
+                f"{name} has dtype {array.dtype}: ids are unsigned integers; convert with .astype(np.uint64) "
+                "after checking that none is negative"
+            )
+    if truth.shape != segmentation.shape:
+        raise InputError(f"truth is {truth.shape} but segmentation is {segmentation.shape}: crop to one box")
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != truth.shape):
+        raise InputError(f"mask is {mask.dtype} {mask.shape}: give bool of the shape of truth, {truth.shape}")
+    ignored = _id_list(ignore_truth)
+    table = _empty_table(_FIRST_CAPACITY)
+    for t, s, m in _slabs(truth, segmentation, mask):
+        table = _accumulate(t, s, m, ignored, *table)
+    used = np.flatnonzero(table[2])
+    return Contingency.from_rows(table[0][used], table[1][used], table[2][used])
+
+
+def add(tables: Iterable[Contingency]) -> Contingency:
+    """Return the table of all voxels of the given tables; exact, so the order does not matter."""
+    listed = list(tables)
+    if not listed:
+        return Contingency.from_rows([], [], [])
+    return Contingency.from_rows(
+        np.concatenate([t.truth_ids for t in listed]),
+        np.concatenate([t.segment_ids for t in listed]),
+        np.concatenate([t.counts for t in listed]),
+    )
+
+
+def as_ids(values: ArrayLike, what: str) -> Ids:
+    """Return a uint64 array of the same numbers; raises `InputError` for negative or fractional ones."""
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.zeros(array.shape, np.uint64)
+    if array.dtype.kind not in "ui":
+        raise InputError(f"{what} have dtype {array.dtype}: give integers")
+    if array.dtype.kind == "i" and int(array.min()) < 0:
+        raise InputError(f"{what} hold {int(array.min())}: ids and counts are never negative")
+    return array.astype(np.uint64, copy=False)
+
+
+def _id_list(ids: Iterable[int]) -> Ids:
+    return as_ids(np.array(sorted(set(ids)), dtype=object).astype(np.uint64), "ids")
+
+
+def _sizes(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
+    order = np.argsort(ids, kind="stable")
+    ids, counts = ids[order], counts[order]
+    first = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]][: ids.size])
+    return ids[first], np.add.reduceat(counts, first) if counts.size else counts
+
+
+def _slabs(
+    truth: NDArray[Any], segmentation: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> Iterator[tuple[Ids, Ids, NDArray[np.bool_]]]:
+    """Yield flat, contiguous uint64 pieces; whole arrays where that needs no copy."""
+    t, s = np.atleast_1d(truth), np.atleast_1d(segmentation)
+    m = None if mask is None else np.atleast_1d(mask)
+    per_row = max(1, t.size // max(1, len(t)))
+    rows = max(1, _SLAB_VOXELS // per_row)
+    for start in range(0, len(t), rows):
+        piece = slice(start, start + rows)
+        yield (
+            np.ascontiguousarray(t[piece], np.uint64).reshape(-1),
+            np.ascontiguousarray(s[piece], np.uint64).reshape(-1),
+            np.empty(0, np.bool_) if m is None else np.ascontiguousarray(m[piece]).reshape(-1),
+        )
+
+
+def _empty_table(capacity: int) -> tuple[Ids, Ids, Counts]:
+    return np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint64), np.zeros(capacity, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _slot(t: np.uint64, s: np.uint64, keys_t: Ids, keys_s: Ids, counts: Counts) -> np.uint64:
+    """Return the row of a pair in the open-addressing table, or the free row where it belongs."""
+    last = np.uint64(counts.size - 1)
+    # Fibonacci hashing; ids are often small or multiples of a power of two, so the high bits must be folded in.
+    h = (t * np.uint64(0x9E3779B97F4A7C15)) ^ (s * np.uint64(0xC2B2AE3D27D4EB4F))
+    h ^= h >> np.uint64(29)
+    at = h & last
+    while counts[at] != 0 and (keys_t[at] != t or keys_s[at] != s):
+        at = (at + np.uint64(1)) & last
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _doubled(keys_t: Ids, keys_s: Ids, counts: Counts) -> tuple[Ids, Ids, Counts]:
+    new_t = np.zeros(2 * counts.size, np.uint64)
+    new_s = np.zeros(2 * counts.size, np.uint64)
+    new_n = np.zeros(2 * counts.size, np.int64)
+    for row in range(counts.size):
+        if counts[row] != 0:
+            at = _slot(keys_t[row], keys_s[row], new_t, new_s, new_n)
+            new_t[at], new_s[at], new_n[at] = keys_t[row], keys_s[row], counts[row]
+    return new_t, new_s, new_n
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(
+    truth: Ids,
+    segments: Ids,
+    mask: NDArray[np.bool_],
+    ignored: Ids,
+    keys_t: Ids,
+    keys_s: Ids,
+    counts: Counts,
+) -> tuple[Ids, Ids, Counts]:
+    """Add the pairs of two flat arrays to a hash table (counts 0 = free row), which grows beyond half full."""
+    used = np.count_nonzero(counts)
+    start = 0
+    while start < truth.size:
+        t, s = truth[start], segments[start]
+        stop = start + 1
+        while stop < truth.size and truth[stop] == t and segments[stop] == s:
+            stop += 1
+        n = stop - start
+        if mask.size:
+            n = int(np.count_nonzero(mask[start:stop]))
+        for skip in ignored:
+            if t == skip:
+                n = 0
+        start = stop
+        if n == 0:
+            continue
+        at = _slot(t, s, keys_t, keys_s, counts)
+        if counts[at] == 0:
+            keys_t[at], keys_s[at] = t, s
+            used += 1
+        counts[at] += n
+        if 2 * used > counts.size:
+            keys_t, keys_s, counts = _doubled(keys_t, keys_s, counts)
+    return keys_t, keys_s, counts
