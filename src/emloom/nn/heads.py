@@ -1,0 +1,247 @@
+"""Heads: what a network says about every voxel, by name.
+
+Networks return *logits* at full resolution, one entry per head; losses and prediction apply the sigmoid. Whatever
+the net, these properties hold and are what training crops and tiled prediction build on: `channels`, `lattice`,
+`context`, `tile_dependent`, `output_shape`, `input_shape`, `forward`, `interior` (see `emloom.nn.unet`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import lcm, prod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from emloom.errors import InputError
+from emloom.geometry import Vec
+from emloom.nn.unet import UNet, UNetSpec, crop, depth_to_space, fitting_input, fitting_output
+
+Logits = dict[str, Tensor]
+
+
+class DenseNet(Protocol):
+    """What prediction needs to know of a network; `MultiHead` and `AutoContext` are two."""
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Channels of every head."""
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) between equivalent positions."""
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that an answer needs to see around it."""
+
+    @property
+    def tile_dependent(self) -> bool:
+        """Whether the answer at a voxel depends on the tile around it."""
+
+    def peak_bytes(self, input_shape: Sequence[int]) -> int:
+        """Return an estimate of the memory that one tile takes in prediction."""
+
+    def interior(self, x: Tensor) -> Logits:
+        """Return logits of the input without its outer `context` voxels."""
+
+
+class MultiHead(nn.Module):
+    """One U-Net shared by several 1x1x1 heads, e.g. LSDs and affinities (MTLSD).
+
+    ``forward`` maps float ``[N, in_channels, Z, Y, X]`` to logits ``{head: [N, channels, Z', Y', X']}``.
+
+    Args:
+        unet_spec: the shape of the net.
+        heads: channels of every head, by name.
+        in_channels: channels of the input.
+
+    Raises:
+        InputError: there is no head, or one without channels.
+    """
+
+    def __init__(self, unet_spec: UNetSpec, heads: Mapping[str, int], in_channels: int = 1) -> None:
+        super().__init__()
+        if not heads or min(heads.values()) < 1:
+            raise InputError(f"heads {dict(heads)} must name at least one output, each with at least one channel")
+        self.unet = UNet(unet_spec, in_channels)
+        self.channels = dict(heads)
+        cell = prod(unet_spec.stem)
+        maps = unet_spec.features[0]
+        self.heads = nn.ModuleDict({name: nn.Conv3d(maps, n * cell, 1) for name, n in heads.items()})
+        for head in heads:
+            # Answers start near "don't know": the first steps need not fight a confident random net.
+            nn.init.normal_(self.heads[head].get_parameter("weight"), std=0.1 / maps**0.5)
+            nn.init.zeros_(self.heads[head].get_parameter("bias"))
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) between equivalent positions."""
+        return self.unet.lattice
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that an answer needs to see around it."""
+        return self.unet.context
+
+    @property
+    def tile_dependent(self) -> bool:
+        """Whether the answer at a voxel depends on the tile around it."""
+        return self.unet.tile_dependent
+
+    @property
+    def padding(self) -> str:
+        """`same` or `valid`."""
+        return self.unet.spec.padding
+
+    def output_shape(self, input_shape: Sequence[int]) -> Vec:
+        """Return the voxels ``forward`` answers for; raises `InputError` naming the next shape that fits."""
+        return self.unet.output_shape(input_shape)
+
+    def input_shape(self, min_output_shape: Sequence[int]) -> Vec:
+        """Return the smallest input (z, y, x) whose output is at least this large."""
+        return self.unet.input_shape(min_output_shape)
+
+    def peak_bytes(self, input_shape: Sequence[int]) -> int:
+        """Return an estimate of the memory that one float32 tile takes in prediction.
+
+        The first level holds nearly everything at once: its skip, what came back up, both side by side, and the
+        two ends of a convolution; the heads hold logits and their unfolded copy.
+        """
+        spec = self.unet.spec
+        low, high = spec.features[0], spec.features[min(1, len(spec.factors))]
+        cells = prod(input_shape) / prod(spec.stem)
+        return int(
+            4 * (cells * (3 * low + 2 * (low + high)) + 2 * prod(input_shape) * sum(self.channels.values()))
+        )
+
+    def forward(self, x: Tensor) -> Logits:
+        """Return logits; raises `InputError` where the input's shape does not fit."""
+        return self._answer(self.unet(x))
+
+    def interior(self, x: Tensor) -> Logits:
+        """Return logits of the input without its outer `context` voxels, as ``forward`` would, at less cost."""
+        return self._answer(self.unet.interior(x))
+
+    def _answer(self, features: Tensor) -> Logits:
+        stem = self.unet.spec.stem
+        return {name: depth_to_space(head(features), stem) for name, head in self.heads.items()}
+
+
+class AutoContext(nn.Module):
+    """Two nets in a row: the first one's LSDs are what the second one sees (ACLSD; with raw, ACRLSD).
+
+    Sheridan et al., Nature Methods 2023 (doi:10.1038/s41592-022-01711-z). The first net is trained before and
+    stays frozen: it takes no gradient and never leaves ``eval``.
+
+    Args:
+        first: a trained net with a head `lsds`.
+        second: the affinity net; its input channels are the LSDs, then raw where included.
+        include_raw: whether the second net also sees the first one's input.
+
+    Raises:
+        InputError: the two do not fit together.
+    """
+
+    def __init__(self, first: MultiHead, second: MultiHead, include_raw: bool = False) -> None:
+        super().__init__()
+        if "lsds" not in first.channels:
+            raise InputError(
+                f"the first net has heads {sorted(first.channels)}: auto-context needs one named 'lsds'"
+            )
+        if first.padding != second.padding:
+            raise InputError(f"the first net is {first.padding!r}, the second {second.padding!r}: use one padding")
+        seen = first.channels["lsds"] + (first.unet.in_channels if include_raw else 0)
+        if second.unet.in_channels != seen:
+            raise InputError(f"the second net takes {second.unet.in_channels} channels, but is shown {seen}")
+        self.first = first.requires_grad_(False).eval()
+        self.second = second
+        self.include_raw = include_raw
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of every head of the second net."""
+        return self.second.channels
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) between equivalent positions of both nets."""
+        z, y, x = (lcm(a, b) for a, b in zip(self.first.lattice, self.second.lattice, strict=True))
+        return (z, y, x)
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that an answer needs to see around it."""
+        parts = zip(self.first.context, self.second.context, self._bridge(predicting=True), strict=True)
+        z, y, x = (a + b + c for a, b, c in parts)
+        return (z, y, x)
+
+    @property
+    def tile_dependent(self) -> bool:
+        """Whether the answer at a voxel depends on the tile around it."""
+        return self.first.tile_dependent or self.second.tile_dependent
+
+    @property
+    def padding(self) -> str:
+        """`same` or `valid`."""
+        return self.second.padding
+
+    def output_shape(self, input_shape: Sequence[int]) -> Vec:
+        """Return the voxels ``forward`` answers for; raises `InputError` naming the next shape that fits."""
+        return fitting_output(input_shape, self.lattice, self._shrink)
+
+    def input_shape(self, min_output_shape: Sequence[int]) -> Vec:
+        """Return the smallest input (z, y, x) whose output is at least this large."""
+        return fitting_input(min_output_shape, self.lattice, self._shrink)
+
+    def peak_bytes(self, input_shape: Sequence[int]) -> int:
+        """Return an estimate of the memory that one float32 tile takes in prediction: the larger net's."""
+        return max(self.first.peak_bytes(input_shape), self.second.peak_bytes(input_shape))
+
+    def train(self, mode: bool = True) -> AutoContext:
+        """Set the second net's mode; the first stays in ``eval``."""
+        super().train(mode)
+        self.first.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Logits:
+        """Return the second net's logits; raises `InputError` where the input's shape does not fit."""
+        self.output_shape(x.shape[2:])
+        with torch.no_grad():
+            lsds = torch.sigmoid(self.first(x)["lsds"])
+        logits: Logits = self.second(self._shown(x, lsds, self._bridge(predicting=False)))
+        return logits
+
+    def interior(self, x: Tensor) -> Logits:
+        """Return logits of the input without its outer `context` voxels."""
+        fitting_output(x.shape[2:], self.lattice, self.context)
+        with torch.no_grad():
+            lsds = torch.sigmoid(self.first.interior(x)["lsds"])
+        return self.second.interior(self._shown(x, lsds, self._bridge(predicting=True)))
+
+    def _shown(self, x: Tensor, lsds: Tensor, bridge: Vec) -> Tensor:
+        """Return what the second net sees: LSDs (and raw) of the voxels it asks for."""
+        lsds = crop(lsds, bridge)
+        if not self.include_raw:
+            return lsds
+        z, y, w = ((a - b) // 2 for a, b in zip(x.shape[2:], lsds.shape[2:], strict=True))
+        return torch.cat([lsds, crop(x, (z, y, w))], dim=1)
+
+    def _bridge(self, predicting: bool) -> Vec:
+        """Return the voxels per side that the first net answers for and the second does not ask for.
+
+        Each net has its own lattice, so the first cannot answer for exactly what the second asks. Where the nets
+        pad, prediction also keeps the first net's pooling windows where a training crop, which starts on the
+        lattice, had them.
+        """
+        pairs = zip(self.second.context, self.first.lattice, strict=True)
+        if self.padding == "valid":
+            z, y, x = (next(b for b in range(2 * n) if (2 * (c + b)) % n == 0) for c, n in pairs)
+        else:
+            z, y, x = (-c % n if predicting else 0 for c, n in pairs)
+        return (z, y, x)
+
+    @property
+    def _shrink(self) -> Vec:
+        return self.context if self.padding == "valid" else (0, 0, 0)

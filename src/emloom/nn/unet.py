@@ -1,0 +1,444 @@
+"""The 3D U-Net: features for every voxel, and exact bookkeeping of which voxels they come from.
+
+After Çiçek et al. 2016 (doi:10.1007/978-3-319-46723-8_49); the ``mtlsd`` presets are the network of Sheridan et
+al., Nature Methods 2023 (doi:10.1038/s41592-022-01711-z).
+
+Two lengths (voxels z, y, x at full resolution) say how a net may be cut into tiles:
+
+* `lattice`: pooling windows start on multiples of it, so the net is equivariant to shifts by it and to no other;
+* `context`: voxels per side that a tile must see beyond the ones it answers for.
+
+Three ways to run the same weights::
+
+    padding="valid"   forward(x)    [in] -> [in - 2 context]     no zeros ever; tiles agree with the whole
+    padding="same"    forward(x)    [in] -> [in]                 zeros beyond the faces: for training crops
+    both              interior(x)   [in] -> [in - 2 context]     for prediction; equals forward, cropped
+
+With ``padding="same"`` the zeros reach at most `context` voxels inwards, so ``interior(x)`` and
+``forward(x)[context:-context]`` agree; `interior` computes only the voxels that its answer needs, which on the way
+up is a small part of the tile.
+
+A *stem* of (2, 2, 2) folds every 2x2x2 voxels into 8 channels at the door (space to depth): the net then works on
+an eighth of the positions, and the heads unfold their answer to full resolution (depth to space)::
+
+    depth_to_space(space_to_depth(x, s), s) == x
+    channel  c * prod(s) + (dz * s_y + dy) * s_x + dx   holds voxel  (dz, dy, dx)  of its cell
+
+Group and instance norm average over the tile: what such a net says about a voxel depends on the tile it is asked
+in (`tile_dependent`), so tiled prediction only approximates the whole; ``norm="none"`` is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emloom.errors import InputError
+from emloom.geometry import Vec
+from emloom.spec import Spec
+
+Kernels = tuple[Vec, ...]
+
+_TWO_CUBES: Kernels = ((3, 3, 3), (3, 3, 3))
+_TWO_PLANES: Kernels = ((1, 3, 3), (1, 3, 3))
+
+
+class UNetSpec(Spec):
+    """The shape of a U-Net; see the module for what the choices mean."""
+
+    kind: Literal["unet"] = "unet"
+    features: tuple[int, ...] = (32, 64, 128)
+    """Feature maps per level, full resolution first."""
+    factors: tuple[Vec, ...] = ((2, 2, 2), (2, 2, 2))
+    """Downsampling (z, y, x) between a level and the next: one fewer than levels."""
+    kernels: tuple[Kernels, ...] | None = None
+    """Convolution kernels (z, y, x) of every level, odd; None is two (3, 3, 3) per level."""
+    kernels_up: tuple[Kernels, ...] | None = None
+    """Kernels on the way up, for all levels but the last; None repeats `kernels`."""
+    padding: Literal["same", "valid"] = "same"
+    """Zeros at the faces, or outputs that shrink by the context."""
+    residual: bool = False
+    """Add each block's input to its output: eases deep nets."""
+    norm: Literal["none", "group", "instance"] = "none"
+    """Normalisation after each convolution; any but `none` depends on the tile."""
+    upsample: Literal["nearest", "transposed"] = "nearest"
+    """Repeat voxels (no weights), or learn a transposed convolution."""
+    stem: Vec = (1, 1, 1)
+    """Space-to-depth factor (z, y, x) at the door; (1, 1, 1) is off."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.features or min(self.features) < 1:
+            raise ValueError(f"features {self.features} must name at least one level, each with at least 1 map")
+        if len(self.factors) != len(self.features) - 1:
+            raise ValueError(
+                f"{len(self.features)} levels of features need {len(self.features) - 1} downsampling factors "
+                f"between them, got {len(self.factors)}"
+            )
+        if min(min(factor) for factor in (*self.factors, self.stem)) < 1:
+            raise ValueError("downsampling factors and the stem are at least 1 along every axis")
+        _check_kernels(self.kernels, len(self.features), "kernels")
+        _check_kernels(self.kernels_up, len(self.factors), "kernels_up")
+        return self
+
+    @classmethod
+    def lean(cls, isotropic: bool = True) -> UNetSpec:
+        """Return a 1.4 M parameter net that trains on a laptop's processor."""
+        if isotropic:
+            return cls(stem=(2, 2, 2))
+        flat: Kernels = ((1, 3, 3), (3, 3, 3))
+        return cls(stem=(1, 2, 2), factors=((1, 2, 2), (2, 2, 2)), kernels=(flat, _TWO_CUBES, _TWO_CUBES))
+
+    @classmethod
+    def mtlsd(cls, isotropic: bool = True) -> UNetSpec:
+        """Return the 155 M parameter net of Sheridan et al. 2023: 12 maps times 5 per level, valid convolutions.
+
+        Isotropic 196^3 -> 72^3 voxels; anisotropic (132, 268, 268) -> (72, 144, 144).
+        """
+        features = (12, 60, 300, 1500)
+        if isotropic:
+            factors: tuple[Vec, ...] = ((2, 2, 2), (2, 2, 2), (3, 3, 3))
+            return cls(features=features, factors=factors, padding="valid", upsample="transposed")
+        factors = ((1, 2, 2), (2, 2, 2), (3, 3, 3))
+        return cls(
+            features=features,
+            factors=factors,
+            # The first level is flat on the way down only; this is what the published shapes imply.
+            kernels=(_TWO_PLANES, _TWO_CUBES, _TWO_CUBES, _TWO_CUBES),
+            kernels_up=(_TWO_CUBES, _TWO_CUBES, _TWO_CUBES),
+            padding="valid",
+            upsample="transposed",
+        )
+
+    @property
+    def down(self) -> tuple[Kernels, ...]:
+        """Kernels of every level on the way down."""
+        return self.kernels or (_TWO_CUBES,) * len(self.features)
+
+    @property
+    def up(self) -> tuple[Kernels, ...]:
+        """Kernels of all levels but the last on the way up."""
+        return self.kernels_up or self.down[: len(self.factors)]
+
+    @property
+    def tile_dependent(self) -> bool:
+        """Whether the answer at a voxel depends on the tile around it."""
+        return self.norm != "none"
+
+
+def _check_kernels(kernels: tuple[Kernels, ...] | None, levels: int, name: str) -> None:
+    if kernels is None:
+        return
+    if len(kernels) != levels or not all(kernels):
+        raise ValueError(f"{name} must list at least one kernel for each of {levels} levels")
+    if any(size < 1 or size % 2 == 0 for level in kernels for kernel in level for size in kernel):
+        raise ValueError(f"{name} must be odd along every axis: an even kernel has no centre voxel")
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """Voxels cut per side at one level: of what is pooled, and of what came back up."""
+
+    pool: Vec = (0, 0, 0)
+    up: Vec = (0, 0, 0)
+
+
+class UNet(nn.Module):
+    """A U-Net without heads.
+
+    ``forward`` maps float ``[N, in_channels, Z, Y, X]`` to ``[N, features[0], Z', Y', X']`` at the resolution of
+    the stem: shapes given by `output_shape` divided by `spec.stem`. Weights are drawn from torch's global
+    generator (He et al. 2015, doi:10.1109/ICCV.2015.123).
+
+    Args:
+        spec: the shape of the net.
+        in_channels: channels of the input at full resolution.
+    """
+
+    def __init__(self, spec: UNetSpec, in_channels: int = 1) -> None:
+        super().__init__()
+        self.spec = spec
+        self.in_channels = in_channels
+        maps = (in_channels * prod(spec.stem), *spec.features)
+        self.left = nn.ModuleList(
+            _Block(n_in, n_out, kernels, spec)
+            for n_in, n_out, kernels in zip(maps[:-1], maps[1:], spec.down, strict=True)
+        )
+        self.lift = nn.ModuleList(
+            _Lift(n, factor, spec.upsample) for n, factor in zip(spec.features[1:], spec.factors, strict=True)
+        )
+        self.right = nn.ModuleList(
+            _Block(low + high, low, kernels, spec)
+            for low, high, kernels in zip(spec.features[:-1], spec.features[1:], spec.up, strict=True)
+        )
+        self._margin, self._interior_crops = _interior_plan(spec)
+        self._forward_crops = _valid_crops(spec) if spec.padding == "valid" else [_Crops()] * len(spec.factors)
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) between equivalent positions: the product of factors and stem."""
+        return _vec(prod(f) for f in zip(*self.spec.factors, self.spec.stem, strict=True))
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that an answer needs to see around it.
+
+        Exact for ``valid``; for ``same`` the reach of the convolutions, rounded up to the lattice.
+        """
+        if self.spec.padding == "same":
+            return _vec(
+                -(-m * s // n) * n for m, s, n in zip(self._margin, self.spec.stem, self.lattice, strict=True)
+            )
+        return _vec(m * s for m, s in zip(_valid_margin(self.spec), self.spec.stem, strict=True))
+
+    @property
+    def tile_dependent(self) -> bool:
+        """Whether the answer at a voxel depends on the tile around it (group and instance norm)."""
+        return self.spec.tile_dependent
+
+    def output_shape(self, input_shape: Sequence[int]) -> Vec:
+        """Return the voxels (z, y, x) that ``forward`` answers for, given the voxels it is shown.
+
+        Raises:
+            InputError: the net has no answer for this shape; the message names the next larger one that works.
+        """
+        return fitting_output(input_shape, self.lattice, self._shrink)
+
+    def input_shape(self, min_output_shape: Sequence[int]) -> Vec:
+        """Return the smallest input (z, y, x) whose output is at least this large."""
+        return fitting_input(min_output_shape, self.lattice, self._shrink)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features at the resolution of the stem.
+
+        Raises:
+            InputError: the input's shape does not fit; see `output_shape`.
+        """
+        self.output_shape(x.shape[2:])
+        return self._level(0, space_to_depth(x, self.spec.stem), self.spec.padding == "same", self._forward_crops)
+
+    def interior(self, x: Tensor) -> Tensor:
+        """Return features of the input without its outer `context` voxels, as ``forward`` would, at less cost.
+
+        Raises:
+            InputError: the input is not a multiple of the lattice plus the context on both sides.
+        """
+        if self.spec.padding == "valid":
+            return self.forward(x)
+        fitting_output(x.shape[2:], self.lattice, self.context)
+        cells = [c // s for c, s in zip(self.context, self.spec.stem, strict=True)]
+        x = space_to_depth(x, self.spec.stem)
+        if self.tile_dependent:  # statistics over the whole tile, as in training: nothing can be left out
+            return crop(self._level(0, x, True, self._forward_crops), _vec(cells))
+        x = crop(x, _vec(c - m for c, m in zip(cells, self._margin, strict=True)))
+        return self._level(0, x, False, self._interior_crops)
+
+    @property
+    def _shrink(self) -> Vec:
+        return self.context if self.spec.padding == "valid" else (0, 0, 0)
+
+    def _level(self, level: int, x: Tensor, padded: bool, crops: list[_Crops]) -> Tensor:
+        left: Tensor = self.left[level](x, padded)
+        if level == len(self.spec.factors):
+            return left
+        pooled = functional.max_pool3d(crop(left, crops[level].pool), self.spec.factors[level])
+        lifted = self.lift[level](self._level(level + 1, pooled, padded, crops))
+        lifted = crop(lifted, crops[level].up)
+        # Every crop above took as much below as above, so the two are concentric.
+        skip = crop(left, _vec((a - b) // 2 for a, b in zip(left.shape[2:], lifted.shape[2:], strict=True)))
+        out: Tensor = self.right[level](torch.cat([skip, lifted], dim=1), padded)
+        return out
+
+
+class _Block(nn.Module):
+    """Convolutions with ReLU, optionally normalised and bridged by a residual connection."""
+
+    def __init__(self, n_in: int, n_out: int, kernels: Kernels, spec: UNetSpec) -> None:
+        super().__init__()
+        maps = [n_in] + [n_out] * (len(kernels) - 1)
+        self.convs = nn.ModuleList(_Conv(n, n_out, kernel) for n, kernel in zip(maps, kernels, strict=True))
+        self.norms = nn.ModuleList(_norm(spec.norm, n_out) for _ in kernels)
+        self.bridge = nn.Conv3d(n_in, n_out, 1, bias=False) if spec.residual else None
+        self.margin = _margin(kernels)
+        if self.bridge is not None:
+            nn.init.kaiming_normal_(self.bridge.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor, padded: bool) -> Tensor:
+        out = x
+        last = len(self.convs) - 1
+        for index in range(last + 1):
+            out = self.norms[index](self.convs[index](out, padded))
+            if self.bridge is not None and index == last:
+                out = out + self.bridge(x if padded else crop(x, self.margin))
+            out = functional.relu(out, inplace=True)
+        return out
+
+
+class _Conv(nn.Conv3d):
+    """A convolution that is told, call by call, whether to pad with zeros."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: Vec) -> None:
+        super().__init__(n_in, n_out, kernel)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        padding = [size // 2 for size in self.kernel_size] if padded else 0
+        return functional.conv3d(x, self.weight, self.bias, padding=padding)
+
+
+class _Lift(nn.Module):
+    """Upsampling by whole factors."""
+
+    def __init__(self, maps: int, factor: Vec, how: Literal["nearest", "transposed"]) -> None:
+        super().__init__()
+        self.factor = factor
+        self.transposed = nn.ConvTranspose3d(maps, maps, factor, stride=factor) if how == "transposed" else None
+        if self.transposed is not None:
+            # Kernel = stride: every output voxel sums over the input maps of one voxel.
+            nn.init.normal_(self.transposed.weight, std=sqrt(1 / maps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.transposed is not None:
+            out: Tensor = self.transposed(x)
+            return out
+        size = [n * f for n, f in zip(x.shape[2:], self.factor, strict=True)]
+        return functional.interpolate(x, size=size, mode="nearest")
+
+
+def _norm(kind: str, maps: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    groups = maps if kind == "instance" else max(g for g in range(1, 9) if maps % g == 0)
+    return nn.GroupNorm(groups, maps)
+
+
+# --- geometry ------------------------------------------------------------------------------------------------
+# All crops are symmetric: kernels are odd, and a tile that starts and ends on the lattice is its own mirror image.
+
+
+def _margin(kernels: Kernels) -> Vec:
+    return _vec(sum(k[axis] // 2 for k in kernels) for axis in range(3))
+
+
+def _interior_plan(spec: UNetSpec) -> tuple[Vec, list[_Crops]]:
+    """Return the margin around a tile that the net needs, and the crops that compute nothing else.
+
+    Margins are counted in voxels of the level, from the deepest level back; the tile lies on the lattice.
+    """
+    outward = [(0, 0, 0)]  # margin of each level's output
+    for factor, kernels in zip(spec.factors, spec.up, strict=True):
+        needed = _add(outward[-1], _margin(kernels))
+        outward.append(_vec(-(-n // f) for n, f in zip(needed, factor, strict=True)))
+    margin = _add(outward[-1], _margin(spec.down[-1]))  # margin of the deepest level's input
+    crops = []
+    for level in reversed(range(len(spec.factors))):
+        factor = spec.factors[level]
+        needed = _add(outward[level], _margin(spec.up[level]))
+        pooled = _mul(margin, factor)
+        left = _vec(max(a, b) for a, b in zip(needed, pooled, strict=True))
+        crops.append(_Crops(_sub(left, pooled), _sub(_mul(outward[level + 1], factor), needed)))
+        margin = _add(left, _margin(spec.down[level]))
+    return margin, crops[::-1]
+
+
+def _valid_crops(spec: UNetSpec) -> list[_Crops]:
+    """Return the crops that make every level's output a multiple of the pooling still above it.
+
+    This is what keeps a net of valid convolutions equivariant ("crop to factor"). A level's input from below is a
+    multiple of its factor product P already, so the cut is -(width of the convolutions) mod P, made even.
+    """
+    crops = []
+    for level, kernels in enumerate(spec.up):
+        product = [prod(f) for f in zip(*spec.factors[level:], strict=True)]
+        cut = [-2 * m % p for m, p in zip(_margin(kernels), product, strict=True)]
+        crops.append(_Crops(up=_vec((c + p * (c % 2)) // 2 for c, p in zip(cut, product, strict=True))))
+    return crops
+
+
+def _valid_margin(spec: UNetSpec) -> Vec:
+    """Return how many voxels (after the stem) valid convolutions and crops take per side."""
+    total = (0, 0, 0)
+    scale = (1, 1, 1)
+    for level, kernels in enumerate(spec.down):
+        total = _add(total, _mul(_margin(kernels), scale))
+        if level < len(spec.factors):
+            cut = _add(_margin(spec.up[level]), _valid_crops(spec)[level].up)
+            total = _add(total, _mul(cut, scale))
+            scale = _mul(scale, spec.factors[level])
+    return total
+
+
+def fitting_output(input_shape: Sequence[int], lattice: Vec, shrink: Vec) -> Vec:
+    """Return the input shape less `shrink` per side; the rest must be a positive multiple of the lattice.
+
+    Raises:
+        InputError: it is not; the message names the next larger input that fits.
+    """
+    shape = _vec(input_shape)
+    out = _vec(n - 2 * s for n, s in zip(shape, shrink, strict=True))
+    if all(n > 0 and n % step == 0 for n, step in zip(out, lattice, strict=True)):
+        return out
+    fit = fitting_input(out, lattice, shrink)
+    raise InputError(
+        f"an input of {shape} voxels does not fit the network, which answers for multiples of {lattice} voxels "
+        f"and needs {shrink} more on each side: the next input that fits is {fit}"
+    )
+
+
+def fitting_input(min_output_shape: Sequence[int], lattice: Vec, shrink: Vec) -> Vec:
+    """Return the smallest positive multiple of the lattice that covers a shape, plus `shrink` per side."""
+    shape = zip(_vec(min_output_shape), lattice, shrink, strict=True)
+    return _vec(max(1, -(-n // step)) * step + 2 * s for n, step, s in shape)
+
+
+def space_to_depth(x: Tensor, factor: Vec) -> Tensor:
+    """Fold cells of voxels into channels: ``[N, C, Z, Y, X]`` -> ``[N, C * prod(factor), Z / f_z, ...]``."""
+    if factor == (1, 1, 1):
+        return x
+    n, c, *zyx = x.shape
+    a, b, d = factor
+    z, y, w = (size // f for size, f in zip(zyx, factor, strict=True))
+    cells = x.reshape(n, c, z, a, y, b, w, d).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return cells.reshape(n, c * a * b * d, z, y, w)
+
+
+def depth_to_space(x: Tensor, factor: Vec) -> Tensor:
+    """Unfold channels into cells of voxels: the exact inverse of `space_to_depth`."""
+    if factor == (1, 1, 1):
+        return x
+    n, c, z, y, w = x.shape
+    a, b, d = factor
+    cells = x.reshape(n, c // (a * b * d), a, b, d, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return cells.reshape(n, c // (a * b * d), z * a, y * b, w * d)
+
+
+def crop(x: Tensor, margin: Vec) -> Tensor:
+    """Return ``[N, C, Z, Y, X]`` without `margin` voxels on each side."""
+    z, y, w = (slice(m, size - m) for m, size in zip(margin, x.shape[2:], strict=True))
+    return x[:, :, z, y, w]
+
+
+def _vec(values: Iterable[int]) -> Vec:
+    z, y, x = (int(v) for v in values)
+    return (z, y, x)
+
+
+def _add(a: Vec, b: Vec) -> Vec:
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+
+
+def _sub(a: Vec, b: Vec) -> Vec:
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
+
+
+def _mul(a: Vec, b: Vec) -> Vec:
+    return (a[0] * b[0], a[1] * b[1], a[2] * b[2])
