@@ -4,15 +4,18 @@ A `Spec` validates, prints, hashes, dumps to YAML and is sent to workers. It say
 *where*, so its hash is about the science. Unknown keys are errors; all problems are reported at once, each with
 its path and the nearest valid name.
 
-Round trip: ``S.from_yaml(s.to_yaml()) == s`` and equal specs have equal hashes.
+Round trip: ``S.from_yaml(s.to_yaml()) == s`` and equal specs have equal hashes, in any process and whatever the
+order of keys. What would break that is refused: NaN and infinity (a NaN is not equal to itself), and a key that
+stands twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,7 +27,13 @@ from emloom.errors import InputError, did_you_mean
 class Spec(BaseModel):
     """Frozen, validated description of a piece of work; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, defaults included: the *resolved* specification."""
@@ -35,7 +44,10 @@ class Spec(BaseModel):
         return yaml.dump(self.to_dict(), Dumper=_BlockDumper, sort_keys=False, default_flow_style=False)
 
     def content_hash(self) -> str:
-        """Return the first 16 hex digits of the sha256 of the canonical JSON form."""
+        """Return the first 16 hex digits of the sha256 of the canonical JSON form.
+
+        The class is not part of it: two kinds of job with the same fields and values have the same hash.
+        """
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -55,8 +67,8 @@ class Spec(BaseModel):
     def from_yaml(cls, text: str, source: str = "job") -> Self:
         """Validate YAML text; raises `InputError` for a syntax error or an invalid value."""
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as problem:
+            data = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
+        except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date that does not exist
             raise InputError(f"{source} is not valid YAML: {problem}") from None
         if not isinstance(data, dict):
             raise InputError(f"{source} holds {type(data).__name__}, not a mapping of keys: see `emloom schema`")
@@ -72,8 +84,25 @@ class Spec(BaseModel):
         return cls.from_yaml(text, str(path))
 
     def dump(self, path: str | Path) -> None:
-        """Write the resolved specification as YAML."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        """Write the resolved specification as YAML; a reader sees the whole file or none of it."""
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.write_text(self.to_yaml(), encoding="utf-8")
+        part.replace(target)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 class _BlockDumper(yaml.SafeDumper):
@@ -95,22 +124,31 @@ def _explain(problem: ValidationError, model: type[BaseModel], source: str) -> s
 
 
 def _explain_one(error: ErrorDetails, model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "(whole job)"
-    if error["type"] == "extra_forbidden":
-        names = sorted(field_names_at(model, error["loc"][:-1]))
-        hint = did_you_mean(str(error["loc"][-1]), names)
-        valid = f" (valid: {', '.join(names)})" if names else ""
-        return f"{where}: unknown key{hint}{valid}"
-    if error["type"] == "literal_error":
-        hint = did_you_mean(str(error["input"]), _quoted(str(error.get("ctx", {}).get("expected", ""))))
-        return f"{where}: {error['input']!r} is not valid: {error['msg']}{hint}"
-    if error["type"] == "missing":
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    _, keys = _follow(model, error["loc"])
+    where = ".".join(keys) or "(whole job)"
+    if kind == "extra_forbidden":
+        models, _ = _follow(model, error["loc"][:-1])
+        names = sorted({name for each in models for name in each.model_fields})
+        return f"{where}: unknown key{did_you_mean(keys[-1], names)} (valid: {', '.join(names)})"
+    if kind == "union_tag_invalid":
+        key = context["discriminator"].strip("'")
+        return _wrong_choice(f"{where}.{key}", context["tag"], context["expected_tags"])
+    if kind == "union_tag_not_found":
+        return f"{where}: the key {context['discriminator']} is missing; it says which variant this is"
+    if kind == "literal_error":
+        return _wrong_choice(where, given, context["expected"])
+    if kind == "missing":
         return f"{where}: missing; this key is required"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')} (got {_short(error['input'])})"
+    if kind == "invalid_key":
+        return f"{where}: keys are names, got the {type(given).__name__} {given!r}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')} (got {_short(given)})"
 
 
-def _quoted(text: str) -> list[str]:
-    return [piece for index, piece in enumerate(text.split("'")) if index % 2]
+def _wrong_choice(where: str, given: Any, expected: str) -> str:
+    # pydantic lists the choices as text: 'a', 'b' or 'c'
+    choices = [piece for index, piece in enumerate(expected.split("'")) if index % 2]
+    return f"{where}: {given!r} is not valid{did_you_mean(str(given), choices)} (valid: {expected})"
 
 
 def _short(value: Any) -> str:
@@ -119,18 +157,36 @@ def _short(value: Any) -> str:
 
 
 def field_names_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
-    """Return the field names valid at a path inside a model, following lists and tagged unions."""
-    models = {model}
+    """Return the field names valid at a path inside a model, following lists and unions.
+
+    Args:
+        model: where the path starts.
+        path: field names, list indices and, after a field that is a union, the tag of the variant; without the
+            tag, the fields of all its variants are returned.
+    """
+    models, _ = _follow(model, path)
+    return {name for each in models for name in each.model_fields}
+
+
+def _follow(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[set[type[BaseModel]], list[str]]:
+    """Return the models a path may end in, and the path as it is written in a job file."""
+    models, keys = {model}, []
     for part in path:
-        if isinstance(part, int):
+        # pydantic inserts the tag of a union's variant into the path; it narrows the choice, but is not a key.
+        variants = {each for each in models if part in _tags(each)} if len(models) > 1 else set()
+        if variants:
+            models = variants
             continue
-        hit: set[type[BaseModel]] = set()
-        for candidate in models:
-            if part in candidate.model_fields:
-                hit |= _models_in(candidate.model_fields[part].annotation)
-        # A tagged union inserts the tag into the path: it names no field, so keep the models we have.
-        models = hit or models
-    return {name for candidate in models for name in candidate.model_fields}
+        keys.append(str(part))
+        fields = [each.model_fields[part] for each in models if part in each.model_fields]
+        # A list index or the key of a dictionary leads to the models we already have.
+        models = {found for field in fields for found in _models_in(field.annotation)} or models
+    return models, keys
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    literals = [f.annotation for f in model.model_fields.values() if get_origin(f.annotation) is Literal]
+    return {model.__name__, *(value for literal in literals for value in get_args(literal))}
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:

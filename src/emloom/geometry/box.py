@@ -6,15 +6,20 @@ be empty (some extent 0), but its extents are never negative.
 Algebra::
 
     a.intersect(b) == b.intersect(a)            the voxels in both; empty where they do not meet
-    a.grow(m).grow(-m) == a                     for any margin m that a survives
+    a.hull(b) contains a and b                  the smallest such box; an empty box adds nothing to it
+    a.grow(m).grow(-m) == a                     for any margin m >= 0
     a.shift(v).shift(-v) == a
+    a.snap(s).snap(s) == a.snap(s)              the faces lie on the lattice, once and for all
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Real
+from operator import index
+from typing import SupportsIndex
 
 from emloom.errors import InputError
 
@@ -22,18 +27,24 @@ Vec = tuple[int, int, int]
 
 
 def as_vec(value: int | Sequence[int]) -> Vec:
-    """Return three exact integers (z, y, x); one integer is repeated.
+    """Return three exact integers (z, y, x); one integer is repeated. numpy's integers and 2.0 are welcome.
 
     Raises:
         InputError: not three values, or a value is not a whole number (nothing is ever truncated).
     """
-    values = [value] * 3 if isinstance(value, int) else list(value)
+    values = list(value) if isinstance(value, Iterable) else [value] * 3
     if len(values) != 3:
         raise InputError(f"{value!r} has {len(values)} values: give three, in z, y, x order")
-    out = [int(v) for v in values]
-    if any(o != v for o, v in zip(out, values, strict=True)):
-        raise InputError(f"{value!r} is not a whole number of voxels: voxel counts are never rounded silently")
-    return (out[0], out[1], out[2])
+    z, y, x = (_whole(v, value) for v in values)
+    return (z, y, x)
+
+
+def _whole(number: object, given: object) -> int:
+    if isinstance(number, SupportsIndex):
+        return index(number)
+    if isinstance(number, Real) and float(number).is_integer():
+        return int(float(number))
+    raise InputError(f"{given!r} is not a whole number of voxels: voxel counts are never rounded silently")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,11 @@ class Box:
         return Box(add(self.start, as_vec(by)), self.shape)
 
     def grow(self, before: int | Sequence[int], after: int | Sequence[int] | None = None) -> Box:
-        """Return this box with a margin added below and above (negative shrinks); `after` defaults to `before`."""
+        """Return this box with a margin added below and above (negative shrinks); `after` defaults to `before`.
+
+        Raises:
+            InputError: a negative margin is larger than the box.
+        """
         low = as_vec(before)
         high = low if after is None else as_vec(after)
         return Box.of(sub(self.start, low), add(self.stop, high))
@@ -112,7 +127,9 @@ class Box:
         return Box.of(low, high)
 
     def hull(self, other: Box) -> Box:
-        """Return the smallest box that contains both."""
+        """Return the smallest box that contains both; an empty box adds nothing."""
+        if self.is_empty or other.is_empty:
+            return self if other.is_empty else other
         low = tuple(min(a, b) for a, b in zip(self.start, other.start, strict=True))
         high = tuple(max(a, b) for a, b in zip(self.stop, other.stop, strict=True))
         return Box.of(low, high)
@@ -126,8 +143,16 @@ class Box:
         return not self.intersect(other).is_empty
 
     def snap(self, step: int | Sequence[int], origin: Vec = (0, 0, 0)) -> Box:
-        """Return the smallest box around this one whose faces lie on the lattice ``origin + k * step``."""
+        """Return the smallest box around this one whose faces lie on the lattice ``origin + k * step``.
+
+        An extent of 0 that lies between two lattice planes grows to one step.
+
+        Raises:
+            InputError: a step is below 1 voxel.
+        """
         steps = as_vec(step)
+        if min(steps) < 1:
+            raise InputError(f"lattice step {steps} has an extent below 1 voxel")
         low = tuple(o + (a - o) // s * s for a, s, o in zip(self.start, steps, origin, strict=True))
         high = tuple(o - (o - b) // s * s for b, s, o in zip(self.stop, steps, origin, strict=True))
         return Box.of(low, high)

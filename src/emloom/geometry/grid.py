@@ -5,20 +5,29 @@ Convention: `offset_nm` is the world position of the *corner* of voxel (0, 0, 0)
 
 Algebra::
 
-    grid.to_voxel(grid.to_world(v)) == v
+    grid.containing(grid.to_world(v)) == v         a corner belongs to the voxel above it (half-open)
     grid.containing(grid.centre(v)) == v
+    grid.to_voxel(grid.to_world(v)) ~= v           up to the rounding of floats
+    grid.crop(box).to_world(v) ~= grid.to_world(v + box.start)
+
+Rounding: 0.3 / 0.1 is a hair below 3, so a face computed in nm may land on either side of itself. Positions and
+lengths within `TOLERANCE_VOX` of a face therefore count as lying on it, the same tolerance under which two grids
+match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, isclose, isfinite
+from math import ceil, floor, isclose, isfinite
 
 from emloom.errors import InputError
 from emloom.geometry.box import Box, Vec
 
 Vec3 = tuple[float, float, float]
+
+TOLERANCE_VOX = 1e-6
+"""Distance, in voxels, below which a position lies *on* a face and two grids are the same."""
 
 
 def as_nm(value: Sequence[float], what: str) -> Vec3:
@@ -76,8 +85,13 @@ class Grid:
         return self.to_world([v + 0.5 for v in voxel])
 
     def containing(self, world_nm: Sequence[float]) -> Vec:
-        """Return the voxel that contains a world position (nm)."""
-        z, y, x = (floor(v) for v in self.to_voxel(world_nm))
+        """Return the voxel that contains a world position (nm); a position on a face belongs to the voxel above.
+
+        Raises:
+            InputError: the position is not three finite numbers.
+        """
+        position = as_nm(world_nm, "position")
+        z, y, x = (floor(v + TOLERANCE_VOX) for v in self.to_voxel(position))
         return (z, y, x)
 
     def crop(self, box: Box) -> Grid:
@@ -85,14 +99,20 @@ class Grid:
         return Grid(self.voxel_size_nm, self.to_world(box.start))
 
     def matches(self, other: Grid) -> bool:
-        """Whether both grids have the same voxels, up to float rounding in stored metadata (1e-6 voxel)."""
+        """Whether both grids have the same voxels, up to float rounding in stored metadata (`TOLERANCE_VOX`)."""
         sizes = zip(self.voxel_size_nm, other.voxel_size_nm, strict=True)
         offsets = zip(self.offset_nm, other.offset_nm, self.voxel_size_nm, strict=True)
-        return all(isclose(a, b, rel_tol=1e-6) for a, b in sizes) and all(
-            abs(a - b) <= 1e-6 * size for a, b, size in offsets
+        return all(isclose(a, b, rel_tol=TOLERANCE_VOX) for a, b in sizes) and all(
+            abs(a - b) <= TOLERANCE_VOX * size for a, b, size in offsets
         )
 
     def voxels(self, length_nm: float) -> Vec:
-        """Return how many whole voxels are needed to span a length along z, y, x (rounded up)."""
-        z, y, x = (-floor(-(length_nm / s) + 1e-9) for s in self.voxel_size_nm)
+        """Return how many whole voxels are needed to span a length along z, y, x (rounded up).
+
+        Raises:
+            InputError: the length is negative or not finite.
+        """
+        if not (isfinite(length_nm) and length_nm >= 0):
+            raise InputError(f"length {length_nm} nm is not a length: give a finite number of nm, at least 0")
+        z, y, x = (ceil(length_nm / s - TOLERANCE_VOX) for s in self.voxel_size_nm)
         return (z, y, x)

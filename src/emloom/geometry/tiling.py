@@ -14,6 +14,8 @@ voxel once) and sees its *read* box, the write box grown by the halo::
 * ``shrink``: the write box is clipped to the total box (default);
 * ``overhang``: the write box keeps its full shape and may leave the total box;
 * ``valid``: such cells are dropped, so a rim of the total box is not covered.
+
+Law: for ``shrink``, cutting the total box into parts anywhere and tiling the parts yields the same cells, clipped.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Block:
 
 
 def cells(total: Box, cell_shape: int | Sequence[int], fit: Fit = "shrink") -> Iterator[tuple[Vec, Box]]:
-    """Yield (lattice index, box) of every cell that meets `total`, in z, y, x order.
+    """Iterate over (lattice index, box) of every cell that meets `total`, in z, y, x order; none if it is empty.
 
     Raises:
         InputError: a cell extent is below 1, or `fit` is unknown.
@@ -55,6 +57,10 @@ def cells(total: Box, cell_shape: int | Sequence[int], fit: Fit = "shrink") -> I
         raise InputError(f"cell shape {cell} has an extent below 1 voxel")
     if fit not in ("shrink", "overhang", "valid"):
         raise InputError(f"fit {fit!r} is unknown: use 'shrink', 'overhang' or 'valid'")
+    return _cells(total, cell, fit)
+
+
+def _cells(total: Box, cell: Vec, fit: Fit) -> Iterator[tuple[Vec, Box]]:
     if total.is_empty:
         return
     ranges = [range(a // c, -(-b // c)) for a, b, c in zip(total.start, total.stop, cell, strict=True)]
@@ -77,6 +83,9 @@ def blocks(
         cell_shape: voxels per block (z, y, x).
         halo: voxels read around each write box (z, y, x), not negative.
         fit: what to do with cells that stick out of `total`; see the module.
+
+    Raises:
+        InputError: a cell extent is below 1, the halo is negative, or `fit` is unknown.
     """
     margin = as_vec(halo)
     if min(margin) < 0:

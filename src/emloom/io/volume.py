@@ -11,13 +11,15 @@ the pair ``(p, p + neighborhood[c])``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from math import prod
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.errors import InputError
+from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Box, Grid, Vec
+from emloom.geometry.box import as_vec
 
 Array = NDArray[Any]
 Kind = Literal["raw", "labels", "mask", "affinities", "lsds", "probabilities"]
@@ -36,6 +38,9 @@ class VolumeInfo:
         kind: what the values mean, None where unknown.
         neighborhood: for affinities, one ZYX voxel offset per channel.
         source: path shown in messages.
+
+    Raises:
+        InputError: an extent is not a whole number, `kind` is unknown, or offsets and channels disagree.
     """
 
     shape: Vec
@@ -48,7 +53,21 @@ class VolumeInfo:
     source: str = "array"
 
     def __post_init__(self) -> None:
+        # Metadata arrives as JSON lists and numpy integers; exact tuples make the value hashable and comparable.
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        object.__setattr__(self, "shape", self.box.shape)
+        if self.chunks is not None:
+            object.__setattr__(self, "chunks", as_vec(self.chunks))
+        if self.kind is not None and self.kind not in get_args(Kind):
+            hint = did_you_mean(str(self.kind), get_args(Kind))
+            raise InputError(
+                f"{self.source} has the unknown kind {self.kind!r}{hint}: use {', '.join(get_args(Kind))}"
+            )
+        if self.neighborhood is not None:
+            object.__setattr__(self, "neighborhood", tuple(as_vec(offset) for offset in self.neighborhood))
+        self._check_offsets()
+
+    def _check_offsets(self) -> None:
         if self.neighborhood is not None and len(self.neighborhood) != self.channels:
             raise InputError(
                 f"{self.source} has {self.channels} channels but a neighborhood of {len(self.neighborhood)} "
@@ -70,12 +89,16 @@ class VolumeInfo:
     @property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the whole array, channels first."""
-        return self.shape if self.channels is None else (self.channels, *self.shape)
+        return self.shape_of(self.box)
+
+    def shape_of(self, box: Box) -> tuple[int, ...]:
+        """Shape of the array that fills `box`, channels first."""
+        return box.shape if self.channels is None else (self.channels, *box.shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the whole array, uncompressed."""
-        return self.box.size * (self.channels or 1) * self.dtype.itemsize
+        return prod(self.array_shape) * self.dtype.itemsize
 
     def with_(self, **changes: Any) -> VolumeInfo:
         """Return a copy with some attributes replaced."""
@@ -91,15 +114,18 @@ class Volume(Protocol):
         """What the volume says about itself."""
 
     def read(self, box: Box) -> Array:
-        """Return the voxels of `box` as ``[C,]ZYX``; raises `InputError` where it leaves the volume."""
+        """Return the voxels of `box` as a fresh ``[C,]ZYX``; raises `InputError` where it leaves the volume.
+
+        An empty box lies in every volume, wherever it starts: its array is empty, of the box's shape.
+        """
 
     def write(self, box: Box, array: Array) -> None:
         """Replace the voxels of `box`; raises `InputError` for a wrong shape, dtype, or read-only volume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArrayVolume:
-    """A volume in memory.
+    """A volume in memory; compared and hashed by identity, as arrays are.
 
     Args:
         array: ``[C,]ZYX``; not copied.
@@ -134,13 +160,18 @@ class ArrayVolume:
     def read(self, box: Box) -> Array:
         """Return a copy of the voxels of `box`."""
         check_box(self.info, box)
-        return self.array[..., *box.slices()].copy()
+        if box.is_empty:
+            return np.empty(self.info.shape_of(box), self.array.dtype)
+        # C order, whatever the order of the array behind: kernels may rely on it.
+        return self.array[..., *box.slices()].copy(order="C")
 
     def write(self, box: Box, array: Array) -> None:
         """Replace the voxels of `box`."""
         check_write(self.info, box, array)
         if not self.array.flags.writeable:
             raise InputError(f"{self.source} is read-only: write to a new volume")
+        if box.is_empty:
+            return
         self.array[..., *box.slices()] = array
 
 
@@ -157,7 +188,7 @@ def check_write(info: VolumeInfo, box: Box, array: Array) -> None:
         raise InputError(
             f"{info.source} stores {info.dtype}, got {array.dtype}: convert explicitly before writing"
         )
-    expected = box.shape if info.channels is None else (info.channels, *box.shape)
+    expected = info.shape_of(box)
     if array.shape != expected:
         raise InputError(f"{info.source}: {box} needs an array of shape {expected}, got {array.shape}")
 
@@ -166,9 +197,19 @@ def read_padded(volume: Volume, box: Box) -> Array:
     """Return the voxels of `box`, mirrored at the faces of the volume where the box leaves it.
 
     The reflection does not repeat the border voxel (numpy's ``reflect``) and continues periodically, so any
-    margin works and the value at a voxel does not depend on which box asked for it.
+    margin works and the value at a voxel does not depend on which box asked for it::
+
+        volume                 a b c d
+        read from -5 to 9   b c d c b|a b c d|c b a b c
+
+    Raises:
+        InputError: the volume holds no voxel, so there is nothing to mirror.
     """
+    if box.is_empty:
+        return np.empty(volume.info.shape_of(box), volume.info.dtype)
     shape = volume.info.shape
+    if 0 in shape:
+        raise InputError(f"{volume.info.source} holds no voxel (shape {shape}): nothing to pad {box} from")
     index = [_mirror(np.arange(a, a + n), size) for a, n, size in zip(box.start, box.shape, shape, strict=True)]
     low = [int(i.min()) for i in index]
     high = [int(i.max()) + 1 for i in index]
@@ -184,3 +225,13 @@ def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     folded = np.mod(index, period)
     mirrored: NDArray[np.int64] = np.minimum(folded, period - folded)
     return mirrored
+
+
+def cached(volume: Volume, limit_bytes: int = 1 << 30) -> Volume:
+    """Return the volume read into memory (read-only), or the volume itself where it is larger than the limit."""
+    info = volume.info
+    if isinstance(volume, ArrayVolume) or info.nbytes > limit_bytes:
+        return volume
+    array = volume.read(info.box)
+    array.flags.writeable = False
+    return ArrayVolume(array, info.grid, info.kind, info.neighborhood, info.source)
