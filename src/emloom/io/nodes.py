@@ -1,0 +1,117 @@
+"""The tree of a zarr container: groups, arrays and their attributes, as JSON files (zarr 2 and 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emloom.errors import InputError
+from emloom.io.files import explained, write_text_atomic
+from emloom.io.ngff import image_of, levels_of
+
+_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One zarr group or array on disk."""
+
+    folder: Path
+    zarr_format: int
+    is_array: bool
+    attributes: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+    @cached_property
+    def image(self) -> Mapping[str, Any] | None:
+        """The OME-NGFF image this group is; None where it is none, or where its finest level does not exist."""
+        image = None if self.is_array else image_of(self.attributes)
+        levels = [] if image is None else levels_of(image)
+        return image if levels and is_store(self.folder / levels[0]) else None
+
+    @cached_property
+    def levels(self) -> list[str]:
+        """Paths of the image's levels, finest first; empty where this node is no image."""
+        return [] if self.image is None else levels_of(self.image)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a zarr group or array."""
+    return any((folder / name).is_file() for name in _MARKERS)
+
+
+def node_at(folder: Path) -> Node | None:
+    """Return the zarr node a folder is, or None."""
+    if (folder / "zarr.json").is_file():
+        meta = _load_json(folder / "zarr.json")
+        attributes = meta.get("attributes") or {}
+        return Node(folder, 3, meta.get("node_type") == "array", attributes, meta)
+    for name in (".zarray", ".zgroup"):
+        if (folder / name).is_file():
+            attributes = _load_json(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+            return Node(folder, 2, name == ".zarray", attributes, _load_json(folder / name))
+    return None
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    with explained(path, "read"):
+        text = path.read_bytes()
+    try:
+        data = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+        state = "is empty" if not text else f"is not valid JSON ({problem})"
+        raise InputError(f"{path} {state}: the file is damaged; copy it again or write it anew") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} holds a {type(data).__name__}, not a mapping: the file is damaged")
+    return data
+
+
+def ensure_groups(container: Path, inner: str, zarr_format: int) -> None:
+    """Make the container and the groups above `inner`, leaving those that exist."""
+    folder = container
+    for name in ["", *Path(inner).parts[:-1]]:
+        folder = folder / name
+        node = node_at(folder) if folder.is_dir() else None
+        if node is None:
+            with explained(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_group(folder, {}, zarr_format)
+        elif node.is_array:
+            raise InputError(f"{folder} is an array, not a group: choose another name inside {container}")
+        elif node.zarr_format != zarr_format:
+            raise InputError(
+                f"{container} is zarr {node.zarr_format}, and zarr {zarr_format} is asked for: one container "
+                f"holds one format; pass zarr_format={node.zarr_format} or choose another container"
+            )
+
+
+def write_group(folder: Path, attributes: Mapping[str, Any], zarr_format: int) -> None:
+    """Write the metadata of a group; existing metadata are replaced."""
+    if zarr_format == 3:
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        write_text_atomic(folder / "zarr.json", json.dumps(group, indent=2))
+        return
+    write_text_atomic(folder / ".zgroup", json.dumps({"zarr_format": 2}))
+    if attributes:
+        write_text_atomic(folder / ".zattrs", json.dumps(attributes, indent=2))
+
+
+def image_around(node: Node) -> tuple[Node | None, str]:
+    """Return the OME-NGFF image a node belongs to and the path of its level.
+
+    The image itself stands for its finest level; an array belongs to the image that lists it. (None, "") for
+    an array that is no level of any image.
+    """
+    if node.levels:
+        return node, node.levels[0]
+    if node.is_array:
+        for depth, folder in enumerate(list(node.folder.parents)[:2], start=1):
+            parent = node_at(folder)
+            level = "/".join(node.folder.parts[-depth:])
+            if parent is not None and level in parent.levels:
+                return parent, level
+    return None, ""

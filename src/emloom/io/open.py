@@ -1,0 +1,230 @@
+"""Open, inspect and create volumes of any format.
+
+A path names a container and, where it holds several arrays, the one inside it::
+
+    raw.tif      sections/      "sections/s*.png"      out.zarr      out.zarr/raw      cremi.h5/volumes/raw
+
+A new format is one file with `find`, `open_found` (and `create`), and one row in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emloom.errors import InputError, did_you_mean
+from emloom.geometry import Grid, Vec
+from emloom.geometry.box import as_vec
+from emloom.geometry.grid import as_nm
+from emloom.io import hdf5, stack, store
+from emloom.io.metadata import KINDS, Found, Statement
+from emloom.io.nodes import is_store
+from emloom.io.volume import Kind, Volume, VolumeInfo
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one format is found, opened and created.
+
+    Attributes:
+        find: (container, inner name or "") -> the arrays there.
+        open_found: (what was found, complete info, writable) -> volume.
+        create: (container, inner name, info, **options) -> empty volume; None for formats that are only read.
+        is_folder: whether a container is a folder (else a file).
+    """
+
+    find: Callable[[Path, str], list[Found]]
+    open_found: Callable[[Found, VolumeInfo, bool], Volume]
+    create: Callable[..., Volume] | None
+    is_folder: bool
+
+
+_ZARR = Format(store.find, store.open_found, store.create, is_folder=True)
+_HDF5 = Format(hdf5.find, hdf5.open_found, hdf5.create, is_folder=False)
+_STACK = Format(stack.find, stack.open_found, None, is_folder=False)
+
+FORMATS: dict[str, Format] = {
+    ".zarr": _ZARR,
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".hdf": _HDF5,
+    ".tif": _STACK,
+    ".tiff": _STACK,
+    ".png": _STACK,
+}
+
+
+def open_volume(
+    path: str | Path,
+    *,
+    voxel_size_nm: Sequence[float] | None = None,
+    offset_nm: Sequence[float] | None = None,
+    kind: Kind | None = None,
+    neighborhood: Sequence[Sequence[int]] | None = None,
+    writable: bool = False,
+) -> Volume:
+    """Open an array as a volume.
+
+    What the file states need not be given; what it does not state can be; what is given must agree with it.
+
+    Args:
+        path: container, or container and inner name; see the module.
+        voxel_size_nm: (z, y, x) in nm, required where the file does not state it.
+        offset_nm: world position (z, y, x) in nm of the corner of voxel (0, 0, 0); 0 where nobody states it.
+        kind: what the values mean.
+        neighborhood: for affinities, one ZYX voxel offset per channel.
+        writable: allow `write`.
+
+    Raises:
+        InputError: nothing or several arrays there, voxel size missing, contradictory metadata, damaged file.
+    """
+    form, container, inner = locate(path)
+    hit = _the_one(form.find(container, inner), path)
+    if hit.problems:
+        raise InputError(f"{hit.path}: {'; '.join(hit.problems)}")
+    given = _given(voxel_size_nm, offset_nm, kind, neighborhood)
+    return form.open_found(hit, _complete(hit, given), writable)
+
+
+def inspect(path: str | Path) -> list[Found]:
+    """Return what a path holds, tolerantly: arrays that cannot be opened are listed with their problems.
+
+    Raises:
+        InputError: nothing there, an unknown format, or a file so damaged that nothing can be said about it.
+    """
+    form, container, inner = locate(path)
+    return form.find(container, inner)
+
+
+def create_volume(
+    path: str | Path,
+    info: VolumeInfo,
+    *,
+    overwrite: bool = False,
+    zarr_format: int = 3,
+    shards: Sequence[int] | None = None,
+) -> Volume:
+    """Create an empty (all zero) writable volume.
+
+    Args:
+        path: ``out.zarr``, ``out.zarr/name`` or ``out.h5/volumes/raw``; the suffix chooses the format.
+        info: shape, dtype, grid, channels, chunks (default 64x64x64), kind, neighborhood.
+        overwrite: replace what is there.
+        zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4); for ``.zarr``.
+        shards: voxels (z, y, x) per shard file, a multiple of the chunk; for zarr 3. The returned
+            `info.chunks` is then the shard: what two writers must not share.
+
+    Raises:
+        InputError: the path exists, the format cannot be written, or the disk refuses.
+    """
+    form, container, inner = locate(path, creating=True)
+    if form.create is None:
+        raise InputError(f"{path}: this format is only read: write to .zarr or .h5")
+    if 0 in info.array_shape:
+        raise InputError(f"{path}: shape {info.array_shape} is empty: a volume has at least one voxel")
+    options: dict[str, Any] = {}
+    if form is _ZARR:
+        options = {"zarr_format": zarr_format, "shards": None if shards is None else as_vec(shards)}
+    elif shards is not None or zarr_format != 3:
+        raise InputError(f"{path}: shards and zarr_format are for .zarr only")
+    return form.create(container, inner, info, overwrite=overwrite, **options)
+
+
+def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, str]:
+    """Return (format, container, inner name) of a path.
+
+    The container is the first part of the path with a known suffix, or an existing zarr folder or a folder of
+    images whatever its name.
+
+    Raises:
+        InputError: the container does not exist, or its format is unknown.
+    """
+    whole = Path(path)
+    if "://" in str(path):
+        raise InputError(f"{path} is a remote address: copy it to a local disk first")
+    for container in [*reversed(whole.parents), whole]:
+        form = FORMATS.get(container.suffix.lower())
+        if form is not None and not (container.is_file() if form.is_folder else container.is_dir()):
+            return _located(form, container, whole, creating)
+    if not creating:
+        for container in [whole, *whole.parents]:
+            if is_store(container):
+                return _ZARR, _root_of(container), _inner(_root_of(container), whole)
+        if whole.is_dir() or _is_pattern(whole):
+            return _STACK, whole, ""
+    if not creating and not whole.exists():
+        raise InputError(f"{path} does not exist{did_you_mean(whole.name, _siblings(whole))}")
+    known = ", ".join(FORMATS)
+    raise InputError(f"{path} has no known format: known suffixes are {known} (and folders of images)")
+
+
+def _located(form: Format, container: Path, whole: Path, creating: bool) -> tuple[Format, Path, str]:
+    if not creating and not container.exists() and not _is_pattern(whole):
+        near = did_you_mean(container.name, _siblings(container))
+        raise InputError(f"{container} does not exist{near}")
+    return form, container, _inner(container, whole)
+
+
+def _root_of(folder: Path) -> Path:
+    """Return the topmost zarr folder around one without the suffix."""
+    while is_store(folder.parent):
+        folder = folder.parent
+    return folder
+
+
+def _inner(container: Path, whole: Path) -> str:
+    inner = whole.relative_to(container).as_posix()
+    return "" if inner == "." else inner
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(c in path.name for c in "*?[")
+
+
+def _siblings(path: Path) -> list[str]:
+    return [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+
+
+def _the_one(hits: list[Found], path: str | Path) -> Found:
+    if len(hits) == 1:
+        return hits[0]
+    listed = ", ".join(hit.path for hit in hits)
+    raise InputError(f"{path} holds {len(hits)} arrays: name one of {listed}")
+
+
+def _given(
+    voxel_size_nm: Sequence[float] | None,
+    offset_nm: Sequence[float] | None,
+    kind: Kind | None,
+    neighborhood: Sequence[Sequence[int]] | None,
+) -> Statement:
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind {kind!r} is unknown: use one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+    size = None if voxel_size_nm is None else Grid(as_nm(voxel_size_nm, "voxel size")).voxel_size_nm
+    offset = None if offset_nm is None else as_nm(offset_nm, "offset")
+    offsets: tuple[Vec, ...] | None = None if neighborhood is None else tuple(as_vec(v) for v in neighborhood)
+    return Statement(voxel_size_nm=size, offset_nm=offset, kind=kind, neighborhood=offsets)
+
+
+def _complete(hit: Found, given: Statement) -> VolumeInfo:
+    """Return the info of a volume from what was found and what was given."""
+    stated = Statement(None, hit.voxel_size_nm, hit.offset_nm, hit.kind, hit.neighborhood)
+    said = stated.agree(given, hit.path, "the caller")
+    if said.problems:
+        raise InputError("; ".join(said.problems))
+    if said.voxel_size_nm is None:
+        why = next((m.removeprefix("voxel size") for m in hit.missing if m.startswith("voxel size")), "")
+        raise InputError(f"voxel size is missing in {hit.path}{why}: pass --voxel-size 40,4,4 (nm, z,y,x)")
+    z, y, x = hit.shape[-3:]
+    return VolumeInfo(
+        shape=(z, y, x),
+        dtype=hit.dtype,
+        grid=Grid(said.voxel_size_nm, said.offset_nm or (0.0, 0.0, 0.0)),
+        channels=hit.shape[0] if hit.axes == "czyx" else None,
+        chunks=hit.chunks,
+        kind=said.kind,
+        neighborhood=said.neighborhood,
+        source=hit.path,
+    )

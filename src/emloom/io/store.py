@@ -1,0 +1,269 @@
+"""zarr 2, zarr 3 and OME-NGFF through TensorStore.
+
+Written layout (OME-NGFF 0.5 on zarr 3, or 0.4 on zarr 2): a volume is an image group with one level, ``0``::
+
+    out.zarr/      group: multiscales + the `emloom` attribute         (or out.zarr/raw/ inside a container)
+    out.zarr/0/    array, axes [c,]zyx
+
+so that neuroglancer, napari and ome-zarr open the same path that emloom opens. A chunk holds *all* channels of its
+voxels: a `Volume` reads and writes whole channels stacks, so one block is one file per chunk, written in one
+step, and never a read-modify-write between workers that hold different channels.
+
+Chunks are compressed with zstd; zarr 3 chunks also carry a crc32c, so a damaged chunk is an error and not a
+picture. zarr 2 has no checksum: there only damage that breaks the zstd frame is seen (a truncated file always is).
+
+Trap: TensorStore runs threads and aborts a process that forks after using it. Start workers with `spawn` or
+`forkserver`; volumes are cheap to pickle and open their files when first used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+
+from emloom.errors import InputError, did_you_mean
+from emloom.geometry import Box, Vec
+from emloom.geometry.box import as_vec
+from emloom.io.files import explained, staged
+from emloom.io.metadata import (
+    OWN_KEY,
+    ArrayFacts,
+    Found,
+    Statement,
+    axis_letters,
+    found,
+    own_attribute,
+    read_own,
+    read_plain,
+)
+from emloom.io.ngff import image_attributes, read_image
+from emloom.io.nodes import Node, ensure_groups, image_around, node_at, write_group
+from emloom.io.volume import Array, VolumeInfo, check_box, check_write
+
+DEFAULT_CHUNKS: Vec = (64, 64, 64)
+_ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class StoreVolume:
+    """A zarr array as a volume; opened when first used, cheap to pickle.
+
+    Attributes:
+        info: what the volume says about itself; `info.chunks` is what one writer may write alone (the shard).
+        array: folder of the array itself.
+        writable: whether `write` is allowed.
+        squeezed: positions of stored axes of extent 1 that the volume leaves out.
+    """
+
+    info: VolumeInfo
+    array: Path
+    writable: bool = False
+    squeezed: tuple[int, ...] = ()
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, box: Box) -> Array:
+        """Return the voxels of `box`, C-contiguous, native byte order; a damaged chunk is an `InputError`."""
+        check_box(self.info, box)
+        with explained(self.info.source, "read"):
+            values = _told(self._view()[..., *box.slices()].read(), self.info.source)
+        return np.ascontiguousarray(values, dtype=self.info.dtype)
+
+    def write(self, box: Box, array: Array) -> None:
+        """Replace the voxels of `box`; whole chunks are replaced in one step each."""
+        check_write(self.info, box, array)
+        if not self.writable:
+            raise InputError(
+                f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
+            )
+        with explained(self.info.source):
+            _told(self._view()[..., *box.slices()].write(array), self.info.source)
+
+    def _view(self) -> Any:
+        if "view" not in self._cache:
+            store = _open(self.array)
+            self._cache["view"] = store[tuple(0 if i in self.squeezed else slice(None) for i in range(store.rank))]
+        return self._cache["view"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+def find(container: Path, inner: str) -> list[Found]:
+    """Return every array below a container, or the one at an inner path.
+
+    Raises:
+        InputError: nothing there, or its metadata are unreadable.
+    """
+    start = container / inner if inner else container
+    if not start.is_dir():
+        names = [str(f.path).removeprefix(f"{container}/") for f in find(container, "")]
+        valid = f" (it holds: {', '.join(names)})" if names else ""
+        raise InputError(f"{container} holds no {inner!r}{did_you_mean(inner, names)}{valid}")
+    hits = list(_walk(start))
+    if not hits:
+        raise InputError(f"{start} holds no zarr array (no zarr.json or .zarray below it): is it another format?")
+    return hits
+
+
+def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:
+    """Return the volume of an array that `find` found."""
+    node = node_at(Path(hit.path))
+    if node is None:
+        raise InputError(f"{hit.path} is no longer a zarr array: somebody moved it")
+    array = node.folder / node.levels[0] if node.levels else node.folder
+    volume = StoreVolume(info, array, writable, hit.squeezed)
+    volume._view()  # unreadable metadata are reported now, not at the first block
+    return volume
+
+
+def create(
+    path: Path,
+    inner: str,
+    info: VolumeInfo,
+    *,
+    overwrite: bool = False,
+    zarr_format: int = 3,
+    shards: Vec | None = None,
+) -> StoreVolume:
+    """Create an empty (all zero) volume, ready to be written block by block.
+
+    Args:
+        path: the container, e.g. ``out.zarr``.
+        inner: name inside it, "" for the container itself.
+        info: shape, dtype, grid, kind; `info.chunks` defaults to 64x64x64.
+        overwrite: replace an existing volume.
+        zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4).
+        shards: voxels (z, y, x) per shard file, a multiple of the chunk; zarr 3 only. The volume's
+            `info.chunks` is then the shard, because that is what two writers must not share.
+
+    Raises:
+        InputError: the path exists, a shard is no multiple of the chunk, or the disk refuses.
+    """
+    chunks = as_vec(info.chunks or DEFAULT_CHUNKS)
+    _check_layout(info, chunks, shards, zarr_format)
+    target = path / inner if inner else path
+    attributes = {**image_attributes(info, target.stem, zarr_format), OWN_KEY: own_attribute(info)}
+    if inner:
+        ensure_groups(path, inner, zarr_format)
+    with staged(target, overwrite=overwrite) as temporary:
+        temporary.mkdir(parents=True)
+        write_group(temporary, attributes, zarr_format)
+        _told(
+            tensorstore.open(_array_spec(temporary / "0", info, chunks, shards, zarr_format), create=True), target
+        )
+    return StoreVolume(info.with_(chunks=shards or chunks, source=str(target)), target / "0", writable=True)
+
+
+def _check_layout(info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int) -> None:
+    if zarr_format not in (2, 3):
+        raise InputError(f"zarr format {zarr_format} does not exist: use 3 or 2")
+    if min(chunks) < 1:
+        raise InputError(f"chunk shape {chunks} has an extent below 1 voxel")
+    if shards is None:
+        return
+    if zarr_format == 2:
+        raise InputError("zarr 2 has no shards: use zarr 3, or leave them out")
+    if any(s < 1 or s % c for s, c in zip(shards, chunks, strict=True)):
+        raise InputError(
+            f"shards {shards} are no multiple of the chunks {chunks}: choose a multiple along each axis"
+        )
+
+
+def _array_spec(
+    folder: Path, info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int
+) -> dict[str, Any]:
+    channels = () if info.channels is None else (info.channels,)
+    spec: dict[str, Any] = {"kvstore": {"driver": "file", "path": str(folder)}}
+    shape = list(info.array_shape)
+    if zarr_format == 2:
+        dtype = info.dtype.newbyteorder("<").str
+        metadata: dict[str, Any] = {"shape": shape, "chunks": [*channels, *chunks], "dtype": dtype, "order": "C"}
+        zstd = {"id": "zstd", "level": _ZSTD_LEVEL}
+        fill = False if info.dtype == np.dtype(bool) else 0
+        metadata |= {"compressor": zstd, "dimension_separator": "/", "fill_value": fill}
+        return {**spec, "driver": "zarr", "metadata": metadata}
+    codecs: list[dict[str, Any]] = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL}},
+        {"name": "crc32c"},
+    ]
+    if shards is not None:
+        inner = {"chunk_shape": [*channels, *chunks], "codecs": codecs}
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+    grid = {"name": "regular", "configuration": {"chunk_shape": [*channels, *(shards or chunks)]}}
+    metadata = {"shape": shape, "data_type": info.dtype.name, "chunk_grid": grid, "codecs": codecs}
+    metadata["dimension_names"] = list(info.axes)
+    return {**spec, "driver": "zarr3", "metadata": metadata}
+
+
+def _walk(folder: Path) -> Iterator[Found]:
+    """Yield the arrays at and below a folder; an image counts once, as its finest level."""
+    node = node_at(folder)
+    if node is not None and (node.is_array or node.levels):
+        yield _found(node)
+    if node is not None and node.is_array:
+        return
+    own_levels = [] if node is None else node.levels
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.name.startswith(".") and child.name not in own_levels:
+            yield from _walk(child)
+
+
+def _found(node: Node) -> Found:
+    array, said, droppable = node, Statement(), ""
+    image, level = image_around(node)
+    if image is not None and image.image is not None:
+        array = node_at(image.folder / level) or node
+        if level == image.levels[0]:
+            said = read_own(image.attributes.get(OWN_KEY))
+        said = said.agree(read_image(image.image, level), f"the {OWN_KEY!r} attribute", "OME-NGFF")
+        droppable = "t" if OWN_KEY in image.attributes else "tc"
+    said = said.agree(read_own(array.attributes.get(OWN_KEY)), "the image", f"the array's {OWN_KEY!r} attribute")
+    said = said.agree(read_plain(array.attributes), "the image", "the array's attributes")
+    names = Statement(axes=axis_letters(array.metadata.get("dimension_names")))
+    said = said.agree(names, "the metadata", "dimension_names")
+    return found(str(node.folder), f"zarr{node.zarr_format}", _facts(array, droppable), said)
+
+
+def _facts(node: Node, droppable: str) -> ArrayFacts:
+    store = _open(node.folder)
+    chunks = store.chunk_layout.write_chunk.shape
+    return ArrayFacts(tuple(store.shape), _dtype(store), None if chunks is None else tuple(chunks), droppable)
+
+
+def _dtype(store: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(store.dtype.numpy_dtype)
+        return dtype
+    except (AttributeError, TypeError):
+        return np.dtype(object)
+
+
+def _open(folder: Path) -> Any:
+    driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": os.fspath(folder)}}
+    with explained(folder, "read"):
+        return _told(tensorstore.open(spec, open=True), folder)
+
+
+def _told(future: Any, source: object) -> Any:
+    """Wait for TensorStore; damaged or unsupported data become an `InputError`, the disk's errors pass through."""
+    try:
+        return future.result()
+    except ValueError as problem:
+        text = str(problem)
+        if "os_error_code" in text:
+            raise
+        raise InputError(
+            f"cannot read or write {source}: {_first_sentence(text)}; copy it again or write it anew"
+        ) from problem
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split())[:300]
