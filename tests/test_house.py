@@ -37,9 +37,10 @@ def test_the_start_is_light(module: str) -> None:
 
 def test_help_is_light() -> None:
     loaded = loaded_by(
-        "import sys\nfrom emloom.cli.main import main\nsys.argv = ['emloom', '--help']\n"
-        "out, sys.stdout = sys.stdout, open('/dev/null', 'w')\n"
-        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\nsys.stdout = out"
+        "import contextlib, io, sys\nfrom emloom.cli.main import main\nsys.argv = ['emloom', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    try:\n        main()\n    except SystemExit as done:\n        assert not done.code\n"
+        "assert 'Usage' in out.getvalue(), out.getvalue()"
     )
     assert not loaded & set(HEAVY)
 

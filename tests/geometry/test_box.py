@@ -7,11 +7,11 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.geometry.strategies import boxes, vectors, voxels
 
 from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.box import as_vec
+from tests.geometry.strategies import boxes, vectors, voxels
 
 few = settings(deadline=None, max_examples=60)
 

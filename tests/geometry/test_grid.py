@@ -7,10 +7,10 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.geometry.strategies import boxes, grids, vectors
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, Vec
+from tests.geometry.strategies import boxes, grids, vectors
 
 few = settings(deadline=None, max_examples=100)
 

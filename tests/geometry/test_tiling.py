@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 from hypothesis import given, settings
-from tests.geometry.strategies import boxes, vectors, voxels
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Fit, Vec, blocks, cells
+from tests.geometry.strategies import boxes, vectors, voxels
 
 few = settings(deadline=None, max_examples=60)
 
