@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import lcm, prod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from emloom.nn.unet import UNet, UNetSpec, crop, depth_to_space, fitting_input, 
 Logits = dict[str, Tensor]
 
 
+@runtime_checkable
 class DenseNet(Protocol):
     """What prediction needs to know of a network; `MultiHead` and `AutoContext` are two."""
 
@@ -233,13 +234,15 @@ class AutoContext(nn.Module):
 
         Each net has its own lattice, so the first cannot answer for exactly what the second asks. Where the nets
         pad, prediction also keeps the first net's pooling windows where a training crop, which starts on the
-        lattice, had them.
+        lattice, had them; a context that is a multiple of both lattices does.
         """
-        pairs = zip(self.second.context, self.first.lattice, strict=True)
+        first, second = self.first.context, self.second.context
         if self.padding == "valid":
-            z, y, x = (next(b for b in range(2 * n) if (2 * (c + b)) % n == 0) for c, n in pairs)
+            pairs = zip(second, self.first.lattice, strict=True)
+            z, y, x = (next(b for b in range(n) if (2 * (c + b)) % n == 0) for c, n in pairs)
         else:
-            z, y, x = (-c % n if predicting else 0 for c, n in pairs)
+            sums = zip(first, second, self.lattice, strict=True)
+            z, y, x = (-(a + b) % n if predicting else 0 for a, b, n in sums)
         return (z, y, x)
 
     @property

@@ -1,0 +1,248 @@
+"""Prediction: a trained network over a volume of any size, tile by tile.
+
+Tiles lie on one lattice of absolute raw voxels, a multiple of the network's `lattice`, and see its `context`
+around them, mirrored at the faces of the volume, so the whole volume is answered for::
+
+    tile lattice   |···············|···············|      k * tile_shape, from raw voxel (0, 0, 0)
+    box to predict       [═══════════════════]            any box
+    network sees   ░░░|············|░░░                   one constant shape, whatever part of a tile is wanted
+
+Hence ``tiled == one big tile`` up to float rounding: at most one step of the stored uint8. Every tile has the same
+shape, so on one machine a tile's bits depend on nothing but its raw. The guarantee needs a network whose answers
+do not depend on the tile: group and instance norm break it (a warning is logged).
+
+Stored values are ``round(255 * sigmoid(logit))``, so 0..255 stands for a probability of 0..1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from emloom.errors import InputError, did_you_mean
+from emloom.geometry import Box, Vec, blocks
+from emloom.geometry.box import as_vec
+from emloom.io.volume import Volume, read_padded
+from emloom.nn.heads import DenseNet
+
+log = logging.getLogger(__name__)
+
+Normalise = Callable[[NDArray[Any]], NDArray[np.float32]]
+Progress = Callable[[int, int], None]
+
+_LONGEST_TILE = 1024
+
+
+class Predictor:
+    """A network ready to answer: raw voxels in, uint8 probabilities out.
+
+    It owns evaluation: every call runs in ``eval`` and ``inference_mode``, whatever mode the module is in, and
+    leaves each submodule in the mode it was found in. Threads may share it if the module is already in ``eval``.
+
+    Args:
+        module: a `MultiHead`, an `AutoContext`, or another module with the properties of `DenseNet`; it is moved
+            to `device`.
+        normalise: maps raw to float32 of the same shape, voxel by voxel: the checkpoint's preprocessing.
+        device: where to compute, e.g. `cpu` or `cuda:0`.
+        precision: `32`, or `bf16` (autocast): faster where the processor has bf16 instructions; stored values may
+            then differ by a few steps.
+
+    Raises:
+        InputError: the precision is unknown.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        normalise: Normalise,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Literal["32", "bf16"] = "32",
+    ) -> None:
+        if precision not in ("32", "bf16"):
+            raise InputError(f"precision {precision!r} is unknown: use '32' or 'bf16'")
+        if not isinstance(module, DenseNet):
+            raise TypeError(f"{type(module).__name__} lacks the properties of a DenseNet: see emloom.nn.heads")
+        self.device = torch.device(device)
+        self.precision = precision
+        self.net: DenseNet = module
+        self.normalise = normalise
+        self._module = module.to(self.device)
+
+    def __call__(self, raw_ZYX: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
+        """Return uint8 ``[C, Z, Y, X]`` by head, for the voxels that have `net.context` others around them.
+
+        Args:
+            raw_ZYX: raw as stored, context included; less the context, a multiple of `net.lattice`.
+
+        Raises:
+            InputError: the shape does not fit, the raw (or the answer) is not finite.
+        """
+        x = torch.from_numpy(self._normalised(raw_ZYX))[None, None].to(self.device)
+        bf16 = self.precision == "bf16"
+        with (
+            evaluating(self._module),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16),
+        ):
+            logits = self.net.interior(x)
+        return {name: _quantise(answer[0], name) for name, answer in logits.items()}
+
+    def _normalised(self, raw_ZYX: NDArray[Any]) -> NDArray[np.float32]:
+        if raw_ZYX.ndim != 3:
+            raise InputError(f"raw of shape {raw_ZYX.shape} has {raw_ZYX.ndim} axes: the network sees z, y, x")
+        if raw_ZYX.dtype.kind == "f" and not np.isfinite(raw_ZYX).all():
+            count = int((~np.isfinite(raw_ZYX)).sum())
+            raise InputError(f"raw holds {count} values that are NaN or infinite: repair or mask them first")
+        x = self.normalise(raw_ZYX)
+        if x.dtype != np.float32 or x.shape != raw_ZYX.shape:
+            raise TypeError(
+                f"normalise made {x.dtype} {x.shape} of {raw_ZYX.shape}: it must give float32, same shape"
+            )
+        return np.ascontiguousarray(x)
+
+
+def predict(
+    predictor: Predictor,
+    raw: Volume,
+    outputs: Mapping[str, Volume],
+    *,
+    box: Box | None = None,
+    tile_shape: Vec | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Predict the voxels of `box` and write them, tile by tile.
+
+    Args:
+        predictor: the network.
+        raw: `zyx` volume.
+        outputs: uint8 `czyx` volumes by head; each has raw's voxels (its grid says which) and covers `box`. Heads
+            without an output are not stored.
+        box: voxels of raw to predict; None is all.
+        tile_shape: voxels per tile, a multiple of the network's lattice; None chooses for `box` within 2 GiB. Jobs
+            that share the work of one volume must pass one shape: see `choose_tile`.
+        progress: called after every tile with (tiles done, tiles in all).
+
+    Raises:
+        InputError: an output does not fit raw or network, the tile is off the lattice, raw is not finite.
+    """
+    net = predictor.net
+    box = raw.info.box if box is None else box
+    if raw.info.channels is not None or not raw.info.box.contains(box):
+        raise InputError(
+            f"{raw.info.source} is {raw.info.axes}, {raw.info.box}: predict {box} of a zyx volume in it"
+        )
+    places = {name: _place(name, output, raw, net, box) for name, output in outputs.items()}
+    tile = choose_tile(net, box) if tile_shape is None else _checked_tile(net, tile_shape)
+    work = blocks(box, tile, net.context)
+    if net.tile_dependent and len(work) > 1:
+        log.warning("the network normalises over its tile: %d tiles will not agree exactly at seams", len(work))
+    for done, block in enumerate(work, start=1):
+        cell = Box(as_vec([i * n for i, n in zip(block.index, tile, strict=True)]), tile)
+        answers = _answer(predictor, raw, cell)
+        part = block.write.slices(cell.start)
+        for name, output in outputs.items():
+            start = places[name]
+            where = block.write.shift([-v for v in start])
+            output.write(where, np.ascontiguousarray(answers[name][:, *part]))
+        if progress is not None:
+            progress(done, len(work))
+
+
+def choose_tile(net: DenseNet, box: Box, budget_bytes: int = 2 << 30) -> Vec:
+    """Return the tile shape that covers a box with the least work within a memory budget.
+
+    The work of a tiling is the number of voxels that networks see, context and overhang included. A function of
+    its arguments alone: it does not ask the machine, so a job makes the same tiles everywhere.
+
+    Args:
+        net: the network.
+        box: voxels to cover.
+        budget_bytes: memory for one tile; if not even one lattice cell fits, that cell is returned.
+    """
+    axes = [
+        _tile_lengths(start, stop, step, margin)
+        for start, stop, step, margin in zip(box.start, box.stop, net.lattice, net.context, strict=True)
+    ]
+    best: tuple[int, Vec] | None = None
+    for choice in product(*axes):
+        seen = [length + 2 * margin for (length, _), margin in zip(choice, net.context, strict=True)]
+        work = prod(cost for _, cost in choice)
+        if (best is None or work < best[0]) and net.peak_bytes(seen) <= budget_bytes:
+            best = (work, as_vec([length for length, _ in choice]))
+    return net.lattice if best is None else best[1]
+
+
+def _tile_lengths(start: int, stop: int, step: int, margin: int) -> list[tuple[int, int]]:
+    """Return (tile length, voxels seen along this axis), shortest first, if they save work over shorter ones."""
+    out: list[tuple[int, int]] = []
+    for length in range(step, min(_LONGEST_TILE, stop + step) + 1, step):
+        cost = (-(-stop // length) - start // length) * (length + 2 * margin)
+        if not out or cost < out[-1][1]:
+            out.append((length, cost))
+    return out
+
+
+def _checked_tile(net: DenseNet, tile_shape: Vec) -> Vec:
+    tile = as_vec(tile_shape)
+    if any(n < 1 or n % step for n, step in zip(tile, net.lattice, strict=True)):
+        raise InputError(f"tile shape {tile} is not a multiple of {net.lattice}, the network's pooling lattice")
+    return tile
+
+
+def _place(name: str, output: Volume, raw: Volume, net: DenseNet, box: Box) -> Vec:
+    """Return the raw voxel at which an output starts, once it is known to fit."""
+    if name not in net.channels:
+        hint = did_you_mean(name, net.channels)
+        raise InputError(f"the network has no head {name!r}: it has {', '.join(net.channels)}{hint}")
+    info = output.info
+    if info.dtype != np.uint8 or info.channels != net.channels[name]:
+        raise InputError(
+            f"{info.source} is {info.dtype} with {info.channels} channels: "
+            f"{name!r} needs uint8 with {net.channels[name]}"
+        )
+    start = as_vec([round(v) for v in raw.info.grid.to_voxel(info.grid.offset_nm)])
+    if not raw.info.grid.crop(Box(start, info.shape)).matches(info.grid):
+        raise InputError(f"{info.source} has {info.grid}, whose voxels are not those of the raw, {raw.info.grid}")
+    if not Box(start, info.shape).contains(box):
+        raise InputError(f"{info.source} covers {Box(start, info.shape)} of the raw: make it cover {box}")
+    return start
+
+
+def _answer(predictor: Predictor, raw: Volume, cell: Box) -> dict[str, NDArray[np.uint8]]:
+    try:
+        return predictor(read_padded(raw, cell.grow(predictor.net.context)))
+    except InputError as problem:
+        raise InputError(f"{raw.info.source}, around {cell}: {problem}") from None
+
+
+def _quantise(logits: Tensor, name: str) -> NDArray[np.uint8]:
+    probability = torch.sigmoid(logits.float())
+    if not torch.isfinite(probability).all():
+        raise InputError(f"the network answers {name!r} with NaN: its weights diverged; use an earlier checkpoint")
+    out: NDArray[np.uint8] = (probability * 255).round().to(torch.uint8).cpu().numpy()
+    return out
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Hold a module in ``eval``; afterwards every submodule is in the mode it was found in."""
+    modes = [(part, part.training) for part in module.modules()]
+    if not any(mode for _, mode in modes):
+        yield  # nothing to change, so threads may share the module
+        return
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
