@@ -192,6 +192,28 @@ def add(tables: Iterable[Contingency]) -> Contingency:
     )
 
 
+def disjoint_union(tables: Iterable[Contingency]) -> Contingency:
+    """Return one table in which equal ids of different tables are different objects.
+
+    For boxes that were segmented on their own. Ids are renumbered; scores, which depend on the multiset of counts
+    only, are those of all voxels together.
+    """
+    rows: list[tuple[Ids, Ids, Counts]] = []
+    first_truth = first_segment = np.uint64(0)
+    for table in tables:
+        truth, truth_at = np.unique(table.truth_ids, return_inverse=True)
+        segments, segments_at = np.unique(table.segment_ids, return_inverse=True)
+        rows.append(
+            (truth_at.astype(np.uint64) + first_truth, segments_at.astype(np.uint64) + first_segment, table.counts)
+        )
+        first_truth += np.uint64(len(truth))
+        first_segment += np.uint64(len(segments))
+    if not rows:
+        return Contingency.from_rows([], [], [])
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    return Contingency.from_rows(*columns)
+
+
 def as_ids(values: ArrayLike, what: str) -> Ids:
     """Return a uint64 array of the same numbers; raises `InputError` for negative or fractional ones."""
     array = np.asarray(values)

@@ -23,7 +23,7 @@ class Monitor:
         if self._active:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, needed by training only
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=self._first_step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._first_step)
         return self
 
     def __exit__(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,13 @@ class Hardware:
     workers: int = 1
     """Loader processes; 0 loads in the training process."""
 
+    @property
+    def torch_device(self) -> str:
+        """Device for prediction: `cuda` where asked for or available, else `cpu`."""
+        if self.accelerator == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return {"gpu": "cuda"}.get(self.accelerator, self.accelerator)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -106,7 +113,7 @@ def train(
     volumes: Sequence[LabelledVolume],
     validation: Sequence[tuple[int, Box]],
     folder: Path,
-    hardware: Hardware = Hardware(),
+    hardware: Hardware | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
 ) -> Path:
     """Train a model, or go on where an earlier call in the same folder stopped.
@@ -127,6 +134,7 @@ def train(
         InputError: the folder belongs to another job, or no crop fits the volumes.
         KeyboardInterrupt: passed on after the state was saved.
     """
+    hardware = hardware or Hardware()
     fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=training.precision)
     fabric.launch()
     state = _fresh_state(model, training)
@@ -186,7 +194,7 @@ def _fresh_state(model: ModelSpec, training: TrainingSpec) -> _State:
 
 def _training_loader(
     maker: SampleMaker, training: TrainingSpec, hardware: Hardware, fabric: Fabric, first_step: int
-) -> Iterator[Sample]:
+) -> Iterable[Sample]:
     batch, world, rank = training.batch_size, fabric.world_size, fabric.global_rank
     dataset = TrainingSamples(maker, training.augment, training.seed, training.steps * batch * world)
     dataset.plan(0)  # a crop that cannot be drawn is an error now, not in a worker
@@ -204,7 +212,9 @@ def _training_loader(
         multiprocessing_context="spawn" if hardware.workers else None,
         prefetch_factor=4 if hardware.workers else None,
     )
-    return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    # Fabric moves batches to the device; how samples are spread over devices is decided above.
+    placed: Iterable[Sample] = fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[assignment]
+    return placed
 
 
 def _update_average(state: _State, decay: float) -> None:
@@ -225,7 +235,8 @@ def _validate(
     current = {name: tensor.detach().clone() for name, tensor in state.network.state_dict().items()}
     state.network.load_state_dict(state.average)
     state.network.eval()
-    losses, panel = [], {}
+    losses: list[float] = []
+    panel: dict[str, Tensor] = {}
     with torch.no_grad():
         for raw, targets in checks:
             raw, targets = fabric.to_device((raw, targets))
@@ -303,7 +314,7 @@ class _Clock:
         self.waiting = self.working = 0.0
         self._mark = time.perf_counter()
 
-    def timed(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+    def timed(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Yield the samples, measuring how long each was waited for."""
         self._mark = time.perf_counter()
         for sample in samples:
@@ -317,7 +328,7 @@ class _Clock:
     ) -> Progress:
         """Close a step and return what to tell."""
         now = time.perf_counter()
-        value = float(loss)
+        value = float(loss.detach())
         self.working = 0.95 * self.working + now - self._mark
         self._mark = now
         weight = (1.0 - 0.95 ** min(step, 200)) / 0.05

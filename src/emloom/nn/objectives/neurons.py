@@ -3,12 +3,12 @@
 The story of this objective, from ground truth to segmentation:
 
 * **targets** — instance labels, with their boundary grown by one voxel so that touching neurites are separated by
-  background, become affinities (channel ``c`` at ``p``: are ``p`` and ``p + neighborhood[c]`` the same object?) and
-  local shape descriptors (size, offset and covariance of the object around each voxel; Sheridan et al., Nature
+  background, become affinities (channel ``c`` at ``p``: are ``p`` and ``p + neighborhood[c]`` the same object?)
+  and local shape descriptors (size, offset and covariance of the object around each voxel; Sheridan et al., Nature
   Methods 2023, doi:10.1038/s41592-022-01711-z).
 * **heads** — ``affinities``, one channel per offset, and ``lsds``, ten channels; both are logits.
-* **loss** — affinities: class-balanced cross entropy (or squared error) over valid pairs; descriptors: squared error
-  over labelled voxels. The descriptors are an auxiliary task: they are predicted, and never decoded.
+* **loss** — affinities: class-balanced cross entropy (or squared error) over valid pairs; descriptors: squared
+  error over labelled voxels. The descriptors are an auxiliary task: they are predicted, and never decoded.
 * **decode** — affinities to fragments, region graph and agglomeration, which is `emloom.tasks.segment`.
 
 Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learns only the first; ``aclsd`` and
@@ -72,14 +72,17 @@ class NeuronsObjective(Spec):
 
     def context_vox(self, grid: Grid) -> Vec:
         """Return how far (z, y, x) beyond a voxel its targets look."""
-        reach = [max(abs(o[axis]) for o in self.neighborhood) for axis in range(3)]
-        if self.has_lsds:
-            window = grid.voxels(_TRUNCATE * self.lsd_sigma_nm)
-            # Rounded up so that a crop and its context start on the descriptors' sub-sampled lattice.
-            strides = zip(reach, window, self.lsd_downsample, strict=True)
-            reach = [-(-max(r, w + 1) // step) * step for r, w, step in strides]
         grown = self.grow_boundary_vox
-        return (reach[0] + (0 if self.grow_in_plane else grown), reach[1] + grown, reach[2] + grown)
+        grow = (0 if self.grow_in_plane else grown, grown, grown)
+        window = grid.voxels(_TRUNCATE * self.lsd_sigma_nm) if self.has_lsds else (0, 0, 0)
+        stride = self.lsd_downsample if self.has_lsds else (1, 1, 1)
+        reach = []
+        for axis in range(3):
+            longest = max(abs(offset[axis]) for offset in self.neighborhood)
+            needed = max(longest, window[axis] + 1) + grow[axis]
+            # Rounded up so that a crop and its context share the descriptors' sub-sampled lattice.
+            reach.append(-(-needed // stride[axis]) * stride[axis])
+        return (reach[0], reach[1], reach[2])
 
     def targets(
         self, labels_ZYX: NDArray[np.uint64], known_ZYX: NDArray[np.uint8], inner: Box, grid: Grid

@@ -1,0 +1,169 @@
+"""Labelled stacks and how they are split: what every job on real data starts from.
+
+A split is a set of boxes. Validation and test boxes are held out; training may use whatever of the region keeps
+the gap from them. So validation and test need not be slabs: several blocks, far apart, are more representative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil
+from typing import Literal
+
+from pydantic import Field
+
+from emloom.errors import InputError
+from emloom.geometry import Box, Vec
+from emloom.geometry.grid import Vec3
+from emloom.io.checks import require_labels
+from emloom.io.open import open_volume
+from emloom.io.volume import Volume, cached
+from emloom.nn.crops import LabelledVolume, check_same_grid
+from emloom.spec import Spec
+
+Part = Literal["validation", "test"]
+PARTS: tuple[Part, ...] = ("validation", "test")
+
+
+class BoxSpec(Spec):
+    """A box of voxels, half-open, z, y, x."""
+
+    start: Vec
+    shape: Vec
+
+    @property
+    def box(self) -> Box:
+        """The box itself."""
+        return Box(self.start, self.shape)
+
+
+class StackSpec(Spec):
+    """A raw stack with instance labels, and its split."""
+
+    raw: str
+    """Path of the raw volume, e.g. `stack.h5/volumes/raw`."""
+    labels: str
+    """Path of the instance labels on the same grid; 0 is background."""
+    mask: str | None = None
+    """Path of a mask, non-zero where the labels are known; default: everywhere."""
+    voxel_size_nm: Vec3 | None = None
+    """Voxel size (z, y, x), only where the files do not state it."""
+    region: BoxSpec | None = None
+    """Where training may look; default: everywhere but near the held-out boxes."""
+    validation: tuple[BoxSpec, ...] = Field(min_length=1)
+    """Boxes that choose the checkpoint and the threshold."""
+    test: tuple[BoxSpec, ...] = Field(min_length=1)
+    """Boxes that are scored once."""
+    gap_nm: float = Field(default=0.0, ge=0)
+    """Distance that training keeps from every held-out box."""
+    references: dict[str, str] = Field(default_factory=dict)
+    """Other segmentations of the same grid to score alongside: name -> path."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often this stack is drawn, relative to the others."""
+
+    def boxes(self, part: Part) -> tuple[Box, ...]:
+        """Return the boxes of a part."""
+        return tuple(spec.box for spec in (self.validation if part == "validation" else self.test))
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the stack refers to."""
+        return [self.raw, self.labels, *([self.mask] if self.mask else []), *self.references.values()]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A validation or test box of one stack."""
+
+    stack: int
+    part: Part
+    number: int
+    box: Box
+
+    @property
+    def name(self) -> str:
+        """File name of everything about this box."""
+        return f"s{self.stack}_{self.part}_{self.number}"
+
+
+def held_out(stacks: Sequence[StackSpec], *parts: Part) -> list[HeldOut]:
+    """Return the held-out boxes of the given parts, in that order; of all parts by default."""
+    wanted: tuple[Part, ...] = parts or PARTS
+    return [
+        HeldOut(s, part, n, box)
+        for part in wanted
+        for s, stack in enumerate(stacks)
+        for n, box in enumerate(stack.boxes(part))
+    ]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An opened `StackSpec`."""
+
+    spec: StackSpec
+    raw: Volume
+    labels: Volume
+    mask: Volume | None
+    references: dict[str, Volume]
+
+    @property
+    def labelled(self) -> LabelledVolume:
+        """What training may draw from."""
+        spec, whole = self.spec, self.raw.info.box
+        gap = gap_vox(spec, self.raw.info.grid.voxel_size_nm)
+        held_out = tuple(box.grow(gap) for part in PARTS for box in spec.boxes(part))
+        region = whole if spec.region is None else spec.region.box
+        return LabelledVolume(self.raw, self.labels, region, held_out, self.mask, spec.weight)
+
+
+def gap_vox(spec: StackSpec, voxel_size_nm: Vec3) -> Vec:
+    """Return the gap in whole voxels, rounded up."""
+    z, y, x = (ceil(spec.gap_nm / size - 1e-9) for size in voxel_size_nm)
+    return (z, y, x)
+
+
+def open_stack(spec: StackSpec) -> Stack:
+    """Open and check a labelled stack; volumes of moderate size are read into memory.
+
+    Raises:
+        InputError: a file is missing or damaged, the grids differ, labels are not unsigned integers, or the
+            boxes of the split leave the volume or come closer to each other than the gap.
+    """
+    raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
+    labels = _open_labels(spec.labels, spec)
+    mask = None if spec.mask is None else open_volume(spec.mask, voxel_size_nm=spec.voxel_size_nm, kind="mask")
+    references = {name: _open_labels(path, spec) for name, path in spec.references.items()}
+    for other in (labels, *([mask] if mask else []), *references.values()):
+        check_same_grid(raw, other)
+    _check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)
+    return Stack(
+        spec,
+        cached(raw),
+        cached(labels),
+        cached(mask) if mask else None,
+        {name: cached(volume) for name, volume in references.items()},
+    )
+
+
+def _open_labels(path: str, spec: StackSpec) -> Volume:
+    volume = open_volume(path, voxel_size_nm=spec.voxel_size_nm, kind="labels")
+    require_labels(volume)
+    return volume
+
+
+def _check_boxes(spec: StackSpec, whole: Box, voxel_size_nm: Vec3) -> None:
+    named = [(part, box) for part in PARTS for box in spec.boxes(part)]
+    region = [] if spec.region is None else [("region", spec.region.box)]
+    for part, box in [*named, *region]:
+        if box.is_empty or not whole.contains(box):
+            raise InputError(f"the {part} {box} is empty or leaves {spec.raw}, which is {whole} (z, y, x)")
+    gap = gap_vox(spec, voxel_size_nm)
+    for (part_a, a), (part_b, b) in combinations(named, 2):
+        if a.meets(b) or (part_a != part_b and a.grow(gap).meets(b)):
+            raise InputError(
+                f"the {part_a} {a} and the {part_b} {b} overlap or are closer than the gap of {spec.gap_nm} nm: "
+                "held-out boxes must be apart"
+            )

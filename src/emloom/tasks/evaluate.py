@@ -1,0 +1,178 @@
+"""How good a segmentation is: overlap scores, the threshold sweep, and the largest errors.
+
+Truth is compared inside boxes. A neurite that leaves a box and comes back is two objects there, so truth is split
+into its 6-connected pieces after cropping; ids of different boxes never mix.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from emloom.errors import InputError
+from emloom.geometry import Box
+from emloom.io.checks import require_labels
+from emloom.io.files import write_text_atomic
+from emloom.io.open import open_volume
+from emloom.io.volume import Volume
+from emloom.metrics.contingency import Contingency, contingency, disjoint_union
+from emloom.metrics.overlap import OverlapScores, border_mask, overlap_scores
+from emloom.ops.labels import split_disconnected
+from emloom.spec import Spec
+
+Ids = NDArray[np.uint64]
+
+
+class EvaluationSpec(Spec):
+    """What is scored, and how the threshold is chosen."""
+
+    choose_by: Literal["voi_sum", "adapted_rand_error", "cremi_score"] = "voi_sum"
+    """Score that the threshold minimises on the validation boxes; tuning on Rand transfers badly."""
+    border_vox: Annotated[int, Field(ge=0)] = 1
+    """Voxels around true borders left out of the border-ignored scores."""
+    border_in_plane: bool = False
+    """Measure that border within sections only: for anisotropic stacks."""
+    baseline: bool = True
+    """Also score a watershed on the smoothed raw with mean merging, tuned the same way."""
+
+
+class EvaluateSpec(Spec):
+    """Score one segmentation against its truth (`emloom evaluate`)."""
+
+    segmentation: str
+    truth: str
+    mask: str | None = None
+    """Non-zero where voxels count."""
+    border_vox: Annotated[int, Field(ge=0)] = 1
+    border_in_plane: bool = False
+    split_truth: bool = False
+    """Count the disconnected pieces of a true object as different objects."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Contingency over all known voxels, and over those away from true borders."""
+
+    plain: Contingency
+    bordered: Contingency
+
+    def relabelled(self, keys: Ids, values: Ids) -> Tables:
+        """Return both tables with their segments (fragments so far) merged by a LUT."""
+        return Tables(self.plain.relabelled(keys, values), self.bordered.relabelled(keys, values))
+
+    def without_background(self) -> Tables:
+        """Return both tables without the voxels that the segmentation calls 0."""
+        return Tables(self.plain.without(segments=[0]), self.bordered.without(segments=[0]))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true objects of one box and where they count.
+
+    Attributes:
+        objects: uint64 ZYX, 6-connected pieces with dense ids, 0 is background.
+        known: bool ZYX, voxels that count.
+        inner: bool ZYX, those of them that keep the border distance.
+    """
+
+    objects: Ids
+    known: NDArray[np.bool_]
+    inner: NDArray[np.bool_]
+
+    def tables(self, segments: NDArray[Any]) -> Tables:
+        """Return the contingency tables of a segmentation of this box."""
+        plain = contingency(self.objects, segments, mask=self.known)
+        return Tables(plain, contingency(self.objects, segments, mask=self.inner))
+
+
+def truth_in(labels: Volume, mask: Volume | None, box: Box, border_vox: int, in_plane: bool) -> Truth:
+    """Return the truth of a box."""
+    objects = split_disconnected(labels.read(box).astype(np.uint64))
+    known = np.ones(box.shape, bool) if mask is None else mask.read(box) != 0
+    inner = known & border_mask(objects, border_vox, in_plane) if border_vox else known
+    return Truth(objects, known, inner)
+
+
+def pooled(tables: Sequence[Tables]) -> Tables:
+    """Return the tables of several boxes as one: objects and segments of different boxes are different."""
+    return Tables(disjoint_union([t.plain for t in tables]), disjoint_union([t.bordered for t in tables]))
+
+
+def row(method: str, tables: Tables) -> dict[str, Any]:
+    """Return one row of the score table: all voxels, and the border-ignored VOI beside them."""
+    scores = overlap_scores(tables.plain)
+    return {
+        "method": method,
+        **asdict(scores),
+        "cremi_score": scores.cremi_score,
+        **{f"border_ignored_{key}": value for key, value in _voi(overlap_scores(tables.bordered)).items()},
+    }
+
+
+def _voi(scores: OverlapScores) -> dict[str, float]:
+    return {"voi_split": scores.voi_split, "voi_merge": scores.voi_merge, "voi_sum": scores.voi_sum}
+
+
+def evaluate(spec: EvaluateSpec, folder: Path) -> dict[str, Any]:
+    """Score a segmentation; write `scores.json` and `scores.csv` into a folder and return the row.
+
+    Raises:
+        InputError: the volumes differ in shape or voxel size, ids are no unsigned integers, or nothing counts.
+    """
+    labels, found = open_volume(spec.truth, kind="labels"), open_volume(spec.segmentation, kind="labels")
+    for volume in (labels, found):
+        require_labels(volume)
+    box = common_box(found, labels)
+    objects = labels.read(box).astype(np.uint64)
+    if spec.split_truth:
+        objects = split_disconnected(objects)
+    known = np.ones(box.shape, bool)
+    if spec.mask is not None:
+        mask = open_volume(spec.mask, kind="mask")
+        known = mask.read(common_box(found, mask)) != 0
+    inner = known
+    if spec.border_vox:
+        inner = known & border_mask(objects, spec.border_vox, spec.border_in_plane)
+    tables = Truth(objects, known, inner).tables(found.read(found.info.box).astype(np.uint64))
+    scores = row(Path(spec.segmentation).name, tables)
+    write_scores(folder, [scores])
+    return scores
+
+
+def common_box(part: Volume, whole: Volume) -> Box:
+    """Return where `part` lies in `whole`, in voxels of `whole`.
+
+    Raises:
+        InputError: voxel sizes differ, `part` is off the voxel lattice of `whole`, or it leaves it.
+    """
+    a, b = part.info, whole.info
+    start = tuple(round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
+    box = Box((start[0], start[1], start[2]), a.shape)
+    if not b.grid.crop(box).matches(a.grid):
+        raise InputError(
+            f"{a.source} (voxel size {a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm) is not on the voxel "
+            f"grid of {b.source} ({b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm): resample one of them"
+        )
+    if not b.box.contains(box):
+        raise InputError(f"{a.source} covers {box} of {b.source}, which is only {b.box}: crop it first")
+    return box
+
+
+def write_scores(folder: Path, rows: Sequence[dict[str, Any]], **more: Any) -> None:
+    """Write rows as `scores.json` (with anything else worth keeping) and `scores.csv`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(folder / "scores.json", json.dumps({"rows": list(rows), **more}, indent=2))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(folder / "scores.csv", text.getvalue())

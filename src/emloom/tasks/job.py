@@ -1,0 +1,46 @@
+"""A complete job on labelled stacks: train, predict, segment, evaluate, report.
+
+`NeuronsJob` is what `emloom run` executes and what stands, resolved, beside every result.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from emloom.geometry.grid import Vec3
+from emloom.nn.model import ModelSpec
+from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.train import TrainingSpec
+from emloom.nn.unet import UNetSpec
+from emloom.spec import Spec
+from emloom.tasks.data import StackSpec
+from emloom.tasks.evaluate import EvaluationSpec
+from emloom.tasks.segment import SegmentSpec
+
+
+class NeuronsJob(Spec):
+    """Learn to segment neurons on labelled stacks, and say how good the result is on held-out boxes."""
+
+    kind: Literal["neurons"] = "neurons"
+    name: str = Field(min_length=1)
+    """Shown in the report."""
+    data: tuple[StackSpec, ...] = Field(min_length=1)
+    """One or more labelled stacks of the same voxel size."""
+    objective: NeuronsObjective = NeuronsObjective()
+    network: UNetSpec = UNetSpec.lean()
+    preprocessing: Preprocessing = Preprocessing()
+    training: TrainingSpec
+    segmentation: SegmentSpec = SegmentSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    def model(self, voxel_size_nm: Vec3) -> ModelSpec:
+        """Return what goes into the checkpoint."""
+        return ModelSpec(
+            objective=self.objective,
+            network=self.network,
+            preprocessing=self.preprocessing,
+            voxel_size_nm=voxel_size_nm,
+        )

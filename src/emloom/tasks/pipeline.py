@@ -1,0 +1,226 @@
+"""`emloom run`: train, predict, segment, evaluate, report — skipping what is already done.
+
+Everything of a job lives in one folder::
+
+    job.yaml  provenance.json  report.html
+    train/      model.safetensors, state, history, tensorboard
+    predict/    <box>.zarr/affinities           one per held-out box, <box> = s0_validation_0, s0_test_0, ...
+    segment/    <box>.zarr/{fragments, edges.parquet, merges.parquet}
+    evaluate/   scores.json, scores.csv, <box>.zarr/segmentation at the chosen threshold
+    markers/    one per finished stage
+
+A stage is skipped if its marker carries the key we would write now: a hash of its own parameters, of the
+fingerprints of the data and of the keys before it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from emloom.io.files import staged, write_text_atomic
+from emloom.io.open import create_volume, open_volume
+from emloom.io.volume import VolumeInfo
+from emloom.nn.model import ModelSpec
+from emloom.nn.predict import predict
+from emloom.nn.train import Hardware, Progress, train
+from emloom.run.journal import Journal, key_of
+from emloom.run.provenance import fingerprint, write_provenance
+from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.evaluate import write_scores
+from emloom.tasks.job import NeuronsJob
+from emloom.tasks.judge import judge
+from emloom.tasks.predict import load_predictor, make_outputs
+from emloom.tasks.report import write_report
+from emloom.tasks.segment import Segmented, grow_tree, load_segmented, save_tree
+
+STAGES = ("train", "predict", "segment", "evaluate", "report")
+
+
+class Listener(Protocol):
+    """What a run tells whoever watches it."""
+
+    def stage(self, name: str, skipped: bool) -> None:
+        """Say that a stage starts, or is skipped because it is done."""
+
+    def step(self, progress: Progress) -> None:
+        """Say that a training step is done."""
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        """Say that one of `total` parts of a stage is done."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def stage(self, name: str, skipped: bool) -> None:
+        """Say nothing."""
+
+    def step(self, progress: Progress) -> None:
+        """Say nothing."""
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        """Say nothing."""
+
+
+@dataclass
+class Run:
+    """One execution of a job in a folder."""
+
+    job: NeuronsJob
+    folder: Path
+    hardware: Hardware
+    listener: Listener
+    stacks: list[Stack] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stacks = [open_stack(spec) for spec in self.job.data]
+        self.journal = Journal(self.folder)
+
+    @property
+    def model(self) -> ModelSpec:
+        """What is being learned."""
+        return self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm)
+
+    def keys(self) -> dict[str, str]:
+        """Return the key of every stage: parameters, inputs, and the keys of the stages before it."""
+        job = self.job
+        inputs = {path: fingerprint(path) for stack in job.data for path in stack.paths}
+        data = [stack.to_dict() for stack in job.data]
+        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, inputs)
+        predicted = key_of(trained, "predict")
+        segmented = key_of(predicted, job.segmentation.content_hash())
+        evaluated = key_of(segmented, job.evaluation.content_hash())
+        return {
+            "train": trained,
+            "predict": predicted,
+            "segment": segmented,
+            "evaluate": evaluated,
+            "report": key_of(evaluated, job.name),
+        }
+
+    def segmented(self, item: HeldOut) -> Segmented:
+        """Read back the fragments and the merge tree of a held-out box."""
+        return load_segmented(self.path("segment", item))
+
+    def path(self, stage: str, item: HeldOut) -> Path:
+        """Return the container of a stage's output for one held-out box."""
+        return self.folder / stage / f"{item.name}.zarr"
+
+
+def run(
+    job: NeuronsJob,
+    folder: Path,
+    hardware: Hardware | None = None,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Run a job in a folder, going on where an earlier call stopped.
+
+    Args:
+        job: what to do.
+        folder: where everything is written.
+        hardware: where to compute.
+        listener: told about progress.
+        overwrite: run stages whose parameters or inputs changed, and all after them, again.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
+    """
+    this = Run(job, folder, hardware or Hardware(), listener or Silent())
+    keys = this.keys()
+    if overwrite:
+        _forget_changed(this, keys)
+    stages: dict[str, Callable[[Run], None]] = {
+        "train": _train,
+        "predict": _predict,
+        "segment": _segment,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    skip = {stage: this.journal.is_done(stage, keys[stage]) for stage in STAGES}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(folder / "job.yaml", job.to_yaml())
+    for stage, execute in stages.items():
+        this.listener.stage(stage, skip[stage])
+        if not skip[stage]:
+            with this.journal.record(stage, keys[stage]):
+                execute(this)
+    return folder / "report.html"
+
+
+def _forget_changed(this: Run, keys: dict[str, str]) -> None:
+    markers = {stage: this.journal.marker(stage) for stage in STAGES}
+    changed = [stage for stage, marker in markers.items() if marker and marker.key != keys[stage]]
+    if not changed:
+        return
+    for stage in STAGES[STAGES.index(changed[0]) :]:
+        this.journal.forget(stage)
+        if stage != "report":
+            shutil.rmtree(this.folder / stage, ignore_errors=True)
+
+
+def _train(this: Run) -> None:
+    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
+    volumes = [stack.labelled for stack in this.stacks]
+    train(
+        this.model,
+        this.job.training,
+        volumes,
+        validation,
+        this.folder / "train",
+        this.hardware,
+        this.listener.step,
+    )
+
+
+def _predict(this: Run) -> None:
+    items = held_out(this.job.data)
+    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", this.hardware.torch_device)
+    for done, item in enumerate(items, start=1):
+        path = this.path("predict", item)
+        with staged(path, overwrite=True) as folder:
+            raw = this.stacks[item.stack].raw
+            predict(predictor, raw, make_outputs(spec, raw, item.box, folder), box=item.box)
+        this.listener.advance("predict", done, len(items))
+
+
+def _segment(this: Run) -> None:
+    items = held_out(this.job.data)
+    for done, item in enumerate(items, start=1):
+        affinities = open_volume(this.path("predict", item) / "affinities")
+        info = affinities.info
+        whole = this.stacks[item.stack].raw.info.shape
+        assert info.neighborhood is not None
+        result = grow_tree(
+            affinities.read(info.box), info.neighborhood, info.grid, this.job.segmentation, item.box, whole
+        )
+        with staged(this.path("segment", item), overwrite=True) as folder:
+            save_tree(folder, result, info.grid)
+        this.listener.advance("segment", done, len(items))
+
+
+def _evaluate(this: Run) -> None:
+    verdict = judge(this.job, this.stacks, this.segmented)
+    for item in held_out(this.job.data):
+        grid = this.stacks[item.stack].raw.info.grid.crop(item.box)
+        info = VolumeInfo(item.box.shape, np.dtype(np.uint64), grid, kind="labels")
+        with staged(this.path("evaluate", item), overwrite=True) as folder:
+            ids = this.segmented(item).at(verdict.threshold)
+            create_volume(folder / "segmentation", info).write(info.box, ids)
+    write_scores(this.folder / "evaluate", verdict.rows, **verdict.details())
+
+
+def _report(this: Run) -> None:
+    seconds = {stage: marker.seconds for stage in STAGES if (marker := this.journal.marker(stage))}
+    inputs = {path: fingerprint(path) for stack in this.job.data for path in stack.paths}
+    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, seconds)
+    write_report(this.job, this.stacks, this.folder, provenance)
