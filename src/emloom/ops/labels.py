@@ -1,0 +1,263 @@
+"""What one does to arrays of instance ids: check, shrink, split, renumber, relabel, describe.
+
+Convention: ids are unsigned integers of at least 1 and at most 2**63 (so that tables and databases can hold
+them as signed integers); 0 is background. Nothing here ever narrows an id: kernels see uint64.
+
+Algebra::
+
+    relabel_dense(a) -> (b, ids)        ids[b] == a
+    split_disconnected(split_disconnected(a)) == split_disconnected(a)
+    grow_boundary(grow_boundary(a, m), n) == grow_boundary(a, m + n)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cc3d
+import fastremap
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+
+Array = NDArray[Any]
+Ids = NDArray[np.uint64]
+Bits = NDArray[np.uint8]
+
+LARGEST_ID = 2**63
+
+
+def require_labels_array(labels_ZYX: Array, what: str = "labels") -> Ids:
+    """Return instance ids as contiguous uint64 (no copy where they already are), after checking them.
+
+    Args:
+        labels_ZYX: instance ids, any unsigned integer type; 0 is background.
+        what: the array's name in messages.
+
+    Raises:
+        InputError: not three-dimensional, not unsigned, or an id above 2**63.
+    """
+    if labels_ZYX.ndim != 3:
+        raise InputError(f"{what} has {labels_ZYX.ndim} dimensions: give one array of ids, z, y, x")
+    return require_ids(labels_ZYX, what)
+
+
+def require_ids(ids: Array, what: str = "ids") -> Ids:
+    """Return ids of any shape as contiguous uint64; raises `InputError` as `require_labels_array`."""
+    if ids.dtype.kind != "u":
+        raise InputError(
+            f"{what} has dtype {ids.dtype}: ids are unsigned integers; convert explicitly, e.g. astype('uint64')"
+        )
+    if ids.dtype.itemsize == 8 and ids.size and int(ids.max()) > LARGEST_ID:
+        raise InputError(f"{what} holds the id {int(ids.max())}: ids are at most 2**63; relabel them first")
+    return np.ascontiguousarray(ids, dtype=np.uint64)
+
+
+def require_mask_array(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
+    """Return a mask as contiguous uint8 {0, 1}; None stands for "all known" and gives an empty array.
+
+    Raises:
+        InputError: another shape than the labels, or neither boolean nor unsigned.
+    """
+    if mask_ZYX is None:
+        return np.zeros((0, 0, 0), np.uint8)
+    if mask_ZYX.shape != shape:
+        raise InputError(f"mask has shape {mask_ZYX.shape}, labels {shape}: they must cover the same voxels")
+    if mask_ZYX.dtype.kind not in "bu":
+        raise InputError(f"mask has dtype {mask_ZYX.dtype}: a mask is boolean or unsigned, 0 where unknown")
+    return np.ascontiguousarray(mask_ZYX != 0).view(np.uint8)
+
+
+def grow_boundary(
+    labels_ZYX: Array, steps: int = 1, *, in_plane: bool = False, mask_ZYX: Array | None = None
+) -> Array:
+    """Turn the rim of every object to background, so that neighbours stop touching.
+
+    One step keeps a voxel where every face neighbour inside the array has the same id; neighbours outside the
+    array or masked out are unknown and do not erode. A masked-out voxel keeps its id.
+
+    Args:
+        labels_ZYX: instance ids, any unsigned integer; 0 is background.
+        steps: how often, i.e. how many voxels each object loses on every side.
+        in_plane: look at the four neighbours within the section only.
+        mask_ZYX: 0 where labels are unknown; None: all known.
+
+    Returns:
+        ids [Z, Y, X] of the input's dtype.
+
+    Raises:
+        InputError: invalid labels or mask, or a negative number of steps.
+    """
+    if steps < 0:
+        raise InputError(f"steps is {steps}: give the number of voxels to erode, 0 or more")
+    ids = require_labels_array(labels_ZYX)
+    mask = require_mask_array(mask_ZYX, ids.shape)
+    for _ in range(steps):
+        out = np.empty_like(ids)
+        _erode_once(ids, mask, 1 if in_plane else 0, out)
+        ids = out
+    return ids.astype(labels_ZYX.dtype)
+
+
+# A loop over neighbours would test the array's faces 6 times per voxel; instead each axis is one sweep over
+# pairs (p, p + 1) that erases both voxels of an unequal pair.
+@njit(cache=True, nogil=True)
+def _erode_once(labels: Ids, mask: Bits, first_axis: int, out: Ids) -> None:
+    size_z, size_y, size_x = labels.shape
+    out[:] = labels
+    for axis in range(first_axis, 3):
+        step_z, step_y, step_x = int(axis == 0), int(axis == 1), int(axis == 2)
+        for z in range(size_z - step_z):
+            for y in range(size_y - step_y):
+                a, b = labels[z, y], labels[z + step_z, y + step_y]
+                out_a, out_b = out[z, y], out[z + step_z, y + step_y]
+                for x in range(size_x - step_x):
+                    if a[x] != b[x + step_x] and (
+                        mask.size == 0 or (mask[z, y, x] and mask[z + step_z, y + step_y, x + step_x])
+                    ):
+                        out_a[x] = 0
+                        out_b[x + step_x] = 0
+
+
+def split_disconnected(labels_ZYX: Array, connectivity: Literal[6, 18, 26] = 6) -> Ids:
+    """Give every connected piece of every id its own id: 1, 2, ... in order of first voxel; 0 stays 0.
+
+    Args:
+        labels_ZYX: instance ids, any unsigned integer; 0 is background.
+        connectivity: 6 (faces), 18 (edges) or 26 (corners).
+
+    Raises:
+        InputError: invalid labels, or another connectivity.
+    """
+    if connectivity not in (6, 18, 26):
+        raise InputError(f"connectivity {connectivity} is unknown: use 6 (faces), 18 (edges) or 26 (corners)")
+    ids = require_labels_array(labels_ZYX)
+    pieces: Ids = cc3d.connected_components(ids, connectivity=connectivity).astype(np.uint64)
+    return pieces
+
+
+def relabel_dense(labels_ZYX: Array) -> tuple[Ids, Ids]:
+    """Renumber ids as 1, 2, ... in increasing order of the old id; 0 stays 0.
+
+    Returns:
+        ids [Z, Y, X] uint64, and the table [n + 1] of old ids with ``table[new] == old`` (``table[0] == 0``).
+
+    Raises:
+        InputError: invalid labels.
+    """
+    ids = require_labels_array(labels_ZYX)
+    present = fastremap.unique(ids) if ids.size else np.zeros(0, np.uint64)
+    table = np.concatenate([np.zeros(1, np.uint64), present[present != 0]])
+    return apply_lut(ids, table, np.arange(len(table), dtype=np.uint64)), table
+
+
+def apply_lut(labels: Array, keys_sorted: Array, values: Array) -> Ids:
+    """Replace every id that stands in `keys_sorted` by its value; all others map to themselves.
+
+    Args:
+        labels: ids of any shape, any unsigned integer.
+        keys_sorted: ids [n], strictly increasing.
+        values: new ids [n].
+
+    Returns:
+        uint64 ids of the shape of `labels`.
+
+    Raises:
+        InputError: not unsigned, keys unsorted or repeated, or keys and values of different length.
+    """
+    ids, keys, new = require_ids(labels), require_ids(keys_sorted, "keys"), require_ids(values, "values")
+    if keys.shape != new.shape or keys.ndim != 1:
+        raise InputError(f"keys have shape {keys.shape}, values {new.shape}: give one value per key")
+    if np.any(keys[1:] <= keys[:-1]):
+        raise InputError("keys are not strictly increasing: sort them and keep each once (np.unique)")
+    out = np.empty_like(ids)
+    _look_up(ids.reshape(-1), keys, new, out.reshape(-1))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids) -> None:
+    old = np.uint64(0)
+    new = _find(old, keys, values)
+    for i in range(labels.size):
+        # Objects are many voxels wide: the answer is nearly always the previous one.
+        if labels[i] != old:
+            old = labels[i]
+            new = _find(old, keys, values)
+        out[i] = new
+
+
+@njit(cache=True, nogil=True)
+def _find(key: np.uint64, keys: Ids, values: Ids) -> np.uint64:
+    low, high = 0, keys.size
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return values[low] if low < keys.size and keys[low] == key else key
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What is worth knowing about instance labels before training on them.
+
+    Attributes:
+        ids: number of different ids, background not counted.
+        disconnected_ids: ids that fall into several 6-connected pieces.
+        tiny_ids: ids of fewer voxels than asked for.
+        background_fraction: part of all voxels that is 0; 0 for an empty array.
+        empty_sections: sections (z) that are background throughout: gaps.
+        repeated_sections: sections (z) with some label that equal the one before, voxel by voxel.
+    """
+
+    ids: int
+    disconnected_ids: tuple[int, ...]
+    tiny_ids: tuple[int, ...]
+    background_fraction: float
+    empty_sections: tuple[int, ...]
+    repeated_sections: tuple[int, ...]
+
+
+def label_report(labels_ZYX: Array, tiny_below_vox: int = 50) -> LabelReport:
+    """Describe instance labels: what looks wrong with them, if anything.
+
+    Args:
+        labels_ZYX: instance ids, any unsigned integer; 0 is background.
+        tiny_below_vox: an id of fewer voxels is tiny.
+
+    Raises:
+        InputError: invalid labels.
+    """
+    ids = require_labels_array(labels_ZYX)
+    pieces = split_disconnected(ids)
+    n_pieces = int(pieces.max()) if pieces.size else 0
+    id_of_piece, voxels_of_piece = _piece_table(ids.reshape(-1), pieces.reshape(-1), n_pieces)
+    present, owner, pieces_per_id = np.unique(id_of_piece[1:], return_inverse=True, return_counts=True)
+    voxels = np.zeros(len(present), np.int64)
+    np.add.at(voxels, owner, voxels_of_piece[1:])
+    empty = np.asarray([not section.any() for section in ids], np.bool_)
+    repeated = [z for z in range(1, len(ids)) if not empty[z] and np.array_equal(ids[z], ids[z - 1])]
+    return LabelReport(
+        ids=len(present),
+        disconnected_ids=tuple(int(i) for i in present[pieces_per_id > 1]),
+        tiny_ids=tuple(int(i) for i in present[voxels < tiny_below_vox]),
+        background_fraction=float(voxels_of_piece[0]) / ids.size if ids.size else 0.0,
+        empty_sections=tuple(int(z) for z in np.flatnonzero(empty)),
+        repeated_sections=tuple(repeated),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _piece_table(labels: Ids, pieces: Ids, n_pieces: int) -> tuple[Ids, NDArray[np.int64]]:
+    """Return the id and the number of voxels of every piece; piece 0 is background."""
+    owner = np.zeros(n_pieces + 1, np.uint64)
+    voxels = np.zeros(n_pieces + 1, np.int64)
+    for i in range(labels.size):
+        owner[pieces[i]] = labels[i]
+        voxels[pieces[i]] += 1
+    return owner, voxels
