@@ -33,6 +33,7 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+_PARTIAL = re.compile(r"^\.(.*)\.partial-[0-9a-f]{8}(.*)$")
 _CODE_IN_TEXT = re.compile(r"(?:os_error_code='|errno = )(\d+)")
 
 
@@ -91,7 +92,7 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     target = Path(path)
     if not overwrite:
         refuse_existing(target)
-    temporary = target.with_name(f".{target.stem}.partial-{uuid.uuid4().hex[:8]}{target.suffix}")
+    temporary = _partial(target)
     try:
         with explained(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,14 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         _remove(temporary)
 
 
+def final_name(path: str | Path) -> str:
+    """Return the name a path will have in the end: of a temporary of `staged`, the name it is built for."""
+    name = Path(path).name
+    while inside := _PARTIAL.match(name):
+        name = inside.group(1) + inside.group(2)
+    return name
+
+
 def write_bytes_atomic(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
     """Write a file in one step: a reader sees the old bytes or the new ones, never a part."""
     with staged(path, overwrite=overwrite) as temporary:
@@ -112,6 +121,10 @@ def write_bytes_atomic(path: str | Path, data: bytes, *, overwrite: bool = True)
 def write_text_atomic(path: str | Path, text: str, *, overwrite: bool = True) -> None:
     """Write a UTF-8 text file in one step; see `write_bytes_atomic`."""
     write_bytes_atomic(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.stem}.partial-{uuid.uuid4().hex[:8]}{target.suffix}")
 
 
 def _flush(path: Path) -> None:
@@ -157,7 +170,7 @@ def _replace(source: Path, target: Path) -> None:
         source.replace(target)
         return
     # Folders cannot be swapped in one step everywhere: step aside first, and step back if the move fails.
-    aside = target.with_name(f".{target.stem}.partial-{uuid.uuid4().hex[:8]}{target.suffix}")
+    aside = _partial(target)
     if os.path.lexists(target):
         target.rename(aside)
     try:

@@ -115,3 +115,12 @@ def image_around(node: Node) -> tuple[Node | None, str]:
             if parent is not None and level in parent.levels:
                 return parent, level
     return None, ""
+
+
+def is_unlisted(array: Node) -> bool:
+    """Whether an array lies in a group whose OME-NGFF metadata describe only arrays that do not exist.
+
+    Such metadata may have been meant for this array, so its axes and voxel size are in doubt.
+    """
+    parent = node_at(array.folder.parent)
+    return parent is not None and not parent.levels and image_of(parent.attributes) is not None

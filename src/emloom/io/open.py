@@ -9,8 +9,10 @@ A new format is one file with `find`, `open_found` (and `create`), and one row i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
 from emloom.io import hdf5, stack, store
+from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
 from emloom.io.volume import Kind, Volume, VolumeInfo
@@ -54,6 +57,8 @@ FORMATS: dict[str, Format] = {
     ".tiff": _STACK,
     ".png": _STACK,
 }
+#: `Found.format` -> format.
+FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK}
 
 
 def open_volume(
@@ -130,6 +135,61 @@ def create_volume(
     elif shards is not None or zarr_format != 3:
         raise InputError(f"{path}: shards and zarr_format are for .zarr only")
     return form.create(container, inner, info, overwrite=overwrite, **options)
+
+
+@contextmanager
+def staged_volume(
+    path: str | Path,
+    info: VolumeInfo,
+    *,
+    zarr_format: int = 3,
+    shards: Sequence[int] | None = None,
+) -> Iterator[Volume]:
+    """Create a volume that appears at `path` only when the block ends well; otherwise nothing is left of it.
+
+    For work done in one go; work that shall resume after a crash creates its volume with `create_volume`. A
+    dataset is added to an existing HDF5 file by way of a copy, so a crash cannot damage the other datasets.
+
+    Yields:
+        The volume under its temporary name, which is `volume.info.source`.
+
+    Raises:
+        InputError: the path exists, the format cannot be written, or the disk refuses.
+    """
+    form, container, inner = locate(path, creating=True)
+    top = Path(path)
+    if form.is_folder:
+        refuse_existing(path)
+        while top != container and not top.parent.exists():
+            top = top.parent
+    else:
+        top = container
+        if container.exists():
+            _refuse_dataset(form, container, inner)
+    adds = top.exists()
+    with staged(top, overwrite=adds) as temporary:
+        if adds:
+            shutil.copyfile(top, temporary)
+        whole = temporary / Path(path).relative_to(top)
+        yield create_volume(whole, info, zarr_format=zarr_format, shards=shards)
+
+
+def _refuse_dataset(form: Format, container: Path, inner: str) -> None:
+    names = [hit.path for hit in form.find(container, "")]
+    if f"{container}/{inner}" in names:
+        raise InputError(f"{container}/{inner} already exists: choose another name")
+
+
+def unplaced_volume(hit: Found) -> Volume:
+    """Return a read-only volume of something found, for looking at its values; its grid means nothing.
+
+    Raises:
+        InputError: its axes are not those of a volume.
+    """
+    if hit.axes not in ("zyx", "czyx"):
+        raise InputError(f"{hit.path}: {'; '.join(hit.problems)}")
+    bare = replace(hit, voxel_size_nm=(1.0, 1.0, 1.0), offset_nm=None, kind=None, neighborhood=None)
+    return FORMATS_BY_NAME[hit.format].open_found(hit, _complete(bare, Statement()), False)
 
 
 def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, str]:

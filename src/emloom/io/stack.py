@@ -183,12 +183,13 @@ def _ratio(value: Any) -> float:
 def _tiff_planes(path: Path, sections: range) -> list[Array]:
     with _decoding(path), tifffile.TiffFile(path) as tif:
         series = tif.series[0]
-        if series.dataoffset is not None and len(series.pages) != _n_sections(series):
-            # ImageJ writes stacks above 4 GB as one page followed by all voxels.
+        if series.dataoffset is not None:
+            # All voxels lie uncompressed in one piece (ImageJ writes large stacks as one page and a long tail):
+            # map them, so that a box costs what it covers and not whole sections.
             shape = (_n_sections(series), *series.shape[-2:])
             dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
             whole = np.memmap(path, dtype, "r", series.dataoffset, shape)
-            return [np.asarray(whole[z]) for z in sections]
+            return [whole[z] for z in sections]
         return [np.asarray(_page(series, z)).reshape(series.shape[-2:]) for z in sections]
 
 

@@ -30,7 +30,7 @@ import tensorstore
 from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
-from emloom.io.files import explained, staged
+from emloom.io.files import explained, final_name, staged
 from emloom.io.metadata import (
     OWN_KEY,
     ArrayFacts,
@@ -43,7 +43,7 @@ from emloom.io.metadata import (
     read_plain,
 )
 from emloom.io.ngff import image_attributes, read_image
-from emloom.io.nodes import Node, ensure_groups, image_around, node_at, write_group
+from emloom.io.nodes import Node, ensure_groups, image_around, is_unlisted, node_at, write_group
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
@@ -148,7 +148,10 @@ def create(
     chunks = as_vec(info.chunks or DEFAULT_CHUNKS)
     _check_layout(info, chunks, shards, zarr_format)
     target = path / inner if inner else path
-    attributes = {**image_attributes(info, target.stem, zarr_format), OWN_KEY: own_attribute(info)}
+    attributes = {
+        **image_attributes(info, Path(final_name(target)).stem, zarr_format),
+        OWN_KEY: own_attribute(info),
+    }
     if inner:
         ensure_groups(path, inner, zarr_format)
     with staged(target, overwrite=overwrite) as temporary:
@@ -224,6 +227,8 @@ def _found(node: Node) -> Found:
             said = read_own(image.attributes.get(OWN_KEY))
         said = said.agree(read_image(image.image, level), f"the {OWN_KEY!r} attribute", "OME-NGFF")
         droppable = "t" if OWN_KEY in image.attributes else "tc"
+    elif is_unlisted(node):
+        said = Statement(problems=("the OME-NGFF metadata above it describe no array that exists: correct them",))
     said = said.agree(read_own(array.attributes.get(OWN_KEY)), "the image", f"the array's {OWN_KEY!r} attribute")
     said = said.agree(read_plain(array.attributes), "the image", "the array's attributes")
     names = Statement(axes=axis_letters(array.metadata.get("dimension_names")))

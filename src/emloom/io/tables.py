@@ -1,0 +1,100 @@
+"""Tables on disk: Parquet files of equally long columns, written whole or not at all.
+
+Law: ``read_table(path).columns == columns`` with the same element types, uint64 included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emloom.errors import InputError, did_you_mean
+from emloom.io.files import explained, staged
+
+Column = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one length, and free text about them.
+
+    Attributes:
+        columns: name -> one-dimensional array.
+        metadata: words about the table (units, provenance).
+        source: path shown in messages.
+    """
+
+    columns: Mapping[str, Column]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    source: str = "table"
+
+    def __getitem__(self, name: str) -> Column:
+        """Return a column; raises `InputError` naming the nearest one where it does not exist."""
+        if name not in self.columns:
+            near = did_you_mean(name, self.columns)
+            raise InputError(f"{self.source} has no column {name!r}{near} (it has: {', '.join(self.columns)})")
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return max((len(column) for column in self.columns.values()), default=0)
+
+
+def write_table(
+    path: str | Path,
+    columns: Mapping[str, Column],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = True,
+) -> None:
+    """Write columns as a Parquet file (zstd), in one step.
+
+    Args:
+        path: the file, by custom ``.parquet``.
+        columns: name -> one-dimensional array of numbers, booleans or strings; all of one length.
+        metadata: words to keep with the table.
+        overwrite: replace an existing file.
+
+    Raises:
+        InputError: columns differ in length or are not one-dimensional, or the disk refuses.
+    """
+    lengths = {name: np.asarray(column).shape for name, column in columns.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise InputError(f"{path}: the columns of a table are one-dimensional and of one length, got {lengths}")
+    arrays = [pa.array(_native(column)) for column in columns.values()]
+    table = pa.Table.from_arrays(arrays, names=list(columns))
+    table = table.replace_schema_metadata(dict(metadata or {}))
+    with staged(path, overwrite=overwrite) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a Parquet file.
+
+    Raises:
+        InputError: the file is missing, empty or damaged, or a column has empty cells.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist: it should be a Parquet file")
+    with explained(path, "read"):
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as problem:
+            raise InputError(f"{path} is not a readable Parquet file ({problem}): copy it again") from problem
+    for name in table.column_names:
+        if table[name].null_count:
+            raise InputError(f"{path}: column {name!r} has {table[name].null_count} empty cells: fill them")
+    words = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    return Table({name: table[name].to_numpy() for name in table.column_names}, words, str(path))
+
+
+def _native(column: Column) -> Column:
+    values = np.ascontiguousarray(column)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
