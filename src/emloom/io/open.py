@@ -248,8 +248,9 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _the_one(hits: list[Found], path: str | Path) -> Found:
-    if len(hits) == 1:
-        return hits[0]
+    exact = [hit for hit in hits if Path(hit.path) == Path(path)]
+    if len(exact or hits) == 1:
+        return (exact or hits)[0]
     listed = ", ".join(hit.path for hit in hits)
     raise InputError(f"{path} holds {len(hits)} arrays: name one of {listed}")
 
