@@ -45,7 +45,7 @@ bench: install ## Run every benchmark in turn
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/.installed-docs ## Build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove what was built; keeps .venv (delete it by hand to start over)
 	rm -rf build dist site demo htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
