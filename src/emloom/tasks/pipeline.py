@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -39,7 +39,8 @@ from emloom.tasks.predict import load_predictor, make_outputs
 from emloom.tasks.report import write_report
 from emloom.tasks.segment import Segmented, grow_tree, load_segmented, save_tree
 
-STAGES = ("train", "predict", "segment", "evaluate", "report")
+Stage = Literal["train", "predict", "segment", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Listener(Protocol):
@@ -87,7 +88,7 @@ class Run:
         """What is being learned."""
         return self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm)
 
-    def keys(self) -> dict[str, str]:
+    def keys(self) -> dict[Stage, str]:
         """Return the key of every stage: parameters, inputs, and the keys of the stages before it."""
         job = self.job
         inputs = {path: fingerprint(path) for stack in job.data for path in stack.paths}
@@ -119,6 +120,7 @@ def run(
     hardware: Hardware | None = None,
     listener: Listener | None = None,
     overwrite: bool = False,
+    until: Stage = "report",
 ) -> Path:
     """Run a job in a folder, going on where an earlier call stopped.
 
@@ -128,6 +130,7 @@ def run(
         hardware: where to compute.
         listener: told about progress.
         overwrite: run stages whose parameters or inputs changed, and all after them, again.
+        until: last stage to run.
 
     Returns:
         Path of the report.
@@ -139,25 +142,27 @@ def run(
     keys = this.keys()
     if overwrite:
         _forget_changed(this, keys)
-    stages: dict[str, Callable[[Run], None]] = {
+    execute: dict[Stage, Callable[[Run], None]] = {
         "train": _train,
         "predict": _predict,
         "segment": _segment,
         "evaluate": _evaluate,
         "report": _report,
     }
-    skip = {stage: this.journal.is_done(stage, keys[stage]) for stage in STAGES}
+    wanted = STAGES[: STAGES.index(until) + 1]
+    # Asked of all stages before any runs: a folder of another job is refused before it is touched.
+    done = {stage: this.journal.is_done(stage, keys[stage]) for stage in STAGES}
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / "job.yaml", job.to_yaml())
-    for stage, execute in stages.items():
-        this.listener.stage(stage, skip[stage])
-        if not skip[stage]:
+    for stage in wanted:
+        this.listener.stage(stage, done[stage])
+        if not done[stage]:
             with this.journal.record(stage, keys[stage]):
-                execute(this)
+                execute[stage](this)
     return folder / "report.html"
 
 
-def _forget_changed(this: Run, keys: dict[str, str]) -> None:
+def _forget_changed(this: Run, keys: dict[Stage, str]) -> None:
     markers = {stage: this.journal.marker(stage) for stage in STAGES}
     changed = [stage for stage, marker in markers.items() if marker and marker.key != keys[stage]]
     if not changed:

@@ -1,0 +1,87 @@
+"""Commands about volumes: info, import, phantom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emloom.cli.options import Json, VoxelSize, three, three_whole
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("info")(info)
+    app.command("import")(import_)
+    app.command("phantom")(phantom)
+
+
+def info(path: str, as_json: Json = False) -> None:
+    """Say what a volume is, and what its file does not say.
+
+    Examples: emloom info stack.h5 | emloom info raw.zarr --json | emloom info 'sections/*.png'
+    """
+    from emloom.tasks.info import info as describe
+
+    reports = describe(path)
+    if as_json:
+        typer.echo(json.dumps([report.to_dict() for report in reports], indent=2))
+    else:
+        typer.echo("\n\n".join(report.to_text() for report in reports))
+
+
+def import_(
+    source: str,
+    target: str,
+    voxel_size: VoxelSize = None,
+    offset: Annotated[
+        str | None, typer.Option("--offset", metavar="Z,Y,X", help="World position of voxel 0, nm.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...")] = None,
+) -> None:
+    """Convert a volume to OME-NGFF zarr (or .h5), and verify it by reading it back.
+
+    Examples: emloom import stack.tif raw.zarr --voxel-size 40,4,4 | emloom import a.h5/volumes/raw raw.zarr
+    """
+    from emloom.cli.progress import bar
+    from emloom.tasks.convert import ConvertSpec, convert
+
+    spec = ConvertSpec.from_dict(
+        {
+            "source": source,
+            "target": target,
+            "voxel_size_nm": three(voxel_size, "voxel size"),
+            "offset_nm": three(offset, "offset"),
+            "kind": kind,
+        },
+        "import",
+    )
+    with bar("import") as advance:
+        convert(spec, advance)
+    typer.echo(f"{target}: written and verified by read-back")
+
+
+def phantom(
+    output: Annotated[str, typer.Argument(help="Container to be made, e.g. phantom.zarr.")],
+    shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Voxels.")] = "128,256,256",
+    voxel_size: Annotated[str, typer.Option("--voxel-size", metavar="Z,Y,X", help="nm.")] = "8,8,8",
+    seed: Annotated[int, typer.Option("--seed", help="Another seed is another piece of tissue.")] = 0,
+) -> None:
+    """Grow synthetic neuropil with known truth: volumes `raw` and `labels`, and skeletons.
+
+    Examples: emloom phantom phantom.zarr | emloom phantom aniso.zarr --voxel-size 40,4,4 --shape 32,512,512
+    """
+    from emloom.testing.phantom import PhantomSpec, write_phantom
+
+    spec = PhantomSpec.from_dict(
+        {
+            "shape": three_whole(shape, "shape"),
+            "voxel_size_nm": three(voxel_size, "voxel size"),
+            "seed": seed,
+        },
+        "phantom",
+    )
+    write_phantom(spec, Path(output))
+    typer.echo(f"{output}: raw and labels written")

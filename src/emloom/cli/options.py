@@ -1,0 +1,56 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from emloom.errors import InputError
+
+Triple = tuple[float, float, float]
+
+
+def three(text: str | None, what: str) -> Triple | None:
+    """Return three numbers from `40,4,4`; None stays None.
+
+    Raises:
+        InputError: the text is not three numbers.
+    """
+    if text is None:
+        return None
+    try:
+        z, y, x = (float(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise InputError(f"{what} {text!r} is not three numbers: write z,y,x like 40,4,4") from None
+    return (z, y, x)
+
+
+def three_whole(text: str | None, what: str) -> tuple[int, int, int] | None:
+    """Return three whole numbers from `64,64,64`; None stays None."""
+    values = three(text, what)
+    if values is None:
+        return None
+    if any(v != int(v) for v in values):
+        raise InputError(f"{what} {text!r} must be whole numbers of voxels, z,y,x")
+    return (int(values[0]), int(values[1]), int(values[2]))
+
+
+def box_of(text: str | None) -> dict[str, Any] | None:
+    """Return start and shape from `z0:z1,y0:y1,x0:x1` (half-open); None stays None."""
+    if text is None:
+        return None
+    try:
+        pairs = [tuple(int(v) for v in part.split(":")) for part in text.split(",")]
+        (z0, z1), (y0, y1), (x0, x1) = pairs
+    except ValueError:
+        raise InputError(f"box {text!r} is not understood: write z0:z1,y0:y1,x0:x1, half-open") from None
+    return {"start": (z0, y0, x0), "shape": (z1 - z0, y1 - y0, x1 - x0)}
+
+
+VoxelSize = Annotated[
+    str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="Voxel size in nm, where the file lacks it.")
+]
+Output = Annotated[str, typer.Option("--output", "-o", help="Where to write; must not exist yet.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

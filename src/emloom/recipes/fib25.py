@@ -1,0 +1,64 @@
+"""FIB-25: isotropic FIB-SEM of the fly medulla, a 250^3 crop with dense neuron ids (CC BY).
+
+Held out are four blocks in opposite corners, two to choose the checkpoint and the threshold, two to score once;
+training keeps 240 nm (the reach of the descriptors) from all of them.
+"""
+
+from __future__ import annotations
+
+from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.train import TrainingSpec
+from emloom.nn.unet import UNetSpec
+from emloom.recipes.paths import data_file
+from emloom.tasks.data import BoxSpec, StackSpec
+from emloom.tasks.job import NeuronsJob
+from emloom.tasks.segment import SeededSpec, SegmentSpec
+
+_HELD_OUT = (80, 100, 100)
+
+
+def stack(data: str | None = None) -> StackSpec:
+    """Return the labelled stack and its split; `data` is the folder of the data sets."""
+    file = data_file("fib25/trvol2_250.h5", data)
+    return StackSpec(
+        raw=f"{file}/volumes/raw",
+        labels=f"{file}/volumes/labels/neuron_ids",
+        validation=(BoxSpec(start=(0, 150, 0), shape=_HELD_OUT), BoxSpec(start=(170, 0, 150), shape=_HELD_OUT)),
+        test=(BoxSpec(start=(0, 0, 150), shape=_HELD_OUT), BoxSpec(start=(170, 150, 0), shape=_HELD_OUT)),
+        gap_nm=240.0,
+        references={
+            "oversegmentation": f"{file}/volumes/labels/oversegmentation",
+            "FFN": f"{file}/volumes/labels/ffn_seg",
+        },
+    )
+
+
+def quick(seed: int = 0, data: str | None = None, steps: int = 900) -> NeuronsJob:
+    """Return the two-core variant: a lean network, about ten minutes."""
+    return NeuronsJob(
+        name="fib25-quick",
+        data=(stack(data),),
+        objective=NeuronsObjective(lsd_downsample=(2, 2, 2)),
+        network=UNetSpec.lean(isotropic=True),
+        training=TrainingSpec(steps=steps, seed=seed, crop_shape_vox=(64, 64, 64)),
+        segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
+    )
+
+
+def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
+    """Return the variant for a GPU: the network of Sheridan et al. 2023 and its long training."""
+    return NeuronsJob(
+        name="fib25-full",
+        data=(stack(data),),
+        objective=NeuronsObjective(),
+        network=UNetSpec.mtlsd(isotropic=True),
+        training=TrainingSpec(
+            steps=100_000,
+            seed=seed,
+            crop_shape_vox=(72, 72, 72),
+            learning_rate=5e-5,
+            validate_every=2000,
+            precision="bf16-mixed",
+        ),
+        segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
+    )

@@ -1,0 +1,95 @@
+"""SNEMI3D: serial-section SEM of mouse cortex, a 30 x 512 x 512 crop of the training stack (ODC-By).
+
+Sections are five times thicker than a pixel, so the network pools within sections first and fragments grow within
+sections. Held out are four columns through all sections, in the corners; training uses the cross between them.
+"""
+
+from __future__ import annotations
+
+from emloom.nn.augment import AugmentSpec
+from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.train import TrainingSpec
+from emloom.nn.unet import UNetSpec
+from emloom.recipes.paths import data_file
+from emloom.tasks.data import BoxSpec, StackSpec
+from emloom.tasks.evaluate import EvaluationSpec
+from emloom.tasks.job import NeuronsJob
+from emloom.tasks.segment import QuantileLinkage, SeededSpec, SegmentSpec
+
+NEIGHBORHOOD = (
+    (-1, 0, 0),
+    (0, -1, 0),
+    (0, 0, -1),
+    (-2, 0, 0),
+    (0, -4, 0),
+    (0, 0, -4),
+    (-3, 0, 0),
+    (0, -12, 0),
+    (0, 0, -12),
+)
+"""Short and long offsets of about the same reach in nm along every axis."""
+
+_TEST = (30, 144, 144)
+_VALIDATION = (30, 128, 128)
+
+
+def stack(data: str | None = None) -> StackSpec:
+    """Return the labelled stack and its split; `data` is the folder of the data sets."""
+    file = data_file("snemi3d/crop512_z00-29.h5", data)
+    return StackSpec(
+        raw=f"{file}/volumes/raw",
+        labels=f"{file}/volumes/labels/neuron_ids",
+        validation=(
+            BoxSpec(start=(0, 0, 384), shape=_VALIDATION),
+            BoxSpec(start=(0, 384, 0), shape=_VALIDATION),
+        ),
+        test=(BoxSpec(start=(0, 0, 0), shape=_TEST), BoxSpec(start=(0, 368, 368), shape=_TEST)),
+        gap_nm=240.0,
+        references={"FFN": f"{file}/volumes/labels/ffn_seg"},
+    )
+
+
+def quick(seed: int = 0, data: str | None = None, steps: int = 900) -> NeuronsJob:
+    """Return the two-core variant: a lean anisotropic network, about ten minutes."""
+    return NeuronsJob(
+        name="snemi3d-quick",
+        data=(stack(data),),
+        objective=_objective(),
+        network=UNetSpec.lean(isotropic=False),
+        training=TrainingSpec(
+            steps=steps, seed=seed, crop_shape_vox=(16, 128, 128), augment=AugmentSpec(section_jitter=0.1)
+        ),
+        segmentation=_segmentation(),
+        evaluation=EvaluationSpec(border_in_plane=True),
+    )
+
+
+def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
+    """Return the variant for a GPU: the anisotropic network of Sheridan et al. 2023 and its long training."""
+    return NeuronsJob(
+        name="snemi3d-full",
+        data=(stack(data),),
+        objective=_objective(),
+        network=UNetSpec.mtlsd(isotropic=False),
+        training=TrainingSpec(
+            steps=100_000,
+            seed=seed,
+            crop_shape_vox=(12, 144, 144),
+            learning_rate=5e-5,
+            validate_every=2000,
+            precision="bf16-mixed",
+            augment=AugmentSpec(section_jitter=0.1),
+        ),
+        segmentation=_segmentation(),
+        evaluation=EvaluationSpec(border_in_plane=True),
+    )
+
+
+def _objective() -> NeuronsObjective:
+    return NeuronsObjective(neighborhood=NEIGHBORHOOD, lsd_downsample=(1, 2, 2), grow_in_plane=True)
+
+
+def _segmentation() -> SegmentSpec:
+    return SegmentSpec(
+        fragments=SeededSpec(per_section=True, seed_distance_vox=10), linkage=QuantileLinkage(quantile=50)
+    )
