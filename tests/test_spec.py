@@ -183,6 +183,16 @@ def test_a_key_of_another_variant_is_not_called_valid() -> None:
     assert "decoder.bias: unknown key (valid: kind, seeds)" in message  # and the path has no tag in it
 
 
+def test_a_wrong_item_does_not_make_its_list_too_short() -> None:
+    class Many(Spec):
+        sources: tuple[Source, ...] = Field(min_length=1)
+
+    with pytest.raises(InputError, match="1 problem:\n  sources\\.0\\.path: missing"):
+        Many.from_dict({"sources": [{}]})
+    with pytest.raises(InputError, match="1 problem:\n  sources: Tuple should have at least 1 item"):
+        Many.from_dict({"sources": []})
+
+
 def test_a_wrong_or_missing_variant_says_which_there_are() -> None:
     wrong = complaint({"decoder": {"kind": "mutx"}})
     assert "decoder.kind: 'mutx' is not valid; did you mean 'mutex'? (valid: 'mutex', 'flood')" in wrong

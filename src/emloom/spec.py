@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -118,9 +119,17 @@ _BlockDumper.add_representer(list, _flow_scalars)
 
 
 def _explain(problem: ValidationError, model: type[BaseModel], source: str) -> str:
-    lines = [_explain_one(error, model) for error in problem.errors(include_url=False)]
+    errors = problem.errors(include_url=False)
+    lines = [_explain_one(error, model) for error in errors if not _is_consequence(error, errors)]
     head = f"{source} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _is_consequence(error: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether a sequence is called too short only because its items are wrong: pydantic leaves those out."""
+    depth = len(error["loc"])
+    inside = (len(other["loc"]) > depth and other["loc"][:depth] == error["loc"] for other in others)
+    return error["type"] == "too_short" and any(inside)
 
 
 def _explain_one(error: ErrorDetails, model: type[BaseModel]) -> str:

@@ -1,0 +1,73 @@
+"""What the documentation shows can be typed: commands parse, job files validate, messages are the real ones."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from emloom.cli.main import app
+from emloom.errors import InputError
+from emloom.tasks.job import NeuronsJob
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def fenced(page: Path, language: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in fenced(page, "(?:sh|bash|console)"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = line.removeprefix("$ ").partition(" #")[0].strip()
+                if re.match(r"(\.venv/bin/)?emloom ", words):
+                    yield page.name, words
+
+
+def test_the_documentation_shows_commands() -> None:
+    assert len(list(commands())) > 5
+
+
+@pytest.mark.parametrize(("page", "line"), list(commands()))
+def test_every_command_parses(page: str, line: str) -> None:
+    group = typer.main.get_command(app)
+    _, verb, *words = shlex.split(line)
+    if ">" in words:
+        words = words[: words.index(">")]
+    # Parses and checks the arguments, as the shell would hand them over, without running anything.
+    with group.make_context("emloom", [verb, *words]) as outer:
+        name, command, rest = group.resolve_command(outer, [verb, *words])  # type: ignore[attr-defined]
+        command.make_context(name, rest, parent=outer).close()
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    shown = {t for page in PAGES for t in re.findall(r"\bmake ([a-z-]+)", "\n".join(fenced(page, "sh")))}
+    assert shown
+    assert shown <= targets
+
+
+def job_example() -> str:
+    return next(text for text in fenced(ROOT / "docs" / "job-files.md", "yaml") if "kind: neurons" in text)
+
+
+def test_the_job_file_is_valid_and_round_trips() -> None:
+    job = NeuronsJob.from_yaml(job_example())
+    assert NeuronsJob.from_yaml(job.to_yaml()) == job
+
+
+def test_the_message_about_mistakes_is_the_real_one() -> None:
+    broken = job_example().replace("labels:", "lables:").replace("steps: 1000", "steps: 0")
+    with pytest.raises(InputError) as caught:
+        NeuronsJob.from_yaml(broken, "job.yaml")
+    page = (ROOT / "docs" / "job-files.md").read_text(encoding="utf-8")
+    for line in f"error: {caught.value}".splitlines():
+        assert line.partition(" (valid:")[0].strip() in page
