@@ -125,7 +125,7 @@ def _found(container: Path, name: str, dataset: h5py.Dataset) -> Found:
     attributes = dict(dataset.attrs)
     said = read_own(_own(attributes.get(OWN_KEY)))
     said = said.agree(read_plain(attributes), f"the {OWN_KEY!r} attribute", "the CREMI attributes")
-    if said.kind is None:
+    if OWN_KEY not in attributes:
         said = said.agree(_CREMI.get(name, Statement()), "", "")
     chunks = None if dataset.chunks is None else tuple(dataset.chunks)
     facts = ArrayFacts(tuple(dataset.shape), dataset.dtype, chunks)

@@ -152,6 +152,8 @@ def create(
         **image_attributes(info, Path(final_name(target)).stem, zarr_format),
         OWN_KEY: own_attribute(info),
     }
+    if overwrite and os.path.lexists(target):
+        _refuse_loss(target)
     if inner:
         ensure_groups(path, inner, zarr_format)
     with staged(target, overwrite=overwrite) as temporary:
@@ -161,6 +163,16 @@ def create(
             tensorstore.open(_array_spec(temporary / "0", info, chunks, shards, zarr_format), create=True), target
         )
     return StoreVolume(info.with_(chunks=shards or chunks, source=str(target)), target / "0", writable=True)
+
+
+def _refuse_loss(target: Path) -> None:
+    """Raise where overwriting a volume would take with it anything but that volume."""
+    node = node_at(target) if target.is_dir() else None
+    if node is None or not (node.is_array or node.levels):
+        raise InputError(f"{target} is not a zarr volume and is not overwritten: choose another name or remove it")
+    others = [hit.path for hit in _walk(target) if Path(hit.path) != target]
+    if others:
+        raise InputError(f"overwriting {target} would delete {', '.join(others)} inside it: move them first")
 
 
 def _check_layout(info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int) -> None:
