@@ -43,7 +43,7 @@ def stack(data: str | None = None) -> StackSpec:
             BoxSpec(start=(0, 384, 0), shape=_VALIDATION),
         ),
         test=(BoxSpec(start=(0, 0, 0), shape=_TEST), BoxSpec(start=(0, 368, 368), shape=_TEST)),
-        gap_nm=200.0,
+        gap_nm=260.0,
     )
 
 

@@ -225,7 +225,7 @@ def _evaluate(this: Run) -> None:
 
 
 def _report(this: Run) -> None:
-    seconds = {stage: marker.seconds for stage in STAGES if (marker := this.journal.marker(stage))}
+    seconds = {str(stage): marker.seconds for stage in STAGES if (marker := this.journal.marker(stage))}
     inputs = {path: fingerprint(path) for stack in this.job.data for path in stack.paths}
     provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, seconds)
     write_report(this.job, this.stacks, this.folder, provenance)
