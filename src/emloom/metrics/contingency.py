@@ -256,9 +256,9 @@ def _slabs(
         )
 
 
-# The hash table is uint64 [rows, 3], columns truth, segment, voxels; a row of 0 voxels is free. The three stand side
-# by side because a lookup then costs one cache line. Neighbouring scan lines cross the same few pairs, so counts
-# first gather in a small table of recent pairs that stays in the L1 cache and spills on collision.
+# The hash table is uint64 [rows, 3], columns truth, segment, voxels; a row of 0 voxels is free. The three stand
+# side by side because a lookup then costs one cache line. Neighbouring scan lines cross the same few pairs, so
+# counts first gather in a small table of recent pairs that stays in the L1 cache and spills on collision.
 @njit(cache=True, nogil=True)
 def _hash(t: np.uint64, s: np.uint64) -> np.uint64:
     h = (t * np.uint64(0x9E3779B97F4A7C15)) ^ (s * np.uint64(0xC2B2AE3D27D4EB4F))
