@@ -1,0 +1,408 @@
+"""Pictures for reports: EM sections with labels, and curves.
+
+Every picture is drawn on its own `matplotlib` figure object (no `pyplot`, no global state, no display), has a
+transparent ground and neutral ink, so that it reads on a light and on a dark page, and carries the text that
+replaces it for people who cannot see it.
+
+Colours of ids are a pure function of the id: the same neuron has the same colour in every picture. Hues step by
+the golden angle through hashed ids in OKLCH (Ottosson 2020, bottosson.github.io/posts/oklab), where equal steps
+look equal; a second, hashed step in lightness keeps ids apart for colour-blind readers. Curves use the palette of
+Okabe and Ito (2008) and differ in line style and marker as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from math import floor, log10, pi
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+
+RGB = NDArray[np.uint8]
+
+INK = "#767d87"  # 4:1 or better on white and on the report's dark ground
+GRID = "#8a929c40"
+BLUE, VERMILION, GREEN = "#1a7fc1", "#d9600f", "#109a74"  # Okabe-Ito, nudged to one lightness for both grounds
+
+_DPI = 144
+_WIDTH_IN = 9.0
+_GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its words.
+
+    Attributes:
+        png: PNG file content.
+        alt: what the picture shows, for people who cannot see it.
+        caption: what to notice, printed below.
+    """
+
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of a panel.
+
+    Attributes:
+        title: short heading.
+        image: uint8 [Y, X] grey or [Y, X, 3] RGB.
+        spacing_nm: size of a pixel along (rows, columns); sets the aspect and the scale bar.
+    """
+
+    title: str
+    image: RGB
+    spacing_nm: tuple[float, float]
+
+
+class Scores(Protocol):
+    """The two kinds of error of a segmentation, in bits."""
+
+    @property
+    def voi_split(self) -> float:
+        """H(segments | truth)."""
+
+    @property
+    def voi_merge(self) -> float:
+        """H(truth | segments)."""
+
+
+class ScoredThreshold(Protocol):
+    """One point of a threshold sweep."""
+
+    @property
+    def threshold(self) -> float:
+        """Agglomeration threshold."""
+
+    @property
+    def scores(self) -> Scores:
+        """Scores at that threshold."""
+
+
+def id_colours(ids: NDArray[Any]) -> RGB:
+    """Return the colour of each id, stable across pictures; 0 is black.
+
+    Args:
+        ids: unsigned integers, any shape.
+
+    Returns:
+        uint8 [..., 3], sRGB.
+
+    Raises:
+        InputError: ids are signed or floating.
+    """
+    if ids.dtype.kind != "u":
+        raise InputError(f"labels have dtype {ids.dtype}: ids are unsigned integers, 0 is background")
+    unique, inverse = np.unique(ids, return_inverse=True)
+    # splitmix64's finaliser (Steele et al. 2014, doi:10.1145/2660193.2660195): neighbouring ids far apart.
+    h = unique.astype(np.uint64)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    h ^= h >> np.uint64(31)
+    hue = np.mod((h % np.uint64(1 << 20)).astype(np.float64) * _GOLDEN, 1.0)
+    lightness = np.array([0.58, 0.70, 0.82])[(h >> np.uint64(40)) % np.uint64(3)]
+    colours = _oklch_to_srgb(lightness, np.full(hue.shape, 0.14), 2 * pi * hue)
+    colours[unique == 0] = 0
+    return colours[inverse].reshape(*ids.shape, 3)
+
+
+def grey(raw_YX: NDArray[Any]) -> RGB:
+    """Return a section as uint8 grey, stretched between its 0.5 and 99.5 percentiles."""
+    low, high = np.percentile(raw_YX, (0.5, 99.5))
+    scaled = (np.asarray(raw_YX, np.float64) - low) * (255.0 / max(high - low, 1e-12))
+    stretched: RGB = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return stretched
+
+
+def overlay(raw_YX: NDArray[Any], labels_YX: NDArray[Any], *, opacity: float = 0.4, contours: bool = True) -> RGB:
+    """Return a section with its labels in colour.
+
+    Args:
+        raw_YX: section, any real dtype.
+        labels_YX: unsigned ids of the same shape; 0 is transparent.
+        opacity: of the colours, 0 to 1.
+        contours: draw the pixels at a change of id in full colour.
+
+    Returns:
+        uint8 [Y, X, 3].
+
+    Raises:
+        InputError: shapes differ, or labels are not unsigned.
+    """
+    if raw_YX.shape != labels_YX.shape or raw_YX.ndim != 2:
+        raise InputError(
+            f"raw is {raw_YX.shape} and labels {labels_YX.shape}: give two sections of one shape, y, x"
+        )
+    colours = id_colours(labels_YX).astype(np.float64)
+    weight = np.where(labels_YX == 0, 0.0, opacity)
+    if contours:
+        weight = np.where(_edges(labels_YX) & (labels_YX != 0), max(opacity, 0.95), weight)
+    base = grey(raw_YX)[..., None].astype(np.float64)
+    blended: RGB = np.rint(base + weight[..., None] * (colours - base)).astype(np.uint8)
+    return blended
+
+
+def panel(tiles: Sequence[Tile], *, columns: int | None = None, alt: str = "", caption: str = "") -> Figure:
+    """Return images side by side, each with its title, true aspect and a scale bar.
+
+    Args:
+        tiles: images in reading order.
+        columns: images per row; all in one row by default.
+        alt: replaces the picture for people who cannot see it; by default it lists the titles.
+        caption: printed below.
+
+    Raises:
+        InputError: there is no tile, or an image is not uint8 grey or RGB.
+    """
+    if not tiles:
+        raise InputError("a panel needs at least one image")
+    per_row = min(columns or len(tiles), len(tiles))
+    rows = [tiles[i : i + per_row] for i in range(0, len(tiles), per_row)]
+    cell = _WIDTH_IN / per_row
+    # A row is as high as its tallest image at full cell width.
+    heights = [max(cell * _height_per_width(tile) for tile in row) for row in rows]
+    canvas = _canvas(_WIDTH_IN, sum(heights) + 0.34 * len(rows))
+    axes = canvas.subplots(len(rows), per_row, squeeze=False, height_ratios=heights)
+    for row, row_axes in zip(rows, axes, strict=True):
+        for index, ax in enumerate(row_axes):
+            if index < len(row):
+                _draw_tile(ax, row[index])
+            else:
+                ax.set_axis_off()
+    words = alt or "Images side by side: " + "; ".join(tile.title for tile in tiles)
+    return Figure(_png(canvas), words, caption)
+
+
+def views(
+    raw_ZYX: NDArray[Any],
+    labels: Sequence[tuple[str, NDArray[Any]]],
+    spacing_nm: tuple[float, float, float],
+    *,
+    at: tuple[int, int, int] | None = None,
+    caption: str = "",
+) -> Figure:
+    """Return an xy and an xz section of a volume: raw data first, then each segmentation on top of it.
+
+    Args:
+        raw_ZYX: raw data.
+        labels: (title, unsigned ids [Z, Y, X]) pairs.
+        spacing_nm: voxel size (z, y, x).
+        at: voxel (z, y, x) the sections pass through; the middle by default.
+        caption: printed below.
+    """
+    z, y, _ = at or (raw_ZYX.shape[0] // 2, raw_ZYX.shape[1] // 2, raw_ZYX.shape[2] // 2)
+    dz, dy, dx = spacing_nm
+    tiles = []
+    for name, index, spacing in (
+        (f"xy, z = {z}", np.s_[z, :, :], (dy, dx)),
+        (f"xz, y = {y}", np.s_[:, y, :], (dz, dx)),
+    ):
+        raw = raw_ZYX[index]
+        tiles.append(Tile(f"raw, {name}", grey(raw), spacing))
+        tiles += [Tile(title, overlay(raw, volume[index]), spacing) for title, volume in labels]
+    shown = ", ".join(["raw data", *(title for title, _ in labels)])
+    alt = f"Section through z = {z} (top) and y = {y} (bottom): {shown}; every object has its own colour."
+    return panel(tiles, columns=1 + len(labels), alt=alt, caption=caption)
+
+
+def threshold_curve(
+    points: Sequence[ScoredThreshold], chosen: float | None = None, *, caption: str = ""
+) -> Figure:
+    """Return split, merge and summed variation of information against the agglomeration threshold.
+
+    Args:
+        points: sweep, any order.
+        chosen: threshold to mark.
+        caption: printed below.
+
+    Raises:
+        InputError: there is no point.
+    """
+    if not points:
+        raise InputError("there is no threshold to draw: sweep at least one")
+    ordered = sorted(points, key=lambda p: p.threshold)
+    x = [p.threshold for p in ordered]
+    split = [p.scores.voi_split for p in ordered]
+    merge = [p.scores.voi_merge for p in ordered]
+    total = [a + b for a, b in zip(split, merge, strict=True)]
+    canvas = _canvas(_WIDTH_IN, 3.6)
+    ax = _plot_axes(canvas, "agglomeration threshold", "variation of information (bits)")
+    ax.plot(x, total, color=BLUE, lw=2.4, marker="o", ms=4, label="sum")
+    ax.plot(x, split, color=VERMILION, lw=1.8, ls="--", marker="^", ms=4, label="split errors")
+    ax.plot(x, merge, color=GREEN, lw=1.8, ls=":", marker="s", ms=3.5, label="merge errors")
+    ax.set_ylim(bottom=0)
+    best = min(range(len(x)), key=total.__getitem__)
+    alt = (
+        f"Variation of information for {len(x)} thresholds from {x[0]:g} to {x[-1]:g}; the sum is lowest, "
+        f"{total[best]:.3f} bits, at {x[best]:g}."
+    )
+    if chosen is not None:
+        ax.axvline(chosen, color=INK, lw=1.2, zorder=1)
+        ax.annotate(
+            f" chosen: {chosen:g} ", (chosen, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
+            textcoords="offset points", ha="center", va="bottom", color=INK, fontsize=10,
+        )  # fmt: skip
+        alt += f" Chosen: {chosen:g}."
+    _legend(ax)
+    return Figure(_png(canvas), alt, caption)
+
+
+def training_curves(
+    steps: Sequence[float],
+    losses: Sequence[float],
+    validation: Sequence[tuple[float, float]] = (),
+    *,
+    caption: str = "",
+) -> Figure:
+    """Return the training loss, smoothed and as it was, and the validation loss against the step.
+
+    Args:
+        steps: optimiser step of each loss.
+        losses: training loss.
+        validation: (step, loss) pairs.
+        caption: printed below.
+
+    Raises:
+        InputError: steps and losses differ in length, or there is none.
+    """
+    if len(steps) != len(losses) or len(steps) == 0:
+        raise InputError(f"there are {len(steps)} steps and {len(losses)} losses: give one loss per step")
+    canvas = _canvas(_WIDTH_IN, 3.4)
+    ax = _plot_axes(canvas, "training step", "loss")
+    smooth = _smoothed(np.asarray(losses, np.float64), max(1, len(losses) // 40))
+    ax.plot(steps, losses, color=BLUE, lw=0.8, alpha=0.35)
+    ax.plot(steps, smooth, color=BLUE, lw=2.2, label="training, smoothed")
+    alt = f"Training loss over {steps[-1]:g} steps, from {smooth[0]:.4g} to {smooth[-1]:.4g} (smoothed)."
+    if validation:
+        ax.plot(
+            *zip(*validation, strict=True), color=VERMILION, lw=1.8, ls="--", marker="^", ms=5, label="validation"
+        )
+        best_step, best = min(validation, key=lambda pair: pair[1])
+        alt += f" Validation is lowest, {best:.4g}, at step {best_step:g}."
+    if min(losses) > 0 and smooth.max() > 20 * smooth.min():
+        ax.set_yscale("log")
+    _legend(ax)
+    return Figure(_png(canvas), alt, caption)
+
+
+def nice_length(extent_nm: float) -> float:
+    """Return the largest of 1, 2, 5 times a power of ten that is at most a quarter of an extent."""
+    target = extent_nm / 4
+    power: float = 10.0 ** floor(log10(target))
+    return max(step * power for step in (1, 2, 5) if step * power <= target)
+
+
+def length_label(length_nm: float) -> str:
+    """Return a length for people: nm below 1 µm, else µm (mm from 1 mm)."""
+    for unit, size in (("mm", 1e6), ("µm", 1e3)):
+        if length_nm >= size:
+            return f"{length_nm / size:g} {unit}"
+    return f"{length_nm:g} nm"
+
+
+def _edges(labels_YX: NDArray[Any]) -> NDArray[np.bool_]:
+    edge = np.zeros(labels_YX.shape, np.bool_)
+    down = labels_YX[1:] != labels_YX[:-1]
+    right = labels_YX[:, 1:] != labels_YX[:, :-1]
+    edge[1:] |= down
+    edge[:, 1:] |= right
+    return edge
+
+
+def _oklch_to_srgb(lightness: NDArray[np.float64], chroma: NDArray[np.float64], hue: NDArray[np.float64]) -> RGB:
+    """Return uint8 [N, 3]; matrices from bottosson.github.io/posts/oklab."""
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)])
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
+    to_rgb = np.array([
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ])  # fmt: skip
+    linear = np.clip(to_rgb @ (to_lms @ lab) ** 3, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    srgb: RGB = np.rint(255 * encoded).astype(np.uint8).T
+    return srgb
+
+
+def _smoothed(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """Return the centred moving average over at most `2 half + 1` values, shorter at the ends."""
+    sums = np.r_[0.0, np.cumsum(values)]
+    at = np.arange(values.size)
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, values.size)
+    mean: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return mean
+
+
+def _height_per_width(tile: Tile) -> float:
+    rows, columns = int(tile.image.shape[0]), int(tile.image.shape[1])
+    return rows * tile.spacing_nm[0] / (columns * tile.spacing_nm[1])
+
+
+def _draw_tile(ax: Axes, tile: Tile) -> None:
+    image = tile.image
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise InputError(f"{tile.title}: image is {image.dtype} {image.shape}: give uint8 [Y, X] or [Y, X, 3]")
+    grey_args = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
+    ax.imshow(image, aspect=tile.spacing_nm[0] / tile.spacing_nm[1], **grey_args)  # type: ignore[arg-type]
+    ax.set_title(tile.title, fontsize=10, color=INK, loc="left", pad=5)
+    ax.set_axis_off()
+    _scale_bar(ax, image.shape[0], image.shape[1], tile.spacing_nm[1])
+
+
+def _scale_bar(ax: Axes, rows: int, columns: int, spacing_nm: float) -> None:
+    length = nice_length(columns * spacing_nm)
+    width = length / spacing_nm / columns
+    # In axes fractions, so that it looks the same for any image size; a dark plate keeps it legible on bright EM.
+    ax.add_patch(Rectangle((0.03, 0.03), width + 0.04, 0.115, transform=ax.transAxes, fc="#000000a0", ec="none"))
+    ax.add_patch(Rectangle((0.05, 0.05), width, 0.018, transform=ax.transAxes, fc="white", ec="none"))
+    ax.text(
+        0.05 + width / 2, 0.078, length_label(length), transform=ax.transAxes, color="white", fontsize=8.5,
+        ha="center", va="bottom",
+    )  # fmt: skip
+
+
+def _canvas(width_in: float, height_in: float) -> Canvas:
+    canvas = Canvas(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas
+
+
+def _plot_axes(canvas: Canvas, xlabel: str, ylabel: str) -> Axes:
+    ax = canvas.subplots()
+    ax.patch.set_alpha(0)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+    ax.tick_params(which="both", colors=INK, labelsize=10)
+    ax.set_xlabel(xlabel, color=INK, fontsize=11)
+    ax.set_ylabel(ylabel, color=INK, fontsize=11)
+    ax.grid(color=GRID, lw=0.8)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _legend(ax: Axes) -> None:
+    legend = ax.legend(frameon=False, fontsize=10.5, labelcolor=INK)
+    legend.set_zorder(5)
+
+
+def _png(canvas: Canvas) -> bytes:
+    buffer = BytesIO()
+    # Without the version stamp, equal pictures are equal bytes.
+    canvas.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
+    return buffer.getvalue()
