@@ -155,8 +155,8 @@ def found(path: str, form: str, array: ArrayFacts, said: Statement, notes: Seque
     keep = [i for i in range(len(array.shape)) if i not in squeezed]
     shape = tuple(array.shape[i] for i in keep)
     spatial = None if array.chunks is None else [array.chunks[i] for i in keep][-3:]
-    if not np.issubdtype(array.dtype, np.number) and array.dtype != np.dtype(bool):
-        problems.append(f"holds {array.dtype} values: a volume holds numbers")
+    if array.dtype.kind not in "biuf":
+        problems.append(f"holds {array.dtype} values: a volume holds integers, real numbers or booleans")
     if 0 in shape:
         problems.append(f"is empty: its shape is {shape}")
     return Found(

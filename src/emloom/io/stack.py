@@ -9,6 +9,7 @@ own "dots per inch" are about paper and are not believed.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import pairwise
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import imageio.v3 as imageio
@@ -128,13 +130,44 @@ def _decoding(path: Path) -> Iterator[None]:
             raise InputError(f"{path} is not a readable image ({text}): copy it again") from problem
 
 
+class _BrokenChain(logging.Filter):
+    """Collects what tifffile only logs: the chain of pages breaks off, and the rest passes for the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self._thread = get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep, and hide, the complaints of this thread about a broken chain of pages."""
+        text = record.getMessage()
+        mine = record.thread == self._thread and record.levelno >= logging.ERROR and "TiffPages" in text
+        if mine:
+            self.messages.append(text)
+        return not mine
+
+
+@contextmanager
+def _tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """Open a TIFF file and its first series; raises `InputError` where the file ends too early."""
+    log, chain = logging.getLogger("tifffile"), _BrokenChain()
+    with _decoding(path):
+        log.addFilter(chain)
+        try:
+            with tifffile.TiffFile(path) as tif:
+                series = tif.series[0]
+                if chain.messages or _ends_early(path, series):
+                    raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
+                yield tif, series
+        finally:
+            log.removeFilter(chain)
+
+
 def _found_tiff(container: Path, path: Path) -> Found:
-    with _decoding(path), tifffile.TiffFile(path) as tif:
-        series = tif.series[0]
+    with _tiff(path) as (tif, series):
         shape, dtype, axes = tuple(series.shape), np.dtype(series.dtype), str(series.axes)
         said = _imagej(tif)
         several = len(tif.series)
-        _refuse_truncated(path, series)
     if "S" in axes:
         raise InputError(f"{path} is a colour image (axes {axes}): convert it to grey values first")
     if several > 1:
@@ -148,14 +181,13 @@ def _found_tiff(container: Path, path: Path) -> Found:
     return found(str(container), "tiff", facts, said)
 
 
-def _refuse_truncated(path: Path, series: Any) -> None:
-    """Raise where the file ends before its last page does."""
-    page = series.pages[-1] or series.pages[0]
+def _ends_early(path: Path, series: tifffile.TiffPageSeries) -> bool:
+    """Whether the voxels of the last page lie beyond the end of the file."""
+    page = series.pages[-1] or series.keyframe
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if series.dataoffset is not None:
         ends.append(series.dataoffset + series.nbytes)
-    if max(ends, default=0) > path.stat().st_size:
-        raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
+    return max(ends, default=0) > path.stat().st_size
 
 
 def _imagej(tif: tifffile.TiffFile) -> Statement:
@@ -169,7 +201,8 @@ def _imagej(tif: tifffile.TiffFile) -> Statement:
     tags = tif.pages.first.tags
     per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
     spacing = header.get("spacing")
-    if spacing is None or float(spacing) <= 0 or min(per_unit) <= 0:
+    # One pixel per unit along both axes is what uncalibrated images carry.
+    if spacing is None or float(spacing) <= 0 or min(per_unit) <= 0 or per_unit == [1.0, 1.0]:
         return Statement(why_missing="ImageJ states no spacing or resolution")
     size: Vec3 = (float(spacing) * factor, factor / per_unit[0], factor / per_unit[1])
     return Statement(voxel_size_nm=size)
@@ -181,8 +214,7 @@ def _ratio(value: Any) -> float:
 
 
 def _tiff_planes(path: Path, sections: range) -> list[Array]:
-    with _decoding(path), tifffile.TiffFile(path) as tif:
-        series = tif.series[0]
+    with _tiff(path) as (tif, series):
         if series.dataoffset is not None:
             # All voxels lie uncompressed in one piece (ImageJ writes large stacks as one page and a long tail):
             # map them, so that a box costs what it covers and not whole sections.
@@ -215,9 +247,7 @@ def _shape_of(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and element type of one section without decoding its pixels."""
     with _decoding(path):
         if path.suffix.lower() in _TIFF:
-            with tifffile.TiffFile(path) as tif:
-                series = tif.series[0]
-                _refuse_truncated(path, series)
+            with _tiff(path) as (_, series):
                 return tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
         properties = imageio.improps(path)
         return tuple(properties.shape), np.dtype(properties.dtype)

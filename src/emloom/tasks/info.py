@@ -113,16 +113,18 @@ def info(path: str | Path, *, values: bool = True) -> list[InfoReport]:
     return [InfoReport(hit, _values(hit) if values else None) for hit in inspect(path)]
 
 
-def bounded_cell(volume: Volume, step: Vec, n_bytes: int = CELL_BYTES) -> Vec:
-    """Return a cell shape made of whole `step` boxes that holds about `n_bytes`; never less than one step.
+def bounded_cell(volume: Volume, step: Vec, n_bytes: int | None = None) -> Vec:
+    """Return a cell shape made of whole `step` boxes that holds at most `n_bytes` (default 128 MiB).
 
+    One step is the least, whatever it holds.
     It grows along x first, then y, then z, because that is how sections and chunks lie on disk.
     """
+    budget = CELL_BYTES if n_bytes is None else n_bytes
     item = volume.info.dtype.itemsize * (volume.info.channels or 1)
     cell = list(step)
     for axis in (2, 1, 0):
         full = -(-volume.info.shape[axis] // step[axis])
-        fits = int(n_bytes // (prod(cell) * item))
+        fits = int(budget // (prod(cell) * item))
         cell[axis] = step[axis] * max(1, min(full, fits))
     return as_vec(cell)
 
