@@ -1,0 +1,130 @@
+"""A viewer answers on the loopback address with the right layers, places and voxels."""
+
+from __future__ import annotations
+
+import io
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from emloom.errors import InputError
+from emloom.geometry import Grid
+from emloom.io.volume import ArrayVolume
+from emloom.view.neuroglancer import Viewer, serve
+
+GRID = Grid((40.0, 4.0, 4.5), (80.0, 10.0, 9.0))
+RAW = np.random.default_rng(0).integers(0, 256, (6, 7, 8)).astype(np.uint8)
+IDS = np.random.default_rng(1).integers(0, 2**60, (6, 7, 8)).astype(np.uint64)
+AFFINITIES = np.random.default_rng(2).integers(0, 256, (2, 6, 7, 8)).astype(np.uint8)
+OFFSETS = ((-1, 0, 0), (0, -1, 0))
+
+
+@pytest.fixture
+def viewer() -> Iterator[Viewer]:
+    layers = [
+        ("raw", ArrayVolume(RAW, GRID, "raw")),
+        ("neurons", ArrayVolume(IDS, GRID, "labels")),
+        ("affinities", ArrayVolume(AFFINITIES, GRID, "affinities", OFFSETS)),
+        ("mask", ArrayVolume(RAW > 99, GRID, "mask")),
+    ]
+    with serve(layers) as running:
+        yield running
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+def source(viewer: Viewer, name: str) -> Any:
+    """Return the data source of a layer as the page sees it: {url, transform}."""
+    layers = {layer["name"]: layer for layer in viewer.viewer.state.to_json()["layers"]}
+    (only,) = layers[name]["source"]
+    return only
+
+
+def voxels(viewer: Viewer, name: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
+    token = source(viewer, name)["url"].split("/")[-1]
+    host = viewer.url.split("/v/")[0]
+    span = "/".join(",".join(map(str, corner)) for corner in (start, stop))
+    factor = ",".join("1" for _ in start)
+    # The package's "npz" is one npy file, deflated.
+    return np.load(io.BytesIO(zlib.decompress(fetch(f"{host}/neuroglancer/npz/{token}/{factor}/{span}"))))
+
+
+def test_the_page_is_served_to_this_machine_only(viewer: Viewer) -> None:
+    address = urlsplit(viewer.url)
+    assert address.hostname == "127.0.0.1"
+    token = address.path.strip("/").removeprefix("v/")
+    assert len(token) >= 32
+    assert b"<html" in fetch(viewer.url).lower()
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        fetch(viewer.url.replace(token, "0" * len(token)))
+    refused.value.close()
+
+
+def test_layers_and_dimensions(viewer: Viewer) -> None:
+    state = viewer.viewer.state.to_json()
+    assert {layer["name"]: layer["type"] for layer in state["layers"]} == {
+        "raw": "image",
+        "neurons": "segmentation",
+        "affinities": "image",
+        "mask": "image",
+    }
+    assert {name: tuple(scale) for name, scale in state["dimensions"].items()} == {
+        "z": (pytest.approx(40e-9), "m"),
+        "y": (pytest.approx(4e-9), "m"),
+        "x": (pytest.approx(4.5e-9), "m"),
+    }
+    assert list(state["dimensions"]) == ["z", "y", "x"]
+    assert state["displayDimensions"] == ["x", "y", "z"]
+    assert state["position"] == [2 + 3, 2.5 + 3.5, 2 + 4]
+    shader = next(layer["shader"] for layer in state["layers"] if layer["name"] == "affinities")
+    assert "getDataValue(1)" in shader
+    assert "getDataValue(2)" not in shader
+
+
+def test_offsets_that_are_no_whole_voxel_stay_exact(viewer: Viewer) -> None:
+    for name in ("raw", "neurons", "affinities"):
+        matrix = np.array(source(viewer, name)["transform"]["matrix"], float)
+        np.testing.assert_allclose(matrix[-3:, -1], [2, 2.5, 2])
+
+
+def test_voxels_arrive_unchanged(viewer: Viewer) -> None:
+    start, stop = (1, 2, 3), (5, 6, 8)
+    where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    np.testing.assert_array_equal(voxels(viewer, "raw", start, stop), RAW[where])
+    np.testing.assert_array_equal(voxels(viewer, "neurons", start, stop), IDS[where])
+    np.testing.assert_array_equal(voxels(viewer, "mask", start, stop), (RAW > 99)[where])
+    both = voxels(viewer, "affinities", (0, *start), (2, *stop))
+    np.testing.assert_array_equal(both, AFFINITIES[(slice(None), *where)])
+
+
+def test_closing_stops_the_server() -> None:
+    with serve([("raw", ArrayVolume(RAW, GRID))]) as viewer:
+        assert fetch(viewer.url)
+        with pytest.raises(InputError, match="already shows a viewer"):
+            serve([("raw", ArrayVolume(RAW, GRID))])
+    with pytest.raises(urllib.error.URLError):
+        fetch(viewer.url)
+
+
+def test_wrong_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="nothing to show"):
+        serve([])
+    with pytest.raises(InputError, match="a name of its own"):
+        serve([("a", ArrayVolume(RAW, GRID)), ("a", ArrayVolume(RAW, GRID))])
+
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr("emloom.view.neuroglancer.import_module", absent)
+    with pytest.raises(InputError, match=r"pip install 'emloom\[view\]'"):
+        serve([("a", ArrayVolume(RAW, GRID))])
