@@ -116,7 +116,7 @@ class Volume(Protocol):
     def read(self, box: Box) -> Array:
         """Return the voxels of `box` as a fresh ``[C,]ZYX``; raises `InputError` where it leaves the volume.
 
-        An empty box lies in every volume, wherever it starts: its array is empty, of the box's shape.
+        An empty box whose faces lie in the volume gives an empty array of the box's shape.
         """
 
     def write(self, box: Box, array: Array) -> None:
@@ -160,8 +160,6 @@ class ArrayVolume:
     def read(self, box: Box) -> Array:
         """Return a copy of the voxels of `box`."""
         check_box(self.info, box)
-        if box.is_empty:
-            return np.empty(self.info.shape_of(box), self.array.dtype)
         # C order, whatever the order of the array behind: kernels may rely on it.
         return self.array[..., *box.slices()].copy(order="C")
 
@@ -170,14 +168,16 @@ class ArrayVolume:
         check_write(self.info, box, array)
         if not self.array.flags.writeable:
             raise InputError(f"{self.source} is read-only: write to a new volume")
-        if box.is_empty:
-            return
         self.array[..., *box.slices()] = array
 
 
 def check_box(info: VolumeInfo, box: Box) -> None:
-    """Raise `InputError` unless `box` lies in the volume."""
-    if not info.box.contains(box):
+    """Raise `InputError` unless `box` lies in the volume; the faces of an empty box must lie in it too.
+
+    (`Box.contains` asks about voxels, and an empty box has none. But array indices beyond the end would clip its
+    other extents, each format in its own way.)
+    """
+    if any(a < 0 or b > n for a, b, n in zip(box.start, box.stop, info.shape, strict=True)):
         raise InputError(f"{box} leaves {info.source}, which is {info.box}: choose a box inside it")
 
 
