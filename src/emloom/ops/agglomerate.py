@@ -77,6 +77,18 @@ class MergeTree:
                 high = middle
         return low
 
+    def table(self, threshold: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return the fragment ids (ascending) that change at `threshold`, and their segments.
+
+        A segment's id is its smallest fragment id, so that fragment, and any without merges, keeps its id and is
+        not listed. `ops.labels.apply_lut(fragments, *tree.table(t))` is the segmentation.
+        """
+        merges = self.count(threshold)
+        # Every region ends at most once, so `b` has no duplicates.
+        order = np.argsort(self.b[:merges])
+        ended = self.b[:merges][order]
+        return ended, _resolve(self.a[:merges], order, _positions(ended, self.a[:merges]))
+
     def lut(self, ids: NDArray[Any], threshold: float) -> NDArray[np.uint64]:
         """Return the segment of each fragment id at `threshold`: the smallest fragment id of the segment.
 
@@ -84,18 +96,12 @@ class MergeTree:
             ids: fragment ids, any shape; ids the tree does not know are segments of their own.
             threshold: merge what scores at least this, in [floor, 1].
         """
-        merges = self.count(threshold)
+        ended, segments = self.table(threshold)
         ids = np.asarray(ids, dtype=np.uint64)
-        if not merges or not ids.size:
+        if not len(ended):
             return ids.copy()
-        # Every region ends at most once, so `b` has no duplicates.
-        order = np.argsort(self.b[:merges], kind="stable")
-        ended = self.b[:merges][order]
-        place = np.minimum(np.searchsorted(ended, self.a[:merges]), merges - 1)
-        onward = np.where(ended[place] == self.a[:merges], place, -1)
-        segment = _resolve(self.a[:merges], order, onward)
-        place = np.minimum(np.searchsorted(ended, ids), merges - 1)
-        return np.where(ended[place] == ids, segment[place], ids)
+        place = _positions(ended, ids)
+        return np.where(place < 0, ids, segments[place])
 
 
 def agglomerate(
@@ -129,16 +135,18 @@ def agglomerate(
     ids = np.unique(np.concatenate([graph.u, graph.v]))
     u = np.searchsorted(ids, graph.u).astype(np.int32)
     v = np.searchsorted(ids, graph.v).astype(np.int32)
-    num = (graph.peak if mode == MAX else graph.total).copy()
-    den = np.ones_like(num) if mode == MAX else graph.n.copy()
+    num = graph.peak if mode == MAX else graph.total
+    den = np.ones_like(num) if mode == MAX else graph.n
     histogram = graph.histogram if mode == QUANTILE else None
     histogram = np.zeros((0, 1), np.int64) if histogram is None else histogram.copy()
-    state = new_state(u, v, num, den, histogram, len(ids))
     rule = np.array([mode, quantile], np.int64)
+    state = new_state((u, v), num, den, histogram, len(ids), rule)
+    # The kernel counts in units of 1/255; a quantile in halves of that, for the middles of its bins.
+    unit = 2 * 255 if mode == QUANTILE else 255
     # A little below the threshold here; the exact cut follows, in integers.
-    found, num, den, a, b = run(state, rule, threshold * 255.0 - 1e-6)
-    num, den = (num, 2 * 255 * den) if mode == QUANTILE else (num, 255 * den)
-    tree = MergeTree(num[:found], den[:found], ids[a[:found]], ids[b[:found]], 0.0)
+    merges, scores, names = run(state, rule, threshold * unit - 1e-6)
+    a, b = (ids[names[:merges, end]] for end in (0, 1))
+    tree = MergeTree(scores[:merges, 0], scores[:merges, 1] * unit, a, b)
     keep = tree.count(threshold)
     return MergeTree(tree.score_num[:keep], tree.score_den[:keep], tree.a[:keep], tree.b[:keep], float(threshold))
 
@@ -150,6 +158,14 @@ def _exact(threshold: float) -> Fraction:
 
 def _reaches(num: int, den: int, bar: Fraction) -> bool:
     return num * bar.denominator >= bar.numerator * den
+
+
+def _positions(keys: NDArray[np.uint64], ids: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return where each id stands in the ascending keys, -1 where it does not."""
+    if not len(keys):
+        return np.full(ids.shape, -1, np.intp)
+    place = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    return np.where(keys[place] == ids, place, -1)
 
 
 @njit(cache=True, nogil=True)

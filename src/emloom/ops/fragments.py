@@ -232,48 +232,94 @@ def _flooded(
 ) -> NDArray[np.int32]:
     """Grow the seeds over the mask, from high to low."""
     n_z, n_y, n_x = (n + 2 for n in seeds.shape)
-    if n_z * n_y * n_x >= 2**31:
+    if n_z * n_y * n_x >= 2**31 - 2**17:
         raise InputError(f"array {seeds.shape} is too large for one flood: work in blocks below 2^31 voxels")
-    # A rim of -1 (never flooded) saves every test for the array's faces.
-    state, level = np.full((n_z, n_y, n_x), -1, np.int32), np.zeros((n_z, n_y, n_x), np.uint16)
-    inner = (slice(1, -1),) * 3
-    state[inner] = seeds
-    state[inner][~mask] = -1
-    level[inner] = 65535 - heights
+    state = np.full((n_z, n_y, n_x), -1, np.int32)  # the rim saves every test for the array's faces
+    level, starts = _levels(heights.reshape(-1))
+    ends, waiting = _prepare(state, seeds, level[heights], mask, starts)
     steps = np.array([-1, 1, -n_x, n_x, -n_x * n_y, n_x * n_y], np.int64)
-    _flood(state.reshape(-1), level.reshape(-1), steps[: 4 if planar else 6])
-    return np.maximum(state[inner], 0)
+    _flood(state.reshape(-1), starts, (ends, waiting, np.empty_like(waiting)), steps[: 4 if planar else 6])
+    return np.maximum(state[1:-1, 1:-1, 1:-1], 0)
 
 
 @njit(cache=True, nogil=True)
-def _flood(state, level, steps):  # type: ignore[no-untyped-def]
-    """Flood the zeros of state in place: lowest level first, then first come (a bucket queue of linked lists)."""
-    first, last = np.full(65536, -1, np.int64), np.full(65536, -1, np.int64)
-    following = np.full(len(state), -1, np.int32)
-    for seed in range(len(state)):
-        if state[seed] > 0:
-            for step in steps:
-                if state[seed + step] == 0:
-                    _enqueue(first, last, following, np.int64(level[seed]), seed)
-                    break
-    for now in range(65536):
-        i = np.int64(first[now])
-        while i >= 0:
-            for step in steps:
-                j = i + step
-                if state[j] == 0:
-                    state[j] = state[i]
-                    _enqueue(first, last, following, max(now, np.int64(level[j])), j)
-            i = np.int64(following[i])
+def _levels(heights):  # type: ignore[no-untyped-def]
+    """Number the distinct heights from high to low.
+
+    Returns:
+        level: int32 [65536], the level of each height.
+        starts: int64 [levels], number of voxels in higher levels: where a level begins if all voxels are sorted.
+    """
+    count = np.zeros(65536, np.int64)
+    for height in heights:
+        count[height] += 1
+    level = np.zeros(65536, np.int32)
+    starts = np.zeros(65537, np.int64)
+    levels = 0
+    for height in range(65535, -1, -1):
+        if count[height]:
+            level[height] = levels
+            levels += 1
+            starts[levels] = starts[levels - 1] + count[height]
+    return level, starts[:levels]
 
 
 @njit(cache=True, nogil=True)
-def _enqueue(first, last, following, bucket, i):  # type: ignore[no-untyped-def]
-    if last[bucket] < 0:
-        first[bucket] = i
-    else:
-        following[last[bucket]] = i
-    last[bucket] = i
+def _prepare(state, seeds, level, mask, starts):  # type: ignore[no-untyped-def]
+    """Write what a flood starts from: state holds seeds, -1 outside the mask, elsewhere -2 - level.
+
+    Each level has a queue as long as it has voxels, ``waiting[starts[k]:ends[k]]``; it begins with the level's
+    seeds, in scan order.
+    """
+    ends, waiting = starts.copy(), np.empty(seeds.size, np.int32)
+    for z in range(seeds.shape[0]):
+        for y in range(seeds.shape[1]):
+            for x in range(seeds.shape[2]):
+                seed, own = seeds[z, y, x], level[z, y, x]
+                if seed > 0:
+                    state[z + 1, y + 1, x + 1] = seed
+                    waiting[ends[own]] = ((z + 1) * state.shape[1] + y + 1) * state.shape[2] + x + 1
+                    ends[own] += 1
+                elif mask[z, y, x]:
+                    state[z + 1, y + 1, x + 1] = -2 - own
+    return ends, waiting
+
+
+@njit(cache=True, nogil=True)
+def _flood(state, starts, queues, steps):  # type: ignore[no-untyped-def]
+    """Flood in place: the highest level first; within a level, first come, first served.
+
+    A voxel reached before its level's turn waits in that level's queue; one reached later joins the late queue of
+    the present level, which comes after its own. Both are read in sequence: only the neighbours are scattered.
+    """
+    ends, waiting, late = queues
+    for now in range(len(starts)):
+        n_late = 0
+        for position in range(starts[now], ends[now]):
+            n_late = _spread(state, np.int64(waiting[position]), now, steps, queues, n_late)
+        position = 0
+        while position < n_late:
+            n_late = _spread(state, np.int64(late[position]), now, steps, queues, n_late)
+            position += 1
+
+
+@njit(cache=True, nogil=True)
+def _spread(state, i, now, steps, queues, n_late):  # type: ignore[no-untyped-def]
+    """Give the label of voxel i to its unlabelled neighbours, and queue them."""
+    ends, waiting, late = queues
+    label = state[i]
+    for step in steps:
+        j = i + step
+        if state[j] < -1:
+            own = np.int64(-2 - state[j])
+            state[j] = label
+            if own > now:
+                waiting[ends[own]] = j
+                ends[own] += 1
+            else:
+                late[n_late] = j
+                n_late += 1
+    return n_late
 
 
 @njit(cache=True, nogil=True)

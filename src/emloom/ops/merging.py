@@ -4,6 +4,14 @@ Regions live in slots; a merge empties the slot with fewer edges into the other,
 times. A slot's *name* is the rank of its smallest fragment id, whatever slot survives. Every live edge waits in a
 queue under a score that bounds its true one from above (pooling never raises a score): an edge pooled since it
 was queued is *stale*, and is scored again when it comes up.
+
+The queue is the edges as given, sorted once, and a heap of those scored again::
+
+    sorted edges  ──▶ ┐
+                      ├─▶ all edges of exactly the best score ─▶ level, ordered by names ─▶ merge
+    heap (rescored) ─▶ ┘         ▲                                                            │
+         ▲                       └── ends where the next best differs                         │
+         └────────────────────────────── pooled edges, when they come up stale ◀──────────────┘
 """
 
 from __future__ import annotations
@@ -18,134 +26,169 @@ from emloom.errors import InputError
 
 MEAN, MAX, QUANTILE = 0, 1, 2
 
+# An edge is one row of 64 bytes, so that looking at it costs one cache line.
+NUM, DEN = 0, 1  # pooled statistic: total and count (max: peak and 1)
+SCORE_NUM, SCORE_DEN = 2, 3  # the exact score under which the edge was last queued
+U, V = 4, 5  # the slots it joins
+LIFE = 6  # DEAD, FRESH (the queued score is its score) or STALE (only an upper bound)
+PLACE = 7  # position in the level, -1 outside
+DEAD, FRESH, STALE = 0, 1, 2
+AFTER, BEFORE = 0, 1  # columns of State.links
+QUEUED, IN_HEAP, IN_LEVEL, IN_TABLE = 0, 1, 2, 3  # entries of State.size
+
 
 class State(NamedTuple):
-    """Arrays of the kernel. Regions live in slots; a slot's name is the rank of its smallest fragment id."""
+    """Arrays of the kernel; half-edge 2e is the u end of edge e, 2e + 1 its v end."""
 
-    u: NDArray[np.int32]  # [E] slots an edge joins
-    v: NDArray[np.int32]
-    num: NDArray[np.int64]  # [E] pooled statistic: total or peak
-    den: NDArray[np.int64]  # [E] pooled count (max: 1)
-    histogram: NDArray[np.int64]  # [E, bins] or [0, 1]
-    score_num: NDArray[np.int64]  # [E] score when the edge was last queued, exact ...
-    score_den: NDArray[np.int64]
-    score: NDArray[np.float64]  # ... and as float
-    stale: NDArray[np.bool_]  # [E] pooled since: `score` is only an upper bound
-    alive: NDArray[np.bool_]
+    edges: NDArray[np.int64]  # [E, 8]
+    histogram: NDArray[np.int64]  # [E, bins], [0, 1] without
     name: NDArray[np.int32]  # [N]
     degree: NDArray[np.int32]  # [N]
-    head: NDArray[np.int32]  # [N] first half-edge of a slot; half-edge 2e is the u end of e, 2e + 1 its v end
-    after: NDArray[np.int32]  # [2E] doubly linked lists of half-edges
-    before: NDArray[np.int32]
-    keys: NDArray[np.int64]  # [T] hash of slot pairs -> edge
-    values: NDArray[np.int32]
-    heap: NDArray[np.int32]  # [E] queued edges, best score first
-    level: NDArray[np.int32]  # [E] edges of the current best score, smallest names first
-    rank: NDArray[np.int64]  # [E] (smaller name, larger name) of an edge in `level`
-    place: NDArray[np.int32]  # [E] position in `level`, -1 outside
-    size: NDArray[np.int64]  # sizes of heap and level
+    head: NDArray[np.int32]  # [N] first half-edge of a slot
+    links: NDArray[np.int32]  # [2E, 2] doubly linked lists of half-edges
+    keys: NDArray[np.int64]  # [T] hash table: pair of slots ...
+    values: NDArray[np.int32]  # [T] ... to edge; pairs with an emptied slot stay until the table is rebuilt
+    sorted: NDArray[np.int64]  # [E] edges by their first score, best first
+    heap: NDArray[np.int32]  # [E] edges scored again, best first
+    heap_score: NDArray[np.float64]  # [E] their scores, rounded: decides unless equal
+    level: NDArray[np.int32]  # [E] edges of the best score, smallest names first
+    rank: NDArray[np.int64]  # [E] (smaller name, larger name) of an edge in the level
+    size: NDArray[np.int64]  # sorted edges taken; edges in heap, in level; keys in table
 
 
 def new_state(
-    u: NDArray[np.int32],
-    v: NDArray[np.int32],
+    ends: tuple[NDArray[np.int32], NDArray[np.int32]],
     num: NDArray[np.int64],
     den: NDArray[np.int64],
     histogram: NDArray[np.int64],
     regions: int,
+    rule: NDArray[np.int64],
 ) -> State:
-    """Return the state before the first merge: edges (u, v) between region ranks, u < v; takes over the arrays."""
-    edges = len(u)
-    if edges >= 2**30:
-        raise InputError(f"{edges} edges are too many for one graph: agglomerate in chunks")
-    table = 1 << max(3, int(2 * edges).bit_length())
-    return State(
-        u=u,
-        v=v,
-        num=num,
-        den=den,
+    """Return the state before the first merge: edges between region ranks; `histogram` is taken over."""
+    count = len(num)
+    if count >= 2**30:
+        raise InputError(f"{count} edges are too many for one graph: agglomerate in chunks")
+    edges = np.zeros((count, 8), np.int64)
+    edges[:, U], edges[:, V] = ends
+    edges[:, NUM], edges[:, DEN] = num, den
+    edges[:, PLACE] = -1
+    table = 1 << max(3, int(3 * count).bit_length())
+    state = State(
+        edges=edges,
         histogram=histogram,
-        score_num=np.zeros(edges, np.int64),
-        score_den=np.ones(edges, np.int64),
-        score=np.zeros(edges),
-        stale=np.zeros(edges, np.bool_),
-        alive=np.ones(edges, np.bool_),
         name=np.arange(regions, dtype=np.int32),
         degree=np.zeros(regions, np.int32),
         head=np.full(regions, -1, np.int32),
-        after=np.full(2 * edges, -1, np.int32),
-        before=np.full(2 * edges, -1, np.int32),
+        links=np.full((2 * count, 2), -1, np.int32),
         keys=np.full(table, -1, np.int64),
         values=np.zeros(table, np.int32),
-        heap=np.zeros(edges, np.int32),
-        level=np.zeros(edges, np.int32),
-        rank=np.zeros(edges, np.int64),
-        place=np.full(edges, -1, np.int32),
-        size=np.zeros(2, np.int64),
+        sorted=np.zeros(count, np.int64),
+        heap=np.zeros(count, np.int32),
+        heap_score=np.zeros(count, np.float64),
+        level=np.zeros(count, np.int32),
+        rank=np.zeros(count, np.int64),
+        size=np.zeros(4, np.int64),
     )
+    _connect(state, rule)
+    state.sorted[:] = np.argsort(-(edges[:, SCORE_NUM] / edges[:, SCORE_DEN]))
+    _settle_rounding(state)
+    return state
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def run(s, rule, floor):  # type: ignore[no-untyped-def]
-    """Merge until the best score is below floor; return the number of merges and their log."""
+    """Merge until the best score is below `floor`; return the number of merges and their log (num, den, a, b)."""
     most = max(len(s.name) - 1, 0)
-    log_num, log_den = np.zeros(most, np.int64), np.ones(most, np.int64)
-    log_a, log_b = np.zeros(most, np.int32), np.zeros(most, np.int32)
+    scores, names = np.zeros((most, 2), np.int64), np.zeros((most, 2), np.int64)
     merges = 0
-    for e in range(len(s.u)):
-        _link(s, 2 * e, s.u[e])
-        _link(s, 2 * e + 1, s.v[e])
-        _table_set(s, s.u[e], s.v[e], e)
-        _rescore(s, rule, e)
-        _heap_push(s, e)
     while True:
         best = _gather_level(s, rule, floor)
         if best < 0:
-            return merges, log_num, log_den, log_a, log_b
-        num, den = s.score_num[best], s.score_den[best]
-        while s.size[1] > 0:
+            return merges, scores, names
+        num, den = s.edges[best, SCORE_NUM], s.edges[best, SCORE_DEN]
+        while s.size[IN_LEVEL] > 0:
             e = _level_pop(s)
-            if not s.alive[e]:
+            if not _still_at(s, rule, e, num, den):
                 continue
-            if s.stale[e]:
-                _rescore(s, rule, e)
-                if _compare(s.score_num[e], s.score_den[e], num, den) != 0:
-                    _heap_push(s, e)
-                    continue
-            a, b = s.name[s.u[e]], s.name[s.v[e]]
-            log_num[merges], log_den[merges] = s.score_num[e], s.score_den[e]
-            log_a[merges], log_b[merges] = min(a, b), max(a, b)
+            a, b = s.name[s.edges[e, U]], s.name[s.edges[e, V]]
+            scores[merges, 0], scores[merges, 1] = num, den
+            names[merges, 0], names[merges, 1] = min(a, b), max(a, b)
             merges += 1
             _contract(s, rule, e)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _connect(s, rule):  # type: ignore[no-untyped-def]
+    for e in range(len(s.edges)):
+        u, v = s.edges[e, U], s.edges[e, V]
+        _link(s, 2 * e, u)
+        _link(s, 2 * e + 1, v)
+        _table_put(s, _table_place(s, u, v), u, v, e)
+        _rescore(s, rule, e)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _settle_rounding(s):  # type: ignore[no-untyped-def]
+    """Order different ratios that round to the same float (contacts beyond some 4 million affinities)."""
+    for i in range(1, len(s.sorted)):
+        e = s.sorted[i]
+        j = i
+        while j > 0 and _compare_edges(s, e, s.sorted[j - 1]) > 0:
+            s.sorted[j] = s.sorted[j - 1]
+            j -= 1
+        s.sorted[j] = e
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _still_at(s, rule, e, num, den):  # type: ignore[no-untyped-def]
+    """Whether an edge of the level lives and still has its score; one pooled to a lower score is queued again."""
+    if s.edges[e, LIFE] == STALE:
+        _rescore(s, rule, e)
+        if _compare(s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN], num, den) != 0:
+            _heap_push(s, e)
+            return False
+    return s.edges[e, LIFE] == FRESH
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _gather_level(s, rule, floor):  # type: ignore[no-untyped-def]
-    """Move all edges of the best score from the heap to the level; return one of them, or -1."""
-    best = -1
-    while s.size[0] > 0:
-        e = s.heap[0]
-        if s.score[e] < floor and best < 0:
-            return -1
-        if best >= 0 and _compare_edges(s, e, best) != 0:
+    """Move all edges of the best score from the queue to the level; return one of them, -1 if below `floor`."""
+    best = np.int64(-1)
+    while True:
+        e, from_heap = _queue_top(s)
+        if e < 0 or (best >= 0 and _compare_edges(s, e, best) != 0):
             return best
-        _heap_pop(s)
-        if not s.alive[e]:
-            continue
-        if s.stale[e]:
+        if s.edges[e, SCORE_NUM] / s.edges[e, SCORE_DEN] < floor:
+            return best
+        if from_heap:
+            _heap_pop(s)
+        else:
+            s.size[QUEUED] += 1
+        if s.edges[e, LIFE] == STALE:
             _rescore(s, rule, e)
             _heap_push(s, e)
-            continue
-        _level_push(s, e)
-        best = e
-    return best
+        elif s.edges[e, LIFE] == FRESH:
+            _level_push(s, e)
+            best = e
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _queue_top(s):  # type: ignore[no-untyped-def]
+    """Return the edge with the highest queued score and whether it waits in the heap; -1 where none waits."""
+    while s.size[QUEUED] < len(s.sorted) and s.edges[s.sorted[s.size[QUEUED]], LIFE] == DEAD:
+        s.size[QUEUED] += 1
+    first = s.sorted[s.size[QUEUED]] if s.size[QUEUED] < len(s.sorted) else np.int64(-1)
+    if s.size[IN_HEAP] == 0:
+        return first, False
+    if first < 0 or _compare_edges(s, s.heap[0], first) > 0:
+        return np.int64(s.heap[0]), True
+    return first, False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _contract(s, rule, e):  # type: ignore[no-untyped-def]
     """Merge the two regions of an edge: move the edges of the one with fewer edges to the other."""
-    small, large = s.u[e], s.v[e]
-    _table_delete(s, small, large)
+    small, large = s.edges[e, U], s.edges[e, V]
     _kill(s, e)
     if s.degree[small] > s.degree[large]:
         small, large = large, small
@@ -153,70 +196,82 @@ def _contract(s, rule, e):  # type: ignore[no-untyped-def]
     s.name[large] = min(s.name[small], s.name[large])
     half = s.head[small]
     while half >= 0:
-        following = s.after[half]
-        f = half >> 1
-        other = s.v[f] if half & 1 == 0 else s.u[f]
-        _table_delete(s, small, other)
-        g = _table_find(s, large, other)
-        if g >= 0 and _compare_edges(s, f, g) <= 0:
-            _pool(s, rule, f, g)
-            _unlink(s, half ^ 1, other)
-            s.alive[f] = False
-        else:
-            if g >= 0:
-                _pool(s, rule, g, f)
-                _kill(s, g)
-            if half & 1 == 0:
-                s.u[f] = large
-            else:
-                s.v[f] = large
-            _link(s, half, large)
-            _table_set(s, large, other, f)
-            _level_update(s, f)
+        following = s.links[half, AFTER]
+        _move(s, rule, half, large)
         half = following
-    if large_renamed and s.size[1] > 0:
+    if large_renamed and s.size[IN_LEVEL] > 0:
         half = s.head[large]
         while half >= 0:
             _level_update(s, half >> 1)
-            half = s.after[half]
+            half = s.links[half, AFTER]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
+    """Attach a half-edge to another slot; where that slot has such an edge already, pool the two.
+
+    The one queued under the higher score goes on, so that its place in the queue stays an upper bound.
+    """
+    f = half >> 1
+    end, far = (U, V) if half & 1 == 0 else (V, U)
+    other = s.edges[f, far]
+    place = _table_place(s, large, other)
+    if s.keys[place] >= 0:
+        g = s.values[place]
+        if _compare_edges(s, f, g) <= 0:
+            _pool(s, rule, f, g)
+            _unlink(s, half ^ 1, other)
+            s.edges[f, LIFE] = DEAD
+            return
+        _pool(s, rule, g, f)
+        _kill(s, g)
+    s.edges[f, end] = large
+    _link(s, half, large)
+    _table_put(s, place, large, other, f)
+    _level_update(s, f)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pool(s, rule, source, target):  # type: ignore[no-untyped-def]
     if rule[0] == MAX:
-        s.num[target] = max(s.num[target], s.num[source])
+        s.edges[target, NUM] = max(s.edges[target, NUM], s.edges[source, NUM])
     else:
-        s.num[target] += s.num[source]
-        s.den[target] += s.den[source]
+        s.edges[target, NUM] += s.edges[source, NUM]
+        s.edges[target, DEN] += s.edges[source, DEN]
     if rule[0] == QUANTILE:
         for k in range(s.histogram.shape[1]):
             s.histogram[target, k] += s.histogram[source, k]
-    s.stale[target] = True
+    s.edges[target, LIFE] = STALE
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rescore(s, rule, e):  # type: ignore[no-untyped-def]
-    num, den = s.num[e], s.den[e]
+    num, den = s.edges[e, NUM], s.edges[e, DEN]
     if rule[0] == QUANTILE:
         bins = s.histogram.shape[1]
-        # The rank in two steps: Q * n would overflow for very large contacts.
+        # The rank in two steps: waterz's `Q * n / 100` overflows for very large contacts.
         rank = den // 100 * rule[1] + den % 100 * rule[1] // 100 + 1
         k, below = 0, s.histogram[e, 0]
         while below < rank and k < bins - 1:
             k += 1
             below += s.histogram[e, k]
         # Twice the middle of the bin's values.
-        num, den = (2 * k + 1) * (256 // bins) - 1, 1
-    s.score_num[e], s.score_den[e] = num, den
-    s.score[e] = num / den
-    s.stale[e] = False
+        num, den = np.int64((2 * k + 1) * (256 // bins) - 1), np.int64(1)
+    s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN] = num, den
+    s.edges[e, LIFE] = FRESH
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _compare(a, b, c, d):  # type: ignore[no-untyped-def]
-    """Return the sign of a / b - c / d, for a, c >= 0 and b, d > 0: continued fractions cannot overflow."""
+    """Return the sign of a / b - c / d, for a, c >= 0 and b, d > 0.
+
+    Doubles decide where they differ (division rounds monotonically), else continued fractions, which cannot
+    overflow as cross multiplication would.
+    """
+    if a / b != c / d:
+        return 1 if a / b > c / d else -1
     sign = 1
-    while True:
+    while a != c or b != d:
         p, q = a // b, c // d
         if p != q:
             return sign if p > q else -sign
@@ -225,172 +280,171 @@ def _compare(a, b, c, d):  # type: ignore[no-untyped-def]
             return 0 if a == c else (sign if a > 0 else -sign)
         a, b, c, d = b, a, d, c
         sign = -sign
+    return 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _compare_edges(s, e, f):  # type: ignore[no-untyped-def]
-    if s.score[e] != s.score[f]:
-        return 1 if s.score[e] > s.score[f] else -1
-    if s.score_num[e] == s.score_num[f] and s.score_den[e] == s.score_den[f]:
-        return 0
-    return _compare(s.score_num[e], s.score_den[e], s.score_num[f], s.score_den[f])
+    """Return the sign of the difference of two queued scores."""
+    return _compare(s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN], s.edges[f, SCORE_NUM], s.edges[f, SCORE_DEN])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _link(s, half, slot):  # type: ignore[no-untyped-def]
-    s.before[half] = -1
-    s.after[half] = s.head[slot]
-    if s.head[slot] >= 0:
-        s.before[s.head[slot]] = half
+    head = s.head[slot]
+    s.links[half, BEFORE] = -1
+    s.links[half, AFTER] = head
+    if head >= 0:
+        s.links[head, BEFORE] = half
     s.head[slot] = half
     s.degree[slot] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _unlink(s, half, slot):  # type: ignore[no-untyped-def]
-    if s.before[half] >= 0:
-        s.after[s.before[half]] = s.after[half]
+    after, before = s.links[half, AFTER], s.links[half, BEFORE]
+    if before >= 0:
+        s.links[before, AFTER] = after
     else:
-        s.head[slot] = s.after[half]
-    if s.after[half] >= 0:
-        s.before[s.after[half]] = s.before[half]
+        s.head[slot] = after
+    if after >= 0:
+        s.links[after, BEFORE] = before
     s.degree[slot] -= 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _kill(s, e):  # type: ignore[no-untyped-def]
-    _unlink(s, 2 * e, s.u[e])
-    _unlink(s, 2 * e + 1, s.v[e])
-    s.alive[e] = False
+    _unlink(s, 2 * e, s.edges[e, U])
+    _unlink(s, 2 * e + 1, s.edges[e, V])
+    s.edges[e, LIFE] = DEAD
 
 
-@njit(cache=True, nogil=True)
-def _table_key(a, b):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pair(a, b):  # type: ignore[no-untyped-def]
     return (np.int64(min(a, b)) << 32) | np.int64(max(a, b))
 
 
-@njit(cache=True, nogil=True)
-def _table_home(s, key):  # type: ignore[no-untyped-def]
-    mixed = key * np.int64(-7046029254386353131)
-    return (mixed ^ (mixed >> 32)) & (len(s.keys) - 1)
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _table_place(s, a, b):  # type: ignore[no-untyped-def]
-    """Return where the pair is stored, or the empty place where it would go (linear probing)."""
-    key = _table_key(a, b)
-    place = _table_home(s, key)
+    """Return where the pair of slots is stored, or the empty place where it would go (linear probing)."""
+    key = _pair(a, b)
+    mixed = key * np.int64(-7046029254386353131)
+    place = (mixed ^ (mixed >> 32)) & (len(s.keys) - 1)
     while s.keys[place] != key and s.keys[place] != -1:
         place = (place + 1) & (len(s.keys) - 1)
     return place
 
 
-@njit(cache=True, nogil=True)
-def _table_find(s, a, b):  # type: ignore[no-untyped-def]
-    place = _table_place(s, a, b)
-    return -1 if s.keys[place] == -1 else np.int64(s.values[place])
-
-
-@njit(cache=True, nogil=True)
-def _table_set(s, a, b, e):  # type: ignore[no-untyped-def]
-    place = _table_place(s, a, b)
-    s.keys[place] = _table_key(a, b)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _table_put(s, place, a, b, e):  # type: ignore[no-untyped-def]
+    """Store an edge at the place found for its slots; when crowded, sweep out the pairs of emptied slots."""
+    if s.keys[place] == -1:
+        s.keys[place] = _pair(a, b)
+        s.size[IN_TABLE] += 1
     s.values[place] = e
+    if 3 * s.size[IN_TABLE] > 2 * len(s.keys):
+        s.keys[:] = -1
+        s.size[IN_TABLE] = 0
+        for f in range(len(s.edges)):
+            if s.edges[f, LIFE] != DEAD:
+                place = _table_place(s, s.edges[f, U], s.edges[f, V])
+                s.keys[place] = _pair(s.edges[f, U], s.edges[f, V])
+                s.values[place] = f
+                s.size[IN_TABLE] += 1
 
 
-@njit(cache=True, nogil=True)
-def _table_delete(s, a, b):  # type: ignore[no-untyped-def]
-    """Remove a pair and close the gap, so that the table never fills with the dead."""
-    mask = len(s.keys) - 1
-    gap = _table_place(s, a, b)
-    s.keys[gap] = -1
-    place = (gap + 1) & mask
-    while s.keys[place] != -1:
-        if (place - _table_home(s, s.keys[place])) & mask >= (place - gap) & mask:
-            s.keys[gap], s.values[gap] = s.keys[place], s.values[place]
-            s.keys[place] = -1
-            gap = place
-        place = (place + 1) & mask
+@njit(cache=True, nogil=True, error_model="numpy")
+def _heap_wins(s, e, score, f, f_score):  # type: ignore[no-untyped-def]
+    return score > f_score or (score == f_score and _compare_edges(s, e, f) > 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _heap_push(s, e):  # type: ignore[no-untyped-def]
-    i = s.size[0]
-    s.size[0] += 1
+    score = s.edges[e, SCORE_NUM] / s.edges[e, SCORE_DEN]
+    i = s.size[IN_HEAP]
+    s.size[IN_HEAP] += 1
     while i > 0:
         parent = (i - 1) >> 1
-        if _compare_edges(s, e, s.heap[parent]) <= 0:
+        if not _heap_wins(s, e, score, s.heap[parent], s.heap_score[parent]):
             break
-        s.heap[i] = s.heap[parent]
+        s.heap[i], s.heap_score[i] = s.heap[parent], s.heap_score[parent]
         i = parent
-    s.heap[i] = e
+    s.heap[i], s.heap_score[i] = e, score
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _heap_pop(s):  # type: ignore[no-untyped-def]
-    s.size[0] -= 1
-    size = s.size[0]
-    e = s.heap[size]
+    s.size[IN_HEAP] -= 1
+    size = s.size[IN_HEAP]
+    e, score = s.heap[size], s.heap_score[size]
     i = 0
     while 2 * i + 1 < size:
         child = 2 * i + 1
-        if child + 1 < size and _compare_edges(s, s.heap[child + 1], s.heap[child]) > 0:
+        if child + 1 < size and _heap_wins(
+            s, s.heap[child + 1], s.heap_score[child + 1], s.heap[child], s.heap_score[child]
+        ):
             child += 1
-        if _compare_edges(s, e, s.heap[child]) >= 0:
+        if not _heap_wins(s, s.heap[child], s.heap_score[child], e, score):
             break
-        s.heap[i] = s.heap[child]
+        s.heap[i], s.heap_score[i] = s.heap[child], s.heap_score[child]
         i = child
-    s.heap[i] = e
+    s.heap[i], s.heap_score[i] = e, score
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _level_rank(s, e):  # type: ignore[no-untyped-def]
+    return _pair(s.name[s.edges[e, U]], s.name[s.edges[e, V]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _level_push(s, e):  # type: ignore[no-untyped-def]
-    s.rank[e] = _table_key(s.name[s.u[e]], s.name[s.v[e]])
-    s.place[e] = s.size[1]
-    s.size[1] += 1
+    s.rank[e] = _level_rank(s, e)
+    s.edges[e, PLACE] = s.size[IN_LEVEL]
+    s.size[IN_LEVEL] += 1
     _level_rise(s, e)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _level_update(s, e):  # type: ignore[no-untyped-def]
     """Names only ever fall, so a renamed edge can only move forward."""
-    if s.place[e] >= 0:
-        s.rank[e] = _table_key(s.name[s.u[e]], s.name[s.v[e]])
+    if s.edges[e, PLACE] >= 0:
+        s.rank[e] = _level_rank(s, e)
         _level_rise(s, e)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _level_rise(s, e):  # type: ignore[no-untyped-def]
-    i = s.place[e]
+    i = s.edges[e, PLACE]
     while i > 0:
         parent = (i - 1) >> 1
         if s.rank[e] >= s.rank[s.level[parent]]:
             break
         s.level[i] = s.level[parent]
-        s.place[s.level[i]] = i
+        s.edges[s.level[i], PLACE] = i
         i = parent
     s.level[i] = e
-    s.place[e] = i
+    s.edges[e, PLACE] = i
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _level_pop(s):  # type: ignore[no-untyped-def]
-    top = s.level[0]
-    s.place[top] = -1
-    s.size[1] -= 1
-    size = s.size[1]
-    if size > 0:
-        e = s.level[size]
-        i = 0
-        while 2 * i + 1 < size:
-            child = 2 * i + 1
-            if child + 1 < size and s.rank[s.level[child + 1]] < s.rank[s.level[child]]:
-                child += 1
-            if s.rank[e] <= s.rank[s.level[child]]:
-                break
-            s.level[i] = s.level[child]
-            s.place[s.level[i]] = i
-            i = child
-        s.level[i] = e
-        s.place[e] = i
+    top = np.int64(s.level[0])
+    s.edges[top, PLACE] = -1
+    s.size[IN_LEVEL] -= 1
+    size = s.size[IN_LEVEL]
+    if size == 0:
+        return top
+    e = s.level[size]
+    i = 0
+    while 2 * i + 1 < size:
+        child = 2 * i + 1
+        if child + 1 < size and s.rank[s.level[child + 1]] < s.rank[s.level[child]]:
+            child += 1
+        if s.rank[e] <= s.rank[s.level[child]]:
+            break
+        s.level[i] = s.level[child]
+        s.edges[s.level[i], PLACE] = i
+        i = child
+    s.level[i] = e
+    s.edges[e, PLACE] = i
     return top

@@ -118,11 +118,17 @@ def region_graph(
         raise InputError(f"neighborhood {neighborhood} has no offset to a face neighbour: region graphs need one")
     bounds = np.array([box.start, box.stop], dtype=np.int64)
     affinities = np.ascontiguousarray(affinities_CZYX)
-    table, edges = _accumulate(fragments, affinities, offsets[used], used, bounds, bins)
+    table, edges = _accumulate(fragments, affinities, offsets[used], used, bounds)
     order = np.lexsort((table.ends[:edges, 1], table.ends[:edges, 0]))
     u, v = (np.ascontiguousarray(table.ends[order, end]).view(np.uint64) for end in (0, 1))
     n, total, peak, contacts = (np.ascontiguousarray(table.stats[order, k]) for k in range(4))
-    return RegionGraph(u, v, n, total, peak, contacts, table.histogram[order] if bins else None)
+    if not bins:
+        return RegionGraph(u, v, n, total, peak, contacts)
+    row = np.empty(edges, np.int64)
+    row[order] = np.arange(edges)
+    histogram = np.zeros((edges, bins), np.int64)
+    _count_values(fragments, affinities, offsets[used], used, bounds, (table, row, histogram))
+    return RegionGraph(u, v, n, total, peak, contacts, histogram)
 
 
 def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
@@ -190,32 +196,55 @@ class _Table(NamedTuple):
     slots: NDArray[np.int32]
     ends: Counts  # [capacity, 2] u, v
     stats: Counts  # [capacity, 4] n, total, peak, contacts
-    histogram: Counts  # [capacity, bins], [0, 0] without
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(fragments, affinities, offsets, used, bounds, bins):  # type: ignore[no-untyped-def]
-    n_z, n_y, n_x = fragments.shape
-    table = _new_table(1024 + n_x, bins)
+def _accumulate(fragments, affinities, offsets, used, bounds):  # type: ignore[no-untyped-def]
+    n_x = fragments.shape[2]
+    table = _new_table(1024 + n_x)
     edges = 0
     for z in range(bounds[0, 0], bounds[1, 0]):
         for y in range(bounds[0, 1], bounds[1, 1]):
             for k in range(len(used)):
-                dz, dy, dx = offsets[k]
-                if 0 <= z + dz < n_z and 0 <= y + dy < n_y:
-                    if len(table.ends) < edges + n_x:
-                        table = _grown(table, edges)
-                    x0, x1 = max(bounds[0, 2], -dx), min(bounds[1, 2], n_x - dx)
-                    contact = 1 if abs(dz) + abs(dy) + abs(dx) == 1 else 0
-                    near, far = fragments[z, y, x0:x1], fragments[z + dz, y + dy, x0 + dx : x1 + dx]
-                    edges = _pool_row(table, edges, near, far, affinities[used[k], z, y, x0:x1], contact)
+                if len(table.ends) < edges + n_x:
+                    table = _grown(table, edges)
+                contact = 1 if np.abs(offsets[k]).sum() == 1 else 0
+                near, far, values = _row(fragments, affinities[used[k]], offsets[k], bounds, z, y)
+                edges = _pool_row(table, edges, near, far, values, contact)
     return table, edges
+
+
+@njit(cache=True, nogil=True)
+def _count_values(fragments, affinities, offsets, used, bounds, result):  # type: ignore[no-untyped-def]
+    """Second pass: fill the histograms, whose number and order are known now."""
+    table, row, histogram = result
+    bins = histogram.shape[1]
+    for z in range(bounds[0, 0], bounds[1, 0]):
+        for y in range(bounds[0, 1], bounds[1, 1]):
+            for k in range(len(used)):
+                near, far, values = _row(fragments, affinities[used[k]], offsets[k], bounds, z, y)
+                for x in range(len(near)):
+                    a, b = near[x], far[x]
+                    if a != b and a != 0 and b != 0:
+                        edge = row[_find(table, len(row), min(a, b), max(a, b))]
+                        histogram[edge, np.int64(values[x]) * bins >> 8] += 1
+
+
+@njit(cache=True, nogil=True)
+def _row(fragments, values, offset, bounds, z, y):  # type: ignore[no-untyped-def]
+    """Return a row of owned voxels, the voxels they are compared with, and the affinities; empty if outside."""
+    n_z, n_y, n_x = fragments.shape
+    dz, dy, dx = offset
+    x0, x1 = max(bounds[0, 2], -dx), min(bounds[1, 2], n_x - dx)
+    if x0 >= x1 or z + dz < 0 or z + dz >= n_z or y + dy < 0 or y + dy >= n_y:
+        return fragments[z, y, :0], fragments[z, y, :0], values[z, y, :0]
+    return fragments[z, y, x0:x1], fragments[z + dz, y + dy, x0 + dx : x1 + dx], values[z, y, x0:x1]
 
 
 @njit(cache=True, nogil=True)
 def _pool_row(table, edges, near, far, values, contact):  # type: ignore[no-untyped-def]
     """Add a row of voxel pairs; the table has room for as many new edges. Return the number of edges."""
-    stats, bins = table.stats, table.histogram.shape[1]
+    stats = table.stats
     last_u, last_v, edge = np.int64(-1), np.int64(-1), np.int64(0)
     for x in range(len(near)):
         a, b = near[x], far[x]
@@ -231,8 +260,6 @@ def _pool_row(table, edges, near, far, values, contact):  # type: ignore[no-unty
         stats[edge, 1] += value
         stats[edge, 2] = max(stats[edge, 2], value)
         stats[edge, 3] += contact
-        if bins:
-            table.histogram[edge, value * bins >> 8] += 1
     return edges
 
 
@@ -252,7 +279,7 @@ def _find(table, edges, u, v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _new_table(capacity, bins):  # type: ignore[no-untyped-def]
+def _new_table(capacity):  # type: ignore[no-untyped-def]
     size = 2048
     while size < 2 * capacity:
         size *= 2
@@ -260,15 +287,13 @@ def _new_table(capacity, bins):  # type: ignore[no-untyped-def]
         np.full(size, -1, np.int32),
         np.empty((capacity, 2), np.int64),
         np.zeros((capacity, 4), np.int64),
-        np.zeros((capacity if bins else 0, bins), np.int64),
     )
 
 
 @njit(cache=True, nogil=True)
 def _grown(table, edges):  # type: ignore[no-untyped-def]
-    out = _new_table(2 * len(table.ends), table.histogram.shape[1])
+    out = _new_table(2 * len(table.ends))
     for edge in range(edges):
         _find(out, edge, table.ends[edge, 0], table.ends[edge, 1])
     out.stats[:edges] = table.stats[:edges]
-    out.histogram[:edges] = table.histogram[:edges]
     return out
