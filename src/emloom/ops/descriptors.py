@@ -31,22 +31,20 @@ from typing import Any
 
 import fastremap
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec, sub
 from emloom.geometry.grid import Vec3, as_nm
+from emloom.ops import moments
 from emloom.ops.labels import require_labels_array, require_mask_array
 
 Array = NDArray[Any]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
 Bits = NDArray[np.uint8]
 
-N_CHANNELS = 10
 CUT_OFF_SIGMAS = 3.0
 SMALLEST_VARIANCE_NM2 = 1e-3
 
@@ -102,17 +100,20 @@ def local_shape_descriptors(
     z, y, x = seen.slices()
     coarse = require_labels_array(labels_ZYX[z, y, x][:: factor[0], :: factor[1], :: factor[2]])
     fine = require_labels_array(labels_ZYX[box.slices()])
-    lsds = np.zeros((N_CHANNELS, *box.shape), np.float32)
-    weight = np.zeros(box.shape, np.uint8)
+    record_of = np.zeros(box.shape, np.int32)
+    values = np.empty((moments.N_CHANNELS, fine.size + 1), np.float32)
     present = fastremap.unique(fine) if fine.size else np.zeros(0, np.uint64)
     present = present[present != 0]
-    if len(present):
-        windows = tuple(_window(s * f, g) for s, f, g in zip(spacing, factor, sigma, strict=True))
-        floors = np.array([SMALLEST_VARIANCE_NM2 / s**2 for s in sigma])
-        frame = np.array([factor, sub(box.start, seen.start)], np.int64)
-        scene = (_number(coarse, present), _number(fine, present), frame)
-        tiles = _tiles(scene, len(present), np.array([w.shape[1] // 2 for w in windows]))
-        _describe(scene, tiles, (windows[0], windows[1], _running(windows[2])), floors, lsds, weight)
+    windows = [_window(s * f, g) for s, f, g in zip(spacing, factor, sigma, strict=True)]
+    floors = np.array([SMALLEST_VARIANCE_NM2 / s**2 for s in sigma])
+    frame = np.array([factor, sub(box.start, seen.start)], np.int64)
+    scene = (*moments.runs(coarse, present), moments.number(fine, present), frame)
+    tiles = moments.tiles(scene, coarse.shape, len(present), np.array([w.shape[1] // 2 for w in windows]))
+    trio = (windows[0], windows[1], _running(windows[2]))
+    moments.describe(scene, coarse.shape[1], tiles, trio, floors, (record_of, values))
+    lsds = np.empty((moments.N_CHANNELS, *box.shape), np.float32)
+    moments.spread(record_of, values, lsds)
+    weight = (record_of > 0).view(np.uint8)
     if mask.size:
         weight &= mask[box.slices()]
     return lsds, weight
@@ -153,272 +154,3 @@ def _window(step_nm: float, sigma_nm: float) -> F64:
 def _running(window: F64) -> F64:
     """Return running sums [3, 2r + 2]: the sum over a run of voxels is the difference of two entries."""
     return np.concatenate([np.zeros((3, 1)), np.cumsum(window, axis=1)], axis=1)
-
-
-# ---- kernels ----
-#
-# Work is cut into (object, tile) pairs, a tile being TILE columns of the strided grid along x: inside one, an
-# object's bounding box along z and y hugs its cross-section, and rows of a fixed length vectorise.
-#
-# A scene is (coarse, fine, frame): objects numbered from 1 on the strided grid with context, at full resolution in
-# the box, and the frame [downsample, first voxel of the box on the full-resolution grid of coarse].
-
-TILE = 16
-Objects = NDArray[np.int32]
-Scene = tuple[Objects, Objects, I64]
-Windows = tuple[F64, F64, F64]
-
-
-@njit(cache=True, nogil=True)
-def _number(ids: NDArray[np.uint64], present: NDArray[np.uint64]) -> Objects:
-    """Return 1 + the index of every id in the sorted list, 0 where it is not there."""
-    out = np.empty(ids.shape, np.int32)
-    flat_ids, flat_out = ids.reshape(-1), out.reshape(-1)
-    last, number = np.uint64(0), np.int32(0)
-    for i in range(flat_ids.size):
-        if flat_ids[i] != last:
-            last = flat_ids[i]
-            k = np.searchsorted(present, last)
-            found = k < present.size and present[k] == last
-            number = np.int32(k + 1) if found else np.int32(0)
-        flat_out[i] = number
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _tiles(scene: Scene, n_objects: int, radii: I64) -> I64:
-    """Return one row per (object, tile) that needs descriptors.
-
-    Columns: object, first x, then low z, low y, high z, high y of the voxels to describe, then the same of the
-    voxels they see; all on the strided grid. Pairs that see nothing of their object are left out.
-    """
-    coarse, fine, frame = scene
-    unit = np.ones(3, np.int64)
-    seen = _extents(coarse, n_objects, (coarse.shape[2] - 1) // TILE + 1, unit, np.zeros(3, np.int64))
-    wanted = _extents(fine, n_objects, seen.shape[1], frame[0], frame[1])
-    rows = np.empty((n_objects * seen.shape[1], 10), np.int64)
-    n = 0
-    for label in range(1, n_objects + 1):
-        for tile in range(seen.shape[1]):
-            out = wanted[label, tile]
-            if out[2] == 0:
-                continue
-            first = max(0, tile * TILE - radii[2]) // TILE
-            last = min((coarse.shape[2] - 1) // TILE, (tile * TILE + TILE - 1 + radii[2]) // TILE)
-            row = rows[n]
-            row[0], row[1], row[2:6] = label, tile * TILE, out
-            for axis in range(2):
-                row[6 + axis] = max(seen[label, first : last + 1, axis].min(), out[axis] - radii[axis])
-                row[8 + axis] = min(seen[label, first : last + 1, axis + 2].max(), out[axis + 2] + radii[axis])
-            n += row[6] < row[8] and row[7] < row[9]
-    return rows[:n]
-
-
-@njit(cache=True, nogil=True)
-def _extents(objects: Objects, n_objects: int, n_tiles: int, factor: I64, start: I64) -> I64:
-    """Return the bounding box [low z, low y, high z, high y] per object and tile; high is 0 where absent."""
-    out = np.zeros((n_objects + 1, n_tiles, 4), np.int64)
-    out[:, :, :2] = np.iinfo(np.int64).max
-    for z in range(objects.shape[0]):
-        for y in range(objects.shape[1]):
-            zs, ys = (z + start[0]) // factor[0], (y + start[1]) // factor[1]
-            line = objects[z, y]
-            last_label, last_tile = np.int32(0), np.int64(-1)
-            for x in range(line.size):
-                if line[x] == 0:
-                    continue
-                tile = (x + start[2]) // factor[2] // TILE
-                if line[x] == last_label and tile == last_tile:
-                    continue
-                last_label, last_tile = line[x], tile
-                box = out[line[x], tile]
-                box[0], box[1] = min(box[0], zs), min(box[1], ys)
-                box[2], box[3] = max(box[2], zs + 1), max(box[3], ys + 1)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _describe(scene: Scene, tiles: I64, windows: Windows, floors: F64, lsds: F32, weight: Bits) -> None:
-    """Fill in the descriptors of all objects, tile by tile."""
-    depth, height_in = tiles[:, 8] - tiles[:, 6], tiles[:, 9] - tiles[:, 7]
-    height = tiles[:, 5] - tiles[:, 3]
-    sums_x = np.empty(((depth * height_in).max() if len(tiles) else 0, 3 * TILE))
-    sums_y = np.empty(((depth * height).max() if len(tiles) else 0, 6 * TILE))
-    moments = np.empty((1, N_CHANNELS * TILE))
-    for tile in tiles:
-        needed = _needed(scene, tile)
-        used = _sum_along_x(scene, tile, windows[2], sums_x)
-        used = _sum_along_y(tile, used, windows[1], needed, sums_x, sums_y)
-        for z in range(needed.shape[0]):
-            for y in range(needed.shape[1]):
-                if needed[z, y]:
-                    _sum_along_z(tile, (z, y), used, windows[0], sums_y, moments)
-                    channels = moments.reshape((N_CHANNELS, TILE))
-                    _to_channels(channels, floors)
-                    _write(scene, tile, (z, y), channels, lsds, weight)
-
-
-@njit(cache=True, nogil=True)
-def _fine_range(scene: Scene, axis: int, low: int, high: int) -> tuple[int, int]:
-    """Return the voxels of the box that strided voxels [low, high) stand for."""
-    factor, start = scene[2][0, axis], scene[2][1, axis]
-    return max(low * factor - start, 0), min(high * factor - start, scene[1].shape[axis])
-
-
-@njit(cache=True, nogil=True)
-def _needed(scene: Scene, tile: I64) -> Bits:
-    """Return, per strided row (z, y) of the tile, whether some voxel there needs a descriptor."""
-    fine, factor, start = scene[1], scene[2][0], scene[2][1]
-    needed = np.zeros((tile[4] - tile[2], tile[5] - tile[3]), np.uint8)
-    z_range, y_range = _fine_range(scene, 0, tile[2], tile[4]), _fine_range(scene, 1, tile[3], tile[5])
-    x_range = _fine_range(scene, 2, tile[1], tile[1] + TILE)
-    for z in range(z_range[0], z_range[1]):
-        for y in range(y_range[0], y_range[1]):
-            zs, ys = (z + start[0]) // factor[0] - tile[2], (y + start[1]) // factor[1] - tile[3]
-            if not needed[zs, ys]:
-                for x in range(x_range[0], x_range[1]):
-                    if fine[z, y, x] == tile[0]:
-                        needed[zs, ys] = 1
-                        break
-    return needed
-
-
-@njit(cache=True, nogil=True)
-def _sum_along_x(scene: Scene, tile: I64, running: F64, sums: F64) -> Bits:
-    """Fill in the sums of w, w d, w d^2 along x of every line (z, y); return which lines see the object."""
-    coarse = scene[0]
-    depth, height = tile[8] - tile[6], tile[9] - tile[7]
-    used = np.zeros((depth, height), np.uint8)
-    for z in range(depth):
-        for y in range(height):
-            line = coarse[z + tile[6], y + tile[7]]
-            used[z, y] = _sum_line(line, tile, running, sums[z * height + y])
-    return used
-
-
-@njit(cache=True, nogil=True)
-def _sum_line(line: Objects, tile: I64, running: F64, sums: F64) -> bool:
-    """Add up each run of the object: its sums are differences of the window's running sums."""
-    label, low = tile[0], tile[1]
-    radius = running.shape[1] // 2 - 1
-    x, stop = max(0, low - radius), min(line.size, low + TILE + radius)
-    used = False
-    while x < stop:
-        if line[x] != label:
-            x += 1
-            continue
-        first = x
-        while x < stop and line[x] == label:
-            x += 1
-        if not used:
-            sums[:] = 0.0
-            used = True
-        for out in range(max(low, first - radius), min(low + TILE, x + radius)):
-            a, b = max(first - out, -radius) + radius, min(x - out, radius + 1) + radius
-            for k in range(3):
-                sums[k * TILE + out - low] += running[k, b] - running[k, a]
-    return used
-
-
-@njit(cache=True, nogil=True)
-def _sum_along_y(tile: I64, used_x: Bits, window: F64, needed: Bits, sums_x: F64, sums_y: F64) -> Bits:
-    """Fill in the six sums along y and x; return which lines hold any.
-
-    Order, by the powers (y, x): 00 01 02 10 11 20, so that sums of one power of y are contiguous.
-    """
-    depth, height_in = used_x.shape
-    height, radius, shift = needed.shape[1], window.shape[1] // 2, tile[3] - tile[7]
-    used = np.zeros((depth, height), np.uint8)
-    rows, taps = np.empty(window.shape[1], np.int64), np.empty(window.shape[1], np.int64)
-    for y in range(height):
-        if not needed[:, y].any():
-            continue
-        for z in range(depth):
-            n = 0
-            for y_in in range(max(0, y + shift - radius), min(height_in, y + shift + radius + 1)):
-                if used_x[z, y_in]:
-                    rows[n], taps[n] = z * height_in + y_in, y_in - y - shift + radius
-                    n += 1
-            if n:
-                used[z, y] = 1
-                out = sums_y[z * height + y]
-                out[:] = 0.0
-                _add_rows(out[: 3 * TILE], sums_x[:, : 3 * TILE], rows[:n], window[0], taps)
-                _add_rows(out[3 * TILE : 5 * TILE], sums_x[:, : 2 * TILE], rows[:n], window[1], taps)
-                _add_rows(out[5 * TILE :], sums_x[:, :TILE], rows[:n], window[2], taps)
-    return used
-
-
-@njit(cache=True, nogil=True)
-def _sum_along_z(tile: I64, place: tuple[int, int], used: Bits, window: F64, sums_y: F64, moments: F64) -> None:
-    """Finish the ten moments of a row: the six of power 0 along z, then z, zx, zy, zz."""
-    depth, height = used.shape
-    radius, centre, y = window.shape[1] // 2, place[0] + tile[2] - tile[6], place[1]
-    rows, taps = np.empty(window.shape[1], np.int64), np.empty(window.shape[1], np.int64)
-    n = 0
-    for z in range(max(0, centre - radius), min(depth, centre + radius + 1)):
-        if used[z, y]:
-            rows[n], taps[n] = z * height + y, z - centre + radius
-            n += 1
-    out = moments[0]
-    out[:] = 0.0
-    _add_rows(out[: 6 * TILE], sums_y, rows[:n], window[0], taps)
-    _add_rows(out[6 * TILE : 8 * TILE], sums_y[:, : 2 * TILE], rows[:n], window[1], taps)
-    _add_rows(out[8 * TILE : 9 * TILE], sums_y[:, 3 * TILE : 4 * TILE], rows[:n], window[1], taps)
-    _add_rows(out[9 * TILE :], sums_y[:, :TILE], rows[:n], window[2], taps)
-
-
-@njit(cache=True, nogil=True)
-def _add_rows(out: F64, source: F64, rows: I64, weights: F64, taps: I64) -> None:
-    """Add weighted rows in their order, four per sweep (the order of additions does not depend on that)."""
-    n = len(rows)
-    for j in range(0, n - 3, 4):
-        a, b, c, d = source[rows[j]], source[rows[j + 1]], source[rows[j + 2]], source[rows[j + 3]]
-        wa, wb, wc, wd = weights[taps[j]], weights[taps[j + 1]], weights[taps[j + 2]], weights[taps[j + 3]]
-        for i in range(out.size):
-            out[i] = out[i] + wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i]
-    for j in range(n // 4 * 4, n):
-        a, wa = source[rows[j]], weights[taps[j]]
-        for i in range(out.size):
-            out[i] += wa * a[i]
-
-
-@njit(cache=True, nogil=True)
-def _to_channels(rows: F64, floors: F64) -> None:
-    """Turn moments (lengths in sigma), ordered 000 x xx y yx yy z zx zy zz, into channels; clip nothing yet."""
-    for i in range(TILE):
-        size = rows[0, i]
-        if size == 0.0:
-            continue
-        x, xx, y, yx, yy = (
-            rows[1, i] / size,
-            rows[2, i] / size,
-            rows[3, i] / size,
-            rows[4, i] / size,
-            rows[5, i] / size,
-        )
-        z, zx, zy, zz = rows[6, i] / size, rows[7, i] / size, rows[8, i] / size, rows[9, i] / size
-        var_z, var_y, var_x = max(zz - z * z, floors[0]), max(yy - y * y, floors[1]), max(xx - x * x, floors[2])
-        rows[0, i], rows[1, i], rows[2, i] = z / 2 + 0.5, y / 2 + 0.5, x / 2 + 0.5
-        rows[3, i], rows[4, i], rows[5, i] = var_z, var_y, var_x
-        rows[6, i] = (zy - z * y) / np.sqrt(var_z * var_y) / 2 + 0.5
-        rows[7, i] = (zx - z * x) / np.sqrt(var_z * var_x) / 2 + 0.5
-        rows[8, i] = (yx - y * x) / np.sqrt(var_y * var_x) / 2 + 0.5
-        rows[9, i] = size
-
-
-@njit(cache=True, nogil=True)
-def _write(scene: Scene, tile: I64, place: tuple[int, int], rows: F64, lsds: F32, weight: Bits) -> None:
-    """Copy a strided row of channels, clipped, to the object's voxels it stands for."""
-    fine, factor, start = scene[1], scene[2][0], scene[2][1]
-    zs, ys = place[0] + tile[2], place[1] + tile[3]
-    z_range, y_range = _fine_range(scene, 0, zs, zs + 1), _fine_range(scene, 1, ys, ys + 1)
-    x_range = _fine_range(scene, 2, tile[1], tile[1] + TILE)
-    for z in range(z_range[0], z_range[1]):
-        for y in range(y_range[0], y_range[1]):
-            for x in range(x_range[0], x_range[1]):
-                column = (x + start[2]) // factor[2] - tile[1]
-                if fine[z, y, x] == tile[0] and rows[9, column] > 0.0:
-                    weight[z, y, x] = 1
-                    for c in range(N_CHANNELS):
-                        lsds[c, z, y, x] = min(max(rows[c, column], 0.0), 1.0)
