@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -108,6 +110,15 @@ def test_damaged_chunks_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "out.h5").write_bytes(data)
     with pytest.raises(InputError, match="not a readable HDF5 file"):
         open_volume(tmp_path / "out.h5/a").read(info.box)
+
+
+def test_a_full_disk_is_noticed_before_hdf5_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = VolumeInfo(RAW.shape, np.dtype("uint8"), Grid((40, 4, 4)))
+    volume = create_volume(tmp_path / "out.h5/a", info)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"cannot write .*out\.h5: the disk is full.*1000 bytes are free"):
+        volume.write(info.box, RAW)
+    assert not volume.read(info.box).any()
 
 
 def test_a_text_file_is_not_hdf5(tmp_path: Path) -> None:

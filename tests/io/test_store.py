@@ -238,6 +238,15 @@ def test_truncated_chunks_are_an_error(tmp_path: Path, options: dict[str, Any], 
         open_volume(tmp_path / "out.zarr").read(info.box)
 
 
+def test_a_failed_write_returns_when_no_other_chunk_is_in_flight(tmp_path: Path) -> None:
+    info, values = example()
+    volume = create_volume(tmp_path / "out.zarr", info)
+    (tmp_path / "out.zarr/0/c/0/0/0").mkdir(parents=True)  # nothing can be written where a folder is
+    with pytest.raises(ValueError, match="c/0/0/0"):
+        volume.write(info.box, values)
+    assert len(chunk_files(tmp_path / "out.zarr")) == 2 * 2 * 2 - 1
+
+
 def test_any_flipped_byte_of_a_zarr_3_chunk_is_an_error(tmp_path: Path) -> None:
     info = VolumeInfo((4, 4, 4), np.dtype("uint8"), GRID, chunks=(4, 4, 4))
     create_volume(tmp_path / "out.zarr", info).write(info.box, np.arange(64, dtype=np.uint8).reshape(4, 4, 4))

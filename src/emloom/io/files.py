@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
 }
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+_REMOVAL_ATTEMPTS = 20
+_REMOVAL_PAUSE_S = 0.05
 _PARTIAL = re.compile(r"^\.(.*)\.partial-[0-9a-f]{8}(.*)$")
 _CODE_IN_TEXT = re.compile(r"(?:os_error_code='|errno = )(\d+)")
 
@@ -60,7 +63,19 @@ def explained(path: str | Path, doing: str = "write") -> Iterator[None]:
         advice = way_out(problem)
         if advice is None:
             raise
-        raise InputError(f"cannot {doing} {path}: {advice}") from problem
+        raise InputError(f"cannot {doing} {final_path(path)}: {advice}") from problem
+
+
+def require_space(path: str | Path, n_bytes: int) -> None:
+    """Raise `InputError` unless the disk of an existing file can take `n_bytes` more.
+
+    For libraries that do not survive a full disk; others say so themselves, see `explained`.
+    """
+    free = shutil.disk_usage(path).free
+    if free < n_bytes:
+        raise InputError(
+            f"cannot write {final_path(path)}: {_WAYS_OUT[errno.ENOSPC]} ({free} bytes are free, {n_bytes} needed)"
+        )
 
 
 def refuse_existing(path: str | Path) -> None:
@@ -110,6 +125,11 @@ def final_name(path: str | Path) -> str:
     while inside := _PARTIAL.match(name):
         name = inside.group(1) + inside.group(2)
     return name
+
+
+def final_path(path: str | Path) -> Path:
+    """Return a path with every temporary name of `staged` in it replaced by the final one, for messages."""
+    return Path(*(final_name(part) or part for part in Path(path).parts))
 
 
 def write_bytes_atomic(path: str | Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -183,6 +203,12 @@ def _replace(source: Path, target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        # After Ctrl-C, writes in flight on other threads may still add files to a folder being removed.
+        for _ in range(_REMOVAL_ATTEMPTS - 1):
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(_REMOVAL_PAUSE_S)
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()

@@ -24,11 +24,12 @@ import numpy as np
 from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
-from emloom.io.files import explained, staged, way_out
+from emloom.io.files import explained, require_space, staged, way_out
 from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own_attribute, read_own, read_plain
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
+_SPACE_FOR_METADATA = 2**20
 _CREMI: dict[str, Statement] = {
     "volumes/raw": Statement(kind="raw"),
     "volumes/labels/neuron_ids": Statement(kind="labels"),
@@ -66,6 +67,8 @@ class Hdf5Volume:
             raise InputError(
                 f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
             )
+        # HDF5 crashes the process when the disk fills up while it closes a file, so it must not come to that.
+        require_space(self.file, array.nbytes + _SPACE_FOR_METADATA)
         with _opened(self.file, "r+") as h5:
             h5[self.dataset][..., *box.slices()] = array
 

@@ -28,7 +28,7 @@ import numpy as np
 import tensorstore
 
 from emloom.errors import InputError, did_you_mean
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box, Vec, cells
 from emloom.geometry.box import as_vec
 from emloom.io.files import explained, final_name, staged
 from emloom.io.metadata import (
@@ -81,8 +81,14 @@ class StoreVolume:
             raise InputError(
                 f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
             )
-        with explained(self.info.source):
-            _told(self._view()[..., *box.slices()].write(array), self.info.source)
+        view = self._view()
+        parts = [part for _, part in cells(box, self.info.chunks or box.shape)]
+        writes = [view[..., *p.slices()].write(array[..., *p.slices(box.start)]) for p in parts]
+        # Wait for every chunk before reporting a failure: nothing is still being written when a caller cleans up.
+        failures = [write for write in writes if write.exception() is not None]
+        if failures:
+            with explained(self.info.source):
+                _told(failures[0], self.info.source)
 
     def _view(self) -> Any:
         if "view" not in self._cache:
