@@ -107,15 +107,17 @@ class MultiHead(nn.Module):
     def peak_bytes(self, input_shape: Sequence[int]) -> int:
         """Return an estimate of the memory that one float32 tile takes in prediction.
 
-        The first level holds nearly everything at once: its skip, what came back up, both side by side, and the
-        two ends of a convolution; the heads hold logits and their unfolded copy.
+        Nearly all is in the first level: on the way down its skip and the two ends of a convolution, on the way
+        up, where only the answer's voxels are computed, both sources of a concatenation and their union; then
+        the logits and their unfolded copy.
         """
         spec = self.unet.spec
         low, high = spec.features[0], spec.features[min(1, len(spec.factors))]
-        cells = prod(input_shape) / prod(spec.stem)
-        return int(
-            4 * (cells * (3 * low + 2 * (low + high)) + 2 * prod(input_shape) * sum(self.channels.values()))
-        )
+        seen = prod(input_shape)
+        answered = prod(n - 2 * c for n, c in zip(input_shape, self.context, strict=True))
+        up = seen if self.tile_dependent else answered
+        maps = (3 * low * seen + 2 * (low + high) * up) / prod(spec.stem)
+        return int(4 * (maps + 2 * answered * sum(self.channels.values())))
 
     def forward(self, x: Tensor) -> Logits:
         """Return logits; raises `InputError` where the input's shape does not fit."""

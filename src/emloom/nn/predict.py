@@ -17,10 +17,11 @@ Stored values are ``round(255 * sigmoid(logit))``, so 0..255 stands for a probab
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -53,8 +54,8 @@ class Predictor:
             to `device`.
         normalise: maps raw to float32 of the same shape, voxel by voxel: the checkpoint's preprocessing.
         device: where to compute, e.g. `cpu` or `cuda:0`.
-        precision: `32`, or `bf16` (autocast): faster where the processor has bf16 instructions; stored values may
-            then differ by a few steps.
+        precision: `32`, or `bf16` (autocast): faster on a GPU and on processors with bf16 instructions, many times
+            slower on others; stored values may differ by a few steps.
 
     Raises:
         InputError: the precision is unknown.
@@ -169,25 +170,33 @@ def choose_tile(net: DenseNet, box: Box, budget_bytes: int = 2 << 30) -> Vec:
         box: voxels to cover.
         budget_bytes: memory for one tile; if not even one lattice cell fits, that cell is returned.
     """
+    margins = net.context
     axes = [
         _tile_lengths(start, stop, step, margin)
-        for start, stop, step, margin in zip(box.start, box.stop, net.lattice, net.context, strict=True)
+        for start, stop, step, margin in zip(box.start, box.stop, net.lattice, margins, strict=True)
     ]
+
+    def peak(z: int, y: int, x: tuple[int, int]) -> int:
+        return net.peak_bytes([n + 2 * margin for n, margin in zip((z, y, x[0]), margins, strict=True)])
+
     best: tuple[int, Vec] | None = None
-    for choice in product(*axes):
-        seen = [length + 2 * margin for (length, _), margin in zip(choice, net.context, strict=True)]
-        work = prod(cost for _, cost in choice)
-        if (best is None or work < best[0]) and net.peak_bytes(seen) <= budget_bytes:
-            best = (work, as_vec([length for length, _ in choice]))
+    for (z, work_z), (y, work_y) in product(axes[0], axes[1]):
+        # Along x, longer is less work and more memory: the longest that fits is the best.
+        fitting = bisect_right(axes[2], budget_bytes, key=partial(peak, z, y))
+        if fitting == 0:
+            continue
+        x, work_x = axes[2][fitting - 1]
+        if best is None or work_z * work_y * work_x < best[0]:
+            best = (work_z * work_y * work_x, (z, y, x))
     return net.lattice if best is None else best[1]
 
 
 def _tile_lengths(start: int, stop: int, step: int, margin: int) -> list[tuple[int, int]]:
-    """Return (tile length, voxels seen along this axis), shortest first, if they save work over shorter ones."""
+    """Return (tile length, voxels seen along this axis), shortest first, if they save 1 % over shorter ones."""
     out: list[tuple[int, int]] = []
     for length in range(step, min(_LONGEST_TILE, stop + step) + 1, step):
         cost = (-(-stop // length) - start // length) * (length + 2 * margin)
-        if not out or cost < out[-1][1]:
+        if not out or cost < 0.99 * out[-1][1]:
             out.append((length, cost))
     return out
 

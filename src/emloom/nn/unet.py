@@ -230,14 +230,16 @@ class UNet(nn.Module):
         Raises:
             InputError: the input is not a multiple of the lattice plus the context on both sides.
         """
-        if self.spec.padding == "valid":
-            return self.forward(x)
         fitting_output(x.shape[2:], self.lattice, self.context)
-        cells = [c // s for c, s in zip(self.context, self.spec.stem, strict=True)]
         x = space_to_depth(x, self.spec.stem)
+        if x.device.type == "cpu":  # measured: a fifth less processor time in prediction, nothing in training
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        if self.spec.padding == "valid":
+            return self._level(0, x, False, self._forward_crops)
+        cells = _vec(c // s for c, s in zip(self.context, self.spec.stem, strict=True))
         if self.tile_dependent:  # statistics over the whole tile, as in training: nothing can be left out
-            return crop(self._level(0, x, True, self._forward_crops), _vec(cells))
-        x = crop(x, _vec(c - m for c, m in zip(cells, self._margin, strict=True)))
+            return crop(self._level(0, x, True, self._forward_crops), cells)
+        x = crop(x, _sub(cells, self._margin))
         return self._level(0, x, False, self._interior_crops)
 
     @property
