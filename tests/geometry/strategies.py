@@ -28,3 +28,10 @@ def grids() -> st.SearchStrategy[Grid]:
 def voxels(box: Box) -> set[Vec]:
     """The set a box stands for, the slow and obvious way."""
     return set(product(*(range(a, b) for a, b in zip(box.start, box.stop, strict=True))))
+
+
+@st.composite
+def boxes_in(draw: st.DrawFn, shape: Vec) -> Box:
+    """Boxes whose faces lie in [0, shape], empty ones included."""
+    faces = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in shape]
+    return Box.of([low for low, _ in faces], [high for _, high in faces])
