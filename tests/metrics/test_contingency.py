@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.metrics.contingency import Contingency, add, contingency
+from emloom.metrics.contingency import Contingency, add, contingency, disjoint_union
 
 # Few distinct values make long runs and repeated pairs; large ones catch a loss of the upper bits.
 IDS = [0, 1, 2, 3, 2**32, 2**32 + 1, 2**63 + 5, 2**64 - 1]
@@ -97,6 +97,20 @@ def test_without_is_the_table_of_the_other_voxels() -> None:
     table = contingency(truth, segmentation)
     expected = contingency(truth, segmentation, mask=segmentation != 2, ignore_truth=(0, 1))
     assert table.without(truth=[1], segments=[2]) == expected != table
+
+
+def test_a_disjoint_union_is_the_sum_after_giving_every_table_ids_of_its_own() -> None:
+    tables = [contingency(*pair(seed, ids=[0, 1, 2, 200])) for seed in (1, 2, 3)]
+    apart = add(
+        Contingency.from_rows(t.truth_ids + np.uint64(1000 * k), t.segment_ids + np.uint64(1000 * k), t.counts)
+        for k, t in enumerate(tables)
+    )
+    union = disjoint_union(tables)
+    for sizes in (Contingency.truth_sizes, Contingency.segment_sizes):
+        np.testing.assert_array_equal(np.sort(sizes(union)[1]), np.sort(sizes(apart)[1]))
+    np.testing.assert_array_equal(np.sort(union.counts), np.sort(apart.counts))
+    assert len(add(tables).counts) < len(union.counts)
+    assert disjoint_union([]).n_voxels == 0
 
 
 def test_sizes_are_the_marginals() -> None:
