@@ -380,6 +380,7 @@ def _record(scene: Scene, tile: I64, place: tuple[int, int], rows: F64, records:
 
 @njit(cache=True, nogil=True)
 def spread(record_of: I32, values: F32, lsds: F32) -> None:
+    """Write the channels of every voxel's record; record 0 is all 0."""
     for c in range(N_CHANNELS):
         for z in range(lsds.shape[1]):
             for y in range(lsds.shape[2]):
