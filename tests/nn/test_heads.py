@@ -12,6 +12,8 @@ from emloom.nn.unet import UNetSpec, crop
 ONE = ((3, 3, 3),)
 SAME = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(ONE, ONE))
 SAME_THIRDS = UNetSpec(features=(3, 4), factors=((1, 3, 2),), kernels=(ONE, ONE))
+# Its context is no multiple of the other's lattice: the two nets' pooling windows meet only if somebody sees to it.
+SAME_SHORT = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(((1, 1, 1),), ONE))
 VALID = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(ONE, ONE), padding="valid")
 VALID_DEEP = UNetSpec(features=(3, 4, 4), factors=((2, 3, 2), (2, 1, 2)), kernels=(ONE,) * 3, padding="valid")
 
