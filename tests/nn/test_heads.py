@@ -12,7 +12,7 @@ from emloom.nn.unet import UNetSpec, crop
 ONE = ((3, 3, 3),)
 SAME = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(ONE, ONE))
 SAME_THIRDS = UNetSpec(features=(3, 4), factors=((1, 3, 2),), kernels=(ONE, ONE))
-# Its context is no multiple of the other's lattice: the two nets' pooling windows meet only if somebody sees to it.
+# Its context is no multiple of the lattice of SAME_THIRDS: pooling windows do not meet by themselves.
 SAME_SHORT = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(((1, 1, 1),), ONE))
 VALID = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(ONE, ONE), padding="valid")
 VALID_DEEP = UNetSpec(features=(3, 4, 4), factors=((2, 3, 2), (2, 1, 2)), kernels=(ONE,) * 3, padding="valid")
@@ -50,7 +50,7 @@ def test_a_net_without_answers_is_refused(heads):
 @pytest.mark.parametrize("include_raw", [False, True])
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(SAME, SAME), (SAME, SAME_THIRDS), (VALID, VALID), (VALID, VALID_DEEP), (VALID_DEEP, VALID)],
+    [(SAME, SAME), (SAME_SHORT, SAME_THIRDS), (VALID, VALID), (VALID, VALID_DEEP), (VALID_DEEP, VALID)],
 )
 def test_auto_context_interior_is_forward_cropped_and_tiles_agree(first, second, include_raw):
     net = chain(first, second, include_raw).eval()
