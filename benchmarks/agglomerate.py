@@ -38,6 +38,7 @@ from emloom.ops.regions import region_graph
 NEIGHBORHOOD = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 THRESHOLDS = [0.9001, 0.8001, 0.7001, 0.6001, 0.5001]
 ROUNDS = 3
+SLAB = 10  # sections relabelled at a time, as a blockwise task would
 Labels = NDArray[np.uint64]
 
 
@@ -61,8 +62,12 @@ def affinities_of(smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def ours(fragments: Labels, affinities: NDArray[np.uint8]) -> Iterator[Labels]:
     tree = agglomerate(region_graph(fragments, affinities, NEIGHBORHOOD), threshold=min(THRESHOLDS))
+    segmentation = np.empty_like(fragments)
     for threshold in THRESHOLDS:
-        yield apply_lut(fragments, *tree.table(threshold))
+        table = tree.table(threshold)
+        for z in range(0, len(fragments), SLAB):
+            segmentation[z : z + SLAB] = apply_lut(fragments[z : z + SLAB], *table)
+        yield segmentation
 
 
 def theirs(fragments: Labels, affinities: NDArray[np.float32]) -> Iterator[Labels]:
