@@ -7,7 +7,8 @@ import torch
 
 from emloom.errors import InputError
 from emloom.nn.heads import AutoContext, MultiHead
-from emloom.nn.unet import UNetSpec, crop
+from emloom.nn.reshape import crop
+from emloom.nn.unet import UNetSpec
 
 ONE = ((3, 3, 3),)
 SAME = UNetSpec(features=(3, 4), factors=((2, 2, 2),), kernels=(ONE, ONE))
@@ -77,14 +78,22 @@ def test_auto_context_of_the_published_net_reproduces_its_shapes():
 
 
 @pytest.mark.parametrize(("first", "second"), [(SAME, SAME), (VALID, VALID)])
-def test_the_first_net_is_frozen(first, second):
+@pytest.mark.parametrize("head", ["affinities", "lsds"])
+def test_each_net_learns_from_its_own_loss_only(first, second, head):
     net = chain(first, second, include_raw=True)
-    net.train()
-    assert not net.first.training
-    assert net.second.training
-    net(shown_for(net, 1))["affinities"].sum().backward()
-    assert all(p.grad is None for p in net.first.parameters())
-    assert all(p.grad is not None for p in net.second.parameters())
+    net(shown_for(net, 1))[head].sum().backward()
+    learning = net.second if head == "affinities" else net.first
+    for part in (net.first, net.second):
+        assert all((p.grad is not None) == (part is learning) for p in part.parameters())
+
+
+def test_both_nets_answer_for_the_same_voxels():
+    net = chain(VALID, VALID_DEEP, include_raw=True)
+    assert net.channels["lsds"] == 10
+    out = net(shown_for(net, 2))
+    assert out["lsds"].shape[2:] == out["affinities"].shape[2:]
+    inside = net.interior(shown_for(net, 2))
+    assert inside["lsds"].shape[2:] == inside["affinities"].shape[2:]
 
 
 def test_nets_that_do_not_fit_together_are_refused():

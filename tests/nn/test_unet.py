@@ -11,7 +11,8 @@ from torch import Tensor
 from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn.heads import MultiHead
-from emloom.nn.unet import UNet, UNetSpec, crop, depth_to_space, space_to_depth
+from emloom.nn.reshape import crop, depth_to_space, space_to_depth
+from emloom.nn.unet import UNet, UNetSpec
 
 TINY = (2, 3)
 ONE = ((3, 3, 3),)

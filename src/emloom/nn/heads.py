@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
-from emloom.nn.unet import UNet, UNetSpec, crop, depth_to_space, fitting_input, fitting_output
+from emloom.nn.reshape import crop, depth_to_space, fitting_input, fitting_output
+from emloom.nn.unet import UNet, UNetSpec
 
 Logits = dict[str, Tensor]
 
@@ -135,11 +136,11 @@ class MultiHead(nn.Module):
 class AutoContext(nn.Module):
     """Two nets in a row: the first one's LSDs are what the second one sees (ACLSD; with raw, ACRLSD).
 
-    Sheridan et al., Nature Methods 2023 (doi:10.1038/s41592-022-01711-z). The first net is trained before and
-    stays frozen: it takes no gradient and never leaves ``eval``.
+    Sheridan et al., Nature Methods 2023 (doi:10.1038/s41592-022-01711-z). Both nets learn at the same time, each
+    from its own loss: no gradient flows from the affinities back into the descriptors.
 
     Args:
-        first: a trained net with a head `lsds`.
+        first: a net with the one head `lsds`.
         second: the affinity net; its input channels are the LSDs, then raw where included.
         include_raw: whether the second net also sees the first one's input.
 
@@ -158,14 +159,14 @@ class AutoContext(nn.Module):
         seen = first.channels["lsds"] + (first.unet.in_channels if include_raw else 0)
         if second.unet.in_channels != seen:
             raise InputError(f"the second net takes {second.unet.in_channels} channels, but is shown {seen}")
-        self.first = first.requires_grad_(False).eval()
+        self.first = first
         self.second = second
         self.include_raw = include_raw
 
     @property
     def channels(self) -> dict[str, int]:
-        """Channels of every head of the second net."""
-        return self.second.channels
+        """Channels of every head of both nets."""
+        return {**self.second.channels, "lsds": self.first.channels["lsds"]}
 
     @property
     def lattice(self) -> Vec:
@@ -202,30 +203,28 @@ class AutoContext(nn.Module):
         """Return an estimate of the memory that one float32 tile takes in prediction: the larger net's."""
         return max(self.first.peak_bytes(input_shape), self.second.peak_bytes(input_shape))
 
-    def train(self, mode: bool = True) -> AutoContext:
-        """Set the second net's mode; the first stays in ``eval``."""
-        super().train(mode)
-        self.first.eval()
-        return self
-
     def forward(self, x: Tensor) -> Logits:
-        """Return the second net's logits; raises `InputError` where the input's shape does not fit."""
+        """Return the logits of both nets; raises `InputError` where the input's shape does not fit."""
         self.output_shape(x.shape[2:])
-        with torch.no_grad():
-            lsds = torch.sigmoid(self.first(x)["lsds"])
-        logits: Logits = self.second(self._shown(x, lsds, self._bridge(predicting=False)))
-        return logits
+        lsds = self.first(x)["lsds"]
+        answer: Logits = self.second(self._shown(x, lsds, self._bridge(predicting=False)))
+        return self._both(lsds, answer)
 
     def interior(self, x: Tensor) -> Logits:
         """Return logits of the input without its outer `context` voxels."""
         fitting_output(x.shape[2:], self.lattice, self.context)
-        with torch.no_grad():
-            lsds = torch.sigmoid(self.first.interior(x)["lsds"])
-        return self.second.interior(self._shown(x, lsds, self._bridge(predicting=True)))
+        lsds = self.first.interior(x)["lsds"]
+        return self._both(lsds, self.second.interior(self._shown(x, lsds, self._bridge(predicting=True))))
+
+    def _both(self, lsds: Tensor, answer: Logits) -> Logits:
+        """Add the first net's logits, cropped to the voxels the second answers for."""
+        shape = next(iter(answer.values())).shape[2:]
+        z, y, w = ((a - b) // 2 for a, b in zip(lsds.shape[2:], shape, strict=True))
+        return {**answer, "lsds": crop(lsds, (z, y, w))}
 
     def _shown(self, x: Tensor, lsds: Tensor, bridge: Vec) -> Tensor:
         """Return what the second net sees: LSDs (and raw) of the voxels it asks for."""
-        lsds = crop(lsds, bridge)
+        lsds = torch.sigmoid(crop(lsds.detach(), bridge))
         if not self.include_raw:
             return lsds
         z, y, w = ((a - b) // 2 for a, b in zip(x.shape[2:], lsds.shape[2:], strict=True))

@@ -19,10 +19,8 @@ With ``padding="same"`` the zeros reach at most `context` voxels inwards, so ``i
 up is a small part of the tile.
 
 A *stem* of (2, 2, 2) folds every 2x2x2 voxels into 8 channels at the door (space to depth): the net then works on
-an eighth of the positions, and the heads unfold their answer to full resolution (depth to space)::
-
-    depth_to_space(space_to_depth(x, s), s) == x
-    channel  c * prod(s) + (dz * s_y + dy) * s_x + dx   holds voxel  (dz, dy, dx)  of its cell
+an eighth of the positions, and the heads unfold their answer to full resolution (depth to space, see
+`emloom.nn.reshape`).
 
 Group and instance norm average over the tile: what such a net says about a voxel depends on the tile it is asked
 in (`tile_dependent`), so tiled prediction only approximates the whole; ``norm="none"`` is exact.
@@ -40,8 +38,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.nn.reshape import crop, fitting_input, fitting_output, space_to_depth
 from emloom.spec import Spec
 
 Kernels = tuple[Vec, ...]
@@ -377,56 +375,6 @@ def _valid_margin(spec: UNetSpec) -> Vec:
             total = _add(total, _mul(cut, scale))
             scale = _mul(scale, spec.factors[level])
     return total
-
-
-def fitting_output(input_shape: Sequence[int], lattice: Vec, shrink: Vec) -> Vec:
-    """Return the input shape less `shrink` per side; the rest must be a positive multiple of the lattice.
-
-    Raises:
-        InputError: it is not; the message names the next larger input that fits.
-    """
-    shape = _vec(input_shape)
-    out = _vec(n - 2 * s for n, s in zip(shape, shrink, strict=True))
-    if all(n > 0 and n % step == 0 for n, step in zip(out, lattice, strict=True)):
-        return out
-    fit = fitting_input(out, lattice, shrink)
-    raise InputError(
-        f"an input of {shape} voxels does not fit the network, which answers for multiples of {lattice} voxels "
-        f"and needs {shrink} more on each side: the next input that fits is {fit}"
-    )
-
-
-def fitting_input(min_output_shape: Sequence[int], lattice: Vec, shrink: Vec) -> Vec:
-    """Return the smallest positive multiple of the lattice that covers a shape, plus `shrink` per side."""
-    shape = zip(_vec(min_output_shape), lattice, shrink, strict=True)
-    return _vec(max(1, -(-n // step)) * step + 2 * s for n, step, s in shape)
-
-
-def space_to_depth(x: Tensor, factor: Vec) -> Tensor:
-    """Fold cells of voxels into channels: ``[N, C, Z, Y, X]`` -> ``[N, C * prod(factor), Z / f_z, ...]``."""
-    if factor == (1, 1, 1):
-        return x
-    n, c, *zyx = x.shape
-    a, b, d = factor
-    z, y, w = (size // f for size, f in zip(zyx, factor, strict=True))
-    cells = x.reshape(n, c, z, a, y, b, w, d).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return cells.reshape(n, c * a * b * d, z, y, w)
-
-
-def depth_to_space(x: Tensor, factor: Vec) -> Tensor:
-    """Unfold channels into cells of voxels: the exact inverse of `space_to_depth`."""
-    if factor == (1, 1, 1):
-        return x
-    n, c, z, y, w = x.shape
-    a, b, d = factor
-    cells = x.reshape(n, c // (a * b * d), a, b, d, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return cells.reshape(n, c // (a * b * d), z * a, y * b, w * d)
-
-
-def crop(x: Tensor, margin: Vec) -> Tensor:
-    """Return ``[N, C, Z, Y, X]`` without `margin` voxels on each side."""
-    z, y, w = (slice(m, size - m) for m, size in zip(margin, x.shape[2:], strict=True))
-    return x[:, :, z, y, w]
 
 
 def _vec(values: Iterable[int]) -> Vec:

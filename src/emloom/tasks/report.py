@@ -27,11 +27,11 @@ _COLUMNS = {
     "voi_split": "VOI split",
     "voi_merge": "VOI merge",
     "voi_sum": "VOI",
-    "adapted_rand_error": "adapted Rand error (CREMI)",
-    "adapted_rand_error_pairs": "adapted Rand error (pairs)",
-    "border_ignored_voi_split": "border-ignored split",
-    "border_ignored_voi_merge": "border-ignored merge",
-    "border_ignored_voi_sum": "border-ignored VOI",
+    "adapted_rand_error": "ARE",
+    "adapted_rand_error_pairs": "ARE (pairs)",
+    "border_ignored_voi_split": "inner split",
+    "border_ignored_voi_merge": "inner merge",
+    "border_ignored_voi_sum": "inner VOI",
     "n_segments": "segments",
 }
 
@@ -135,12 +135,13 @@ def _score_tables(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Se
     tables.append(Table(["stage", "seconds"], spent, "time spent"))
     text = (
         "Lower is better everywhere. VOI is in bits: split = H(segmentation | truth), merge = H(truth | "
-        "segmentation). The adapted Rand error is given as CREMI and SNEMI3D define it and as scikit-image does "
-        "(pairs of different voxels). Border-ignored scores leave out voxels next to a true border.\n\n"
+        "segmentation). ARE is the adapted Rand error as CREMI and SNEMI3D define it, and as scikit-image does "
+        "(pairs of different voxels). Inner scores are border-ignored: they leave out voxels next to a true border."
+        "\n\n"
         "Thresholds were chosen on the validation boxes, for every method alike; true background (0) does not "
         "count. Truth and all segmentations are split into pieces connected inside their box."
     )
-    return Section("Scores", text, tables=tables)
+    return Section("Score tables", text, tables=tables)
 
 
 def _worst(result: Mapping[str, Any], boxes: Mapping[str, _Box]) -> Section:
