@@ -64,14 +64,14 @@ def import_(
 
 
 def phantom(
-    output: Annotated[str, typer.Argument(help="Container to be made, e.g. phantom.zarr.")],
+    output: Annotated[str, typer.Argument(help="Folder to be made; receives raw.zarr and labels.zarr.")],
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Voxels.")] = "128,256,256",
     voxel_size: Annotated[str, typer.Option("--voxel-size", metavar="Z,Y,X", help="nm.")] = "8,8,8",
     seed: Annotated[int, typer.Option("--seed", help="Another seed is another piece of tissue.")] = 0,
 ) -> None:
-    """Grow synthetic neuropil with known truth: volumes `raw` and `labels`, and skeletons.
+    """Grow synthetic neuropil with known truth: a raw volume and its labels.
 
-    Examples: emloom phantom phantom.zarr | emloom phantom aniso.zarr --voxel-size 40,4,4 --shape 32,512,512
+    Examples: emloom phantom tissue/ | emloom phantom sections/ --voxel-size 40,4,4 --shape 32,512,512
     """
     from emloom.testing.phantom import PhantomSpec, write_phantom
 
@@ -84,4 +84,4 @@ def phantom(
         "phantom",
     )
     write_phantom(spec, Path(output))
-    typer.echo(f"{output}: raw and labels written")
+    typer.echo(f"{output}: raw.zarr and labels.zarr written")

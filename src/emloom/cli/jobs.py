@@ -175,14 +175,16 @@ def demo(
 
     Examples: emloom demo | emloom demo -o /tmp/demo
     """
+    from emloom.io.files import staged
     from emloom.recipes.phantom import PHANTOM
     from emloom.testing.phantom import write_phantom
 
-    container = Path(output) / "phantom.zarr"
-    if not container.exists():
+    tissue = Path(output) / "phantom"
+    if not tissue.exists():
         typer.echo(f"growing a phantom of {'x'.join(str(n) for n in PHANTOM.shape)} voxels", err=True)
-        write_phantom(PHANTOM, container)
-    run("emloom.recipes.phantom:demo", [f"data={container}"], output, "auto", workers)
+        with staged(tissue) as folder:
+            write_phantom(PHANTOM, folder)
+    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers)
 
 
 def load_job(reference: str, settings: list[str]) -> NeuronsJob:
