@@ -34,6 +34,7 @@ LIFE = 6  # DEAD, FRESH (the queued score is its score) or STALE (only an upper 
 PLACE = 7  # position in the level, -1 outside
 DEAD, FRESH, STALE = 0, 1, 2
 AFTER, BEFORE = 0, 1  # columns of State.links
+KEY, EDGE = 0, 1  # columns of State.table
 QUEUED, IN_HEAP, IN_LEVEL, IN_TABLE = 0, 1, 2, 3  # entries of State.size
 
 
@@ -46,8 +47,7 @@ class State(NamedTuple):
     degree: NDArray[np.int32]  # [N]
     head: NDArray[np.int32]  # [N] first half-edge of a slot
     links: NDArray[np.int32]  # [2E, 2] doubly linked lists of half-edges
-    keys: NDArray[np.int64]  # [T] hash table: pair of slots ...
-    values: NDArray[np.int32]  # [T] ... to edge; pairs with an emptied slot stay until the table is rebuilt
+    table: NDArray[np.int64]  # [T, 2] hash table: pair of slots, edge; pairs of emptied slots stay until swept out
     sorted: NDArray[np.int64]  # [E] edges by their first score, best first
     heap: NDArray[np.int32]  # [E] edges scored again, best first
     heap_score: NDArray[np.float64]  # [E] their scores, rounded: decides unless equal
@@ -80,8 +80,7 @@ def new_state(
         degree=np.zeros(regions, np.int32),
         head=np.full(regions, -1, np.int32),
         links=np.full((2 * count, 2), -1, np.int32),
-        keys=np.full(table, -1, np.int64),
-        values=np.zeros(table, np.int32),
+        table=np.full((table, 2), -1, np.int64),
         sorted=np.zeros(count, np.int64),
         heap=np.zeros(count, np.int32),
         heap_score=np.zeros(count, np.float64),
@@ -216,8 +215,8 @@ def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
     end, far = (U, V) if half & 1 == 0 else (V, U)
     other = s.edges[f, far]
     place = _table_place(s, large, other)
-    if s.keys[place] >= 0:
-        g = s.values[place]
+    if s.table[place, KEY] >= 0:
+        g = s.table[place, EDGE]
         if _compare_edges(s, f, g) <= 0:
             _pool(s, rule, f, g)
             _unlink(s, half ^ 1, other)
@@ -329,27 +328,27 @@ def _table_place(s, a, b):  # type: ignore[no-untyped-def]
     """Return where the pair of slots is stored, or the empty place where it would go (linear probing)."""
     key = _pair(a, b)
     mixed = key * np.int64(-7046029254386353131)
-    place = (mixed ^ (mixed >> 32)) & (len(s.keys) - 1)
-    while s.keys[place] != key and s.keys[place] != -1:
-        place = (place + 1) & (len(s.keys) - 1)
+    place = (mixed ^ (mixed >> 32)) & (len(s.table) - 1)
+    while s.table[place, KEY] != key and s.table[place, KEY] != -1:
+        place = (place + 1) & (len(s.table) - 1)
     return place
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _table_put(s, place, a, b, e):  # type: ignore[no-untyped-def]
     """Store an edge at the place found for its slots; when crowded, sweep out the pairs of emptied slots."""
-    if s.keys[place] == -1:
-        s.keys[place] = _pair(a, b)
+    if s.table[place, KEY] == -1:
+        s.table[place, KEY] = _pair(a, b)
         s.size[IN_TABLE] += 1
-    s.values[place] = e
-    if 3 * s.size[IN_TABLE] > 2 * len(s.keys):
-        s.keys[:] = -1
+    s.table[place, EDGE] = e
+    if 3 * s.size[IN_TABLE] > 2 * len(s.table):
+        s.table[:, KEY] = -1
         s.size[IN_TABLE] = 0
         for f in range(len(s.edges)):
             if s.edges[f, LIFE] != DEAD:
                 place = _table_place(s, s.edges[f, U], s.edges[f, V])
-                s.keys[place] = _pair(s.edges[f, U], s.edges[f, V])
-                s.values[place] = f
+                s.table[place, KEY] = _pair(s.edges[f, U], s.edges[f, V])
+                s.table[place, EDGE] = f
                 s.size[IN_TABLE] += 1
 
 
