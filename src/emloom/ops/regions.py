@@ -190,7 +190,7 @@ def _check_affinities(
     return offsets
 
 
-# The hash table of contacts: int64 [slots, 8], rows of 64 bytes, so that a look costs one cache line. Free: u == 0.
+# The hash table of contacts: int64 [slots, 8], rows of 64 bytes: a look costs one cache line. Free where u == 0.
 U, V, N, TOTAL, PEAK, CONTACTS, ROW = range(7)
 
 
