@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
@@ -29,6 +30,8 @@ class LabelledVolume:
         held_out: boxes (validation, test) already grown by the gap of the split.
         mask: ``zyx``, non-zero where labels are known; None if they are known everywhere.
         weight: how often this volume is drawn, relative to the others.
+        background_vox: how far (z, y, x) from a labelled voxel a 0 still means background; further away it means
+            that nobody painted there, which is unknown. None: 0 is background everywhere.
     """
 
     raw: Volume
@@ -37,6 +40,7 @@ class LabelledVolume:
     held_out: tuple[Box, ...] = ()
     mask: Volume | None = None
     weight: float = 1.0
+    background_vox: Vec | None = None
 
     def __post_init__(self) -> None:
         for other in (self.labels, *([] if self.mask is None else [self.mask])):
@@ -119,4 +123,7 @@ def read_labels(volume: LabelledVolume, box: Box) -> tuple[NDArray[np.uint64], N
     at = inside.slices(box.start)
     labels[at] = volume.labels.read(inside)
     known[at] = 1 if volume.mask is None else volume.mask.read(inside) != 0
+    if volume.background_vox is not None:
+        window = [2 * reach + 1 for reach in volume.background_vox]
+        known &= ndimage.maximum_filter((labels != 0).view(np.uint8), size=window, mode="constant")
     return labels, known

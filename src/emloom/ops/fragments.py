@@ -2,7 +2,7 @@
 
 The recipe of the LSD pipeline (Sheridan et al., Nature Methods 2023, doi:10.1038/s41592-022-01711-z)::
 
-    mean affinity > threshold ─▶ inside ─▶ distance to the boundary ─▶ seeds ─▶ flooding
+    mean affinity > threshold ─▶ inside ─▶ distance to the boundary ─▶ seeds ─▶ flooding, boundaries last
                                           d:  0 1 2 3 2 1 0 1 2 1 0     d is largest in its window: a seed
                                                    ▲           ▲        flooded from high d to low, until full
 
@@ -35,6 +35,7 @@ from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
 
 STEPS_PER_VOXEL = 64  # heights are uint16: distances saturate at 1024 voxels
+INSIDE = 255  # evidence of a voxel inside; the others, below one step, lie lower than any inside voxel
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,14 @@ def seeded_fragments(
     offsets = np.asarray(neighborhood, np.int64)[channels]
     # Exact: `mean > threshold` is decided in integers, with the threshold as the decimal the user wrote.
     limits = [floor(Fraction(repr(float(seeding.threshold))) * 255 * k) for k in range(len(channels) + 1)]
-    inside = _inside(np.ascontiguousarray(affinities_CZYX[channels]), offsets, np.array(limits, np.int64), mask)
-    heights = _heights(inside, spacing, seeding.per_section)
-    labels = _flooded(_seeds(heights, seeding), heights, mask, seeding.per_section)
+    evidence = _evidence(
+        np.ascontiguousarray(affinities_CZYX[channels]), offsets, np.array(limits, np.int64), mask
+    )
+    heights = _heights(evidence == INSIDE, spacing, seeding.per_section)
+    seeds = _seeds(heights, seeding)
+    # Beyond the insides the flood follows the evidence, so that fragments meet where the boundary is strongest.
+    np.copyto(heights, evidence, where=evidence != INSIDE)
+    labels = _flooded(seeds, heights, mask, seeding.per_section)
     return _named(labels, origin, total_shape, seeding.min_size)
 
 
@@ -197,10 +203,10 @@ def _named(labels: NDArray[np.int32], origin: Vec, total_shape: Vec | None, min_
 
 
 @njit(cache=True, nogil=True)
-def _inside(affinities, offsets, limits, mask):  # type: ignore[no-untyped-def]
-    """Mark voxels of the mask whose summed affinities exceed limits[number of pairs inside the array]."""
+def _evidence(affinities, offsets, limits, mask):  # type: ignore[no-untyped-def]
+    """Return INSIDE where the summed affinities exceed limits[number of pairs], else their share of it, 0 to 62."""
     n_z, n_y, n_x = mask.shape
-    inside = np.zeros(mask.shape, np.bool_)
+    evidence = np.zeros(mask.shape, np.uint8)
     sums = np.empty(n_x, np.int64)
     pairs = np.empty(n_x, np.int64)
     for z in range(n_z):
@@ -214,8 +220,10 @@ def _inside(affinities, offsets, limits, mask):  # type: ignore[no-untyped-def]
                         sums[x] += affinities[c, z, y, x]
                         pairs[x] += 1
             for x in range(n_x):
-                inside[z, y, x] = mask[z, y, x] and pairs[x] > 0 and sums[x] > limits[pairs[x]]
-    return inside
+                limit = limits[pairs[x]]
+                if mask[z, y, x] and pairs[x] > 0:
+                    evidence[z, y, x] = INSIDE if sums[x] > limit else sums[x] * 63 // (limit + 1)
+    return evidence
 
 
 @njit(cache=True, nogil=True)

@@ -33,7 +33,7 @@ def stack(data: str | None = None) -> StackSpec:
     )
 
 
-def quick(seed: int = 0, data: str | None = None, steps: int = 900) -> NeuronsJob:
+def quick(seed: int = 0, data: str | None = None, steps: int = 600) -> NeuronsJob:
     """Return the two-core variant: a lean network, about ten minutes."""
     return NeuronsJob(
         name="fib25-quick",

@@ -48,6 +48,8 @@ class StackSpec(Spec):
     """Path of the instance labels on the same grid; 0 is background."""
     mask: str | None = None
     """Path of a mask, non-zero where the labels are known; default: everywhere."""
+    background_vox: Vec | None = None
+    """How far (z, y, x) from a label 0 still means background; beyond, unknown. Default: background everywhere."""
     voxel_size_nm: Vec3 | None = None
     """Voxel size (z, y, x), only where the files do not state it."""
     region: BoxSpec | None = None
@@ -60,8 +62,6 @@ class StackSpec(Spec):
     """Distance that training keeps from every held-out box."""
     references: dict[str, str] = Field(default_factory=dict)
     """Other segmentations of the same grid to score alongside: name -> path."""
-    weight: float = Field(default=1.0, gt=0)
-    """How often this stack is drawn, relative to the others."""
 
     def boxes(self, part: Part) -> tuple[Box, ...]:
         """Return the boxes of a part."""
@@ -116,7 +116,9 @@ class Stack:
         gap = gap_vox(spec, self.raw.info.grid.voxel_size_nm)
         held_out = tuple(box.grow(gap) for part in PARTS for box in spec.boxes(part))
         region = whole if spec.region is None else spec.region.box
-        return LabelledVolume(self.raw, self.labels, region, held_out, self.mask, spec.weight)
+        return LabelledVolume(
+            self.raw, self.labels, region, held_out, self.mask, background_vox=spec.background_vox
+        )
 
 
 def gap_vox(spec: StackSpec, voxel_size_nm: Vec3) -> Vec:
