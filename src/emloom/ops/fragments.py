@@ -204,7 +204,7 @@ def _named(labels: NDArray[np.int32], origin: Vec, total_shape: Vec | None, min_
 
 @njit(cache=True, nogil=True)
 def _evidence(affinities, offsets, limits, mask):  # type: ignore[no-untyped-def]
-    """Return INSIDE where the summed affinities exceed limits[number of pairs], else their share of it, 0 to 62."""
+    """Return INSIDE where the summed affinities exceed limits[number of pairs], else their share, 0 to 62."""
     n_z, n_y, n_x = mask.shape
     evidence = np.zeros(mask.shape, np.uint8)
     sums = np.empty(n_x, np.int64)

@@ -23,19 +23,36 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
+from emloom.ops.queues import (
+    DEAD,
+    DEN,
+    FRESH,
+    IN_HEAP,
+    IN_LEVEL,
+    IN_TABLE,
+    LIFE,
+    NUM,
+    PLACE,
+    QUEUED,
+    SCORE_DEN,
+    SCORE_NUM,
+    STALE,
+    U,
+    V,
+    compare,
+    compare_edges,
+    heap_pop,
+    heap_push,
+    level_pop,
+    level_push,
+    level_update,
+    pair,
+)
 
 MEAN, MAX, QUANTILE = 0, 1, 2
 
-# An edge is one row of 64 bytes, so that looking at it costs one cache line.
-NUM, DEN = 0, 1  # pooled statistic: total and count (max: peak and 1)
-SCORE_NUM, SCORE_DEN = 2, 3  # the exact score under which the edge was last queued
-U, V = 4, 5  # the slots it joins
-LIFE = 6  # DEAD, FRESH (the queued score is its score) or STALE (only an upper bound)
-PLACE = 7  # position in the level, -1 outside
-DEAD, FRESH, STALE = 0, 1, 2
 AFTER, BEFORE = 0, 1  # columns of State.links
 KEY, EDGE = 0, 1  # columns of State.table
-QUEUED, IN_HEAP, IN_LEVEL, IN_TABLE = 0, 1, 2, 3  # entries of State.size
 
 
 class State(NamedTuple):
@@ -106,7 +123,7 @@ def run(s, rule, floor):  # type: ignore[no-untyped-def]
             return merges, scores, names
         num, den = s.edges[best, SCORE_NUM], s.edges[best, SCORE_DEN]
         while s.size[IN_LEVEL] > 0:
-            e = _level_pop(s)
+            e = level_pop(s)
             if not _still_at(s, rule, e, num, den):
                 continue
             a, b = s.name[s.edges[e, U]], s.name[s.edges[e, V]]
@@ -132,7 +149,7 @@ def _settle_rounding(s):  # type: ignore[no-untyped-def]
     for i in range(1, len(s.sorted)):
         e = s.sorted[i]
         j = i
-        while j > 0 and _compare_edges(s, e, s.sorted[j - 1]) > 0:
+        while j > 0 and compare_edges(s, e, s.sorted[j - 1]) > 0:
             s.sorted[j] = s.sorted[j - 1]
             j -= 1
         s.sorted[j] = e
@@ -143,8 +160,8 @@ def _still_at(s, rule, e, num, den):  # type: ignore[no-untyped-def]
     """Whether an edge of the level lives and still has its score; one pooled to a lower score is queued again."""
     if s.edges[e, LIFE] == STALE:
         _rescore(s, rule, e)
-        if _compare(s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN], num, den) != 0:
-            _heap_push(s, e)
+        if compare(s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN], num, den) != 0:
+            heap_push(s, e)
             return False
     return s.edges[e, LIFE] == FRESH
 
@@ -155,19 +172,19 @@ def _gather_level(s, rule, floor):  # type: ignore[no-untyped-def]
     best = np.int64(-1)
     while True:
         e, from_heap = _queue_top(s)
-        if e < 0 or (best >= 0 and _compare_edges(s, e, best) != 0):
+        if e < 0 or (best >= 0 and compare_edges(s, e, best) != 0):
             return best
         if s.edges[e, SCORE_NUM] / s.edges[e, SCORE_DEN] < floor:
             return best
         if from_heap:
-            _heap_pop(s)
+            heap_pop(s)
         else:
             s.size[QUEUED] += 1
         if s.edges[e, LIFE] == STALE:
             _rescore(s, rule, e)
-            _heap_push(s, e)
+            heap_push(s, e)
         elif s.edges[e, LIFE] == FRESH:
-            _level_push(s, e)
+            level_push(s, e)
             best = e
 
 
@@ -179,7 +196,7 @@ def _queue_top(s):  # type: ignore[no-untyped-def]
     first = s.sorted[s.size[QUEUED]] if s.size[QUEUED] < len(s.sorted) else np.int64(-1)
     if s.size[IN_HEAP] == 0:
         return first, False
-    if first < 0 or _compare_edges(s, s.heap[0], first) > 0:
+    if first < 0 or compare_edges(s, s.heap[0], first) > 0:
         return np.int64(s.heap[0]), True
     return first, False
 
@@ -201,7 +218,7 @@ def _contract(s, rule, e):  # type: ignore[no-untyped-def]
     if large_renamed and s.size[IN_LEVEL] > 0:
         half = s.head[large]
         while half >= 0:
-            _level_update(s, half >> 1)
+            level_update(s, half >> 1)
             half = s.links[half, AFTER]
 
 
@@ -217,7 +234,7 @@ def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
     place = _table_place(s, large, other)
     if s.table[place, KEY] >= 0:
         g = s.table[place, EDGE]
-        if _compare_edges(s, f, g) <= 0:
+        if compare_edges(s, f, g) <= 0:
             _pool(s, rule, f, g)
             _unlink(s, half ^ 1, other)
             s.edges[f, LIFE] = DEAD
@@ -227,7 +244,7 @@ def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
     s.edges[f, end] = large
     _link(s, half, large)
     _table_put(s, place, large, other, f)
-    _level_update(s, f)
+    level_update(s, f)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -261,34 +278,6 @@ def _rescore(s, rule, e):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _compare(a, b, c, d):  # type: ignore[no-untyped-def]
-    """Return the sign of a / b - c / d, for a, c >= 0 and b, d > 0.
-
-    Doubles decide where they differ (division rounds monotonically), else continued fractions, which cannot
-    overflow as cross multiplication would.
-    """
-    if a / b != c / d:
-        return 1 if a / b > c / d else -1
-    sign = 1
-    while a != c or b != d:
-        p, q = a // b, c // d
-        if p != q:
-            return sign if p > q else -sign
-        a, c = a - p * b, c - q * d
-        if a == 0 or c == 0:
-            return 0 if a == c else (sign if a > 0 else -sign)
-        a, b, c, d = b, a, d, c
-        sign = -sign
-    return 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _compare_edges(s, e, f):  # type: ignore[no-untyped-def]
-    """Return the sign of the difference of two queued scores."""
-    return _compare(s.edges[e, SCORE_NUM], s.edges[e, SCORE_DEN], s.edges[f, SCORE_NUM], s.edges[f, SCORE_DEN])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _link(s, half, slot):  # type: ignore[no-untyped-def]
     head = s.head[slot]
     s.links[half, BEFORE] = -1
@@ -319,14 +308,9 @@ def _kill(s, e):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pair(a, b):  # type: ignore[no-untyped-def]
-    return (np.int64(min(a, b)) << 32) | np.int64(max(a, b))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _table_place(s, a, b):  # type: ignore[no-untyped-def]
     """Return where the pair of slots is stored, or the empty place where it would go (linear probing)."""
-    key = _pair(a, b)
+    key = pair(a, b)
     mixed = key * np.int64(-7046029254386353131)
     place = (mixed ^ (mixed >> 32)) & (len(s.table) - 1)
     while s.table[place, KEY] != key and s.table[place, KEY] != -1:
@@ -338,7 +322,7 @@ def _table_place(s, a, b):  # type: ignore[no-untyped-def]
 def _table_put(s, place, a, b, e):  # type: ignore[no-untyped-def]
     """Store an edge at the place found for its slots; when crowded, sweep out the pairs of emptied slots."""
     if s.table[place, KEY] == -1:
-        s.table[place, KEY] = _pair(a, b)
+        s.table[place, KEY] = pair(a, b)
         s.size[IN_TABLE] += 1
     s.table[place, EDGE] = e
     if 3 * s.size[IN_TABLE] > 2 * len(s.table):
@@ -347,103 +331,6 @@ def _table_put(s, place, a, b, e):  # type: ignore[no-untyped-def]
         for f in range(len(s.edges)):
             if s.edges[f, LIFE] != DEAD:
                 place = _table_place(s, s.edges[f, U], s.edges[f, V])
-                s.table[place, KEY] = _pair(s.edges[f, U], s.edges[f, V])
+                s.table[place, KEY] = pair(s.edges[f, U], s.edges[f, V])
                 s.table[place, EDGE] = f
                 s.size[IN_TABLE] += 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _heap_wins(s, e, score, f, f_score):  # type: ignore[no-untyped-def]
-    return score > f_score or (score == f_score and _compare_edges(s, e, f) > 0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _heap_push(s, e):  # type: ignore[no-untyped-def]
-    score = s.edges[e, SCORE_NUM] / s.edges[e, SCORE_DEN]
-    i = s.size[IN_HEAP]
-    s.size[IN_HEAP] += 1
-    while i > 0:
-        parent = (i - 1) >> 1
-        if not _heap_wins(s, e, score, s.heap[parent], s.heap_score[parent]):
-            break
-        s.heap[i], s.heap_score[i] = s.heap[parent], s.heap_score[parent]
-        i = parent
-    s.heap[i], s.heap_score[i] = e, score
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _heap_pop(s):  # type: ignore[no-untyped-def]
-    s.size[IN_HEAP] -= 1
-    size = s.size[IN_HEAP]
-    e, score = s.heap[size], s.heap_score[size]
-    i = 0
-    while 2 * i + 1 < size:
-        child = 2 * i + 1
-        if child + 1 < size and _heap_wins(
-            s, s.heap[child + 1], s.heap_score[child + 1], s.heap[child], s.heap_score[child]
-        ):
-            child += 1
-        if not _heap_wins(s, s.heap[child], s.heap_score[child], e, score):
-            break
-        s.heap[i], s.heap_score[i] = s.heap[child], s.heap_score[child]
-        i = child
-    s.heap[i], s.heap_score[i] = e, score
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_rank(s, e):  # type: ignore[no-untyped-def]
-    return _pair(s.name[s.edges[e, U]], s.name[s.edges[e, V]])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_push(s, e):  # type: ignore[no-untyped-def]
-    s.rank[e] = _level_rank(s, e)
-    s.edges[e, PLACE] = s.size[IN_LEVEL]
-    s.size[IN_LEVEL] += 1
-    _level_rise(s, e)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_update(s, e):  # type: ignore[no-untyped-def]
-    """Names only ever fall, so a renamed edge can only move forward."""
-    if s.edges[e, PLACE] >= 0:
-        s.rank[e] = _level_rank(s, e)
-        _level_rise(s, e)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_rise(s, e):  # type: ignore[no-untyped-def]
-    i = s.edges[e, PLACE]
-    while i > 0:
-        parent = (i - 1) >> 1
-        if s.rank[e] >= s.rank[s.level[parent]]:
-            break
-        s.level[i] = s.level[parent]
-        s.edges[s.level[i], PLACE] = i
-        i = parent
-    s.level[i] = e
-    s.edges[e, PLACE] = i
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _level_pop(s):  # type: ignore[no-untyped-def]
-    top = np.int64(s.level[0])
-    s.edges[top, PLACE] = -1
-    s.size[IN_LEVEL] -= 1
-    size = s.size[IN_LEVEL]
-    if size == 0:
-        return top
-    e = s.level[size]
-    i = 0
-    while 2 * i + 1 < size:
-        child = 2 * i + 1
-        if child + 1 < size and s.rank[s.level[child + 1]] < s.rank[s.level[child]]:
-            child += 1
-        if s.rank[e] <= s.rank[s.level[child]]:
-            break
-        s.level[i] = s.level[child]
-        s.edges[s.level[i], PLACE] = i
-        i = child
-    s.level[i] = e
-    s.edges[e, PLACE] = i
-    return top

@@ -1,8 +1,8 @@
 """SNEMI3D: serial-section SEM of mouse cortex, a 30 x 512 x 512 crop of the training stack (ODC-By).
 
-Sections are five times thicker than a pixel, so the network pools within sections first and fragments grow within
-sections. Held out are four columns through all sections, apart from each other and rich in neurites (a soma fills the
-lower left: a box there would choose a threshold that merges everything).
+Sections are five times thicker than a pixel, so the network pools within sections first and fragments grow in
+them, one section at a time. Held out are four columns through all sections, apart from each other and rich in
+neurites (a soma fills the lower left: a box there would choose a threshold that merges everything).
 """
 
 from __future__ import annotations

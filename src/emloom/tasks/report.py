@@ -136,8 +136,8 @@ def _score_tables(result: Mapping[str, Any], seconds: Mapping[str, float]) -> Se
     text = (
         "Lower is better everywhere. VOI is in bits: split = H(segmentation | truth), merge = H(truth | "
         "segmentation). ARE is the adapted Rand error as CREMI and SNEMI3D define it, and as scikit-image does "
-        "(pairs of different voxels). Inner scores are border-ignored: they leave out voxels next to a true border."
-        "\n\n"
+        "(pairs of different voxels). Inner scores are border-ignored: they leave out voxels next to a true "
+        "border.\n\n"
         "Thresholds were chosen on the validation boxes, for every method alike; true background (0) does not "
         "count. Truth and all segmentations are split into pieces connected inside their box."
     )
