@@ -18,7 +18,7 @@ from emloom.errors import InputError
 from emloom.ops.agglomerate import agglomerate
 from emloom.ops.fragments import Seeding, seeded_fragments
 from emloom.ops.labels import apply_lut
-from emloom.ops.merging import _compare
+from emloom.ops.queues import compare
 from emloom.ops.regions import RegionGraph, region_graph
 
 NEAR = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
@@ -195,7 +195,7 @@ def test_quantile_rank_does_not_overflow():
 @given(*[st.integers(0, 2**62), st.integers(1, 2**62)] * 2)
 def test_comparison_of_ratios_is_exact(a, b, c, d):
     x, y = Fraction(a, b), Fraction(c, d)
-    assert _compare(*map(np.int64, (a, b, c, d))) == (x > y) - (x < y)
+    assert compare(*map(np.int64, (a, b, c, d))) == (x > y) - (x < y)
 
 
 def test_edges_without_contact_do_not_merge():
