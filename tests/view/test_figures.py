@@ -13,14 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emloom.errors import InputError
+from emloom.view.colours import grey, id_colours, overlay
 from emloom.view.figures import (
     Figure,
     Tile,
-    grey,
-    id_colours,
     length_label,
     nice_length,
-    overlay,
     panel,
     threshold_curve,
     training_curves,
