@@ -153,7 +153,7 @@ def test_evaluate_scores_a_crop_against_the_whole_truth(
         (("segment", "{raw}", "--threshold", "1.5", "-o", "s.zarr"), "threshold"),
         (("evaluate", "{raw}", "{labels}", "--border", "-1", "-o", "x"), "border"),
         (("import", "{raw}", "x.zarr", "--voxel-size", "4,4"), "three numbers"),
-        (("view", "{raw}", "raw={raw}"), "two layers"),
+        (("view", "a={raw}", "a={labels}"), "two layers"),
     ],
 )
 def test_bad_arguments_are_explained(

@@ -26,7 +26,7 @@ def volume_of(held_out: tuple[Box, ...], region: Box | None = None) -> LabelledV
 
 
 @given(starts, shapes, shapes, st.integers(0, 1000))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 def test_boxes_are_allowed_and_their_count_is_exact(
     start: tuple[int, int, int], held: tuple[int, int, int], crop: tuple[int, int, int], seed: int
 ) -> None:
@@ -70,6 +70,17 @@ def test_labels_outside_the_volume_are_unknown_background() -> None:
     assert not known[:3].any()
     assert known[3:].all()
     assert np.array_equal(labels[3:], volume.labels.read(Box((0, 0, 0), (3, 8, 8))))
+
+
+def test_zeros_far_from_any_label_are_unknown() -> None:
+    labels = np.zeros((3, 12, 12), np.uint64)
+    labels[:, 2:4, 2:4] = 5
+    raw = ArrayVolume(np.zeros(labels.shape, np.uint8), GRID)
+    near = LabelledVolume(raw, ArrayVolume(labels, GRID), Box.whole(labels.shape), background_vox=(0, 2, 2))
+    _, known = read_labels(near, Box.whole(labels.shape))
+    expected = np.zeros(labels.shape, np.uint8)
+    expected[:, 0:6, 0:6] = 1
+    assert np.array_equal(known, expected)
 
 
 def test_masked_crops_are_rejected() -> None:

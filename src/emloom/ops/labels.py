@@ -135,6 +135,8 @@ def split_disconnected(labels_ZYX: Array, connectivity: Literal[6, 18, 26] = 6) 
     if connectivity not in (6, 18, 26):
         raise InputError(f"connectivity {connectivity} is unknown: use 6 (faces), 18 (edges) or 26 (corners)")
     ids = require_labels_array(labels_ZYX)
+    if ids.size and int(ids.max()) >= 2**63:  # cc3d reads ids as signed
+        ids, _ = relabel_dense(ids)
     pieces: Ids = cc3d.connected_components(ids, connectivity=connectivity).astype(np.uint64)
     return pieces
 

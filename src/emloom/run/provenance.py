@@ -43,11 +43,10 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         InputError: nothing exists there.
     """
-    place = Path(path)
-    while not place.exists():
-        if place.parent == place:
-            raise InputError(f"{path} does not exist: check the path")
-        place = place.parent
+    place = next((p for p in (Path(path), *Path(path).parents) if p.exists()), Path(path))
+    # Going on inside a container is fine for a file (HDF5); a folder's inner parts exist by themselves.
+    if not place.exists() or (place != Path(path) and not place.is_file()):
+        raise InputError(f"{path} does not exist: check the path")
     digest = hashlib.sha256(str(path).encode())
     files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
     for file in files:
