@@ -120,3 +120,21 @@ def test_training_only(finished: tuple[Path, Path], tmp_path: Path) -> None:
     models = [folder / "train" / "model.safetensors" for folder in (finished[1], tmp_path / "out")]
     first, second = (load(model)[1].state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_overwrite_replaces_an_interrupted_training_of_another_job(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    class Impatient(Watcher):
+        def step(self, progress: object) -> None:
+            raise KeyboardInterrupt
+
+    first = job(finished[0])
+    other = first.model_copy(update={"training": first.training.model_copy(update={"seed": 7, "steps": 2})})
+    with pytest.raises(KeyboardInterrupt):
+        run(first, tmp_path, HERE, Impatient())
+    with pytest.raises(InputError, match="another job"):
+        run(other, tmp_path, HERE)
+    with pytest.raises(KeyboardInterrupt):  # the refused job left its name behind, the first may still go on
+        run(first, tmp_path, HERE, Impatient())
+    assert ran(other, tmp_path, overwrite=True, until="train") == ["train"]

@@ -163,6 +163,8 @@ def run(
 
 
 def _forget_changed(this: Run, keys: dict[Stage, str]) -> None:
+    if this.journal.marker("train") is None and _training_differs(this):
+        shutil.rmtree(this.folder / "train", ignore_errors=True)
     markers = {stage: this.journal.marker(stage) for stage in STAGES}
     changed = [stage for stage, marker in markers.items() if marker and marker.key != keys[stage]]
     if not changed:
@@ -171,6 +173,16 @@ def _forget_changed(this: Run, keys: dict[Stage, str]) -> None:
         this.journal.forget(stage)
         if stage != "report":
             shutil.rmtree(this.folder / stage, ignore_errors=True)
+
+
+def _training_differs(this: Run) -> bool:
+    """Whether an interrupted training in the folder, which has no marker yet, belongs to another job."""
+    path = this.folder / "job.yaml"
+    if not path.exists():
+        return False
+    decisive = {"data", "objective", "network", "preprocessing", "training"}
+    before = NeuronsJob.load(path)
+    return before.model_dump(include=decisive) != this.job.model_dump(include=decisive)
 
 
 def _train(this: Run) -> None:
