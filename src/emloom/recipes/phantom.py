@@ -12,7 +12,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.tasks.segment import SeededSpec, SegmentSpec
 from emloom.testing.phantom import PhantomSpec
 
-PHANTOM = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=30.0)
+PHANTOM = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0)
 """The tissue of the demo: 0.9 x 1.7 x 1.7 micrometres at 8 nm, thin neurites, a noisy microscope."""
 
 _HELD_OUT = (40, 80, 80)
