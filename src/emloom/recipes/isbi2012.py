@@ -57,7 +57,7 @@ def quick(seed: int = 0, data: str | None = None, steps: int = 700) -> NeuronsJo
         ),
         network=UNetSpec.lean(isotropic=False),
         training=TrainingSpec(
-            steps=steps, seed=seed, crop_shape_vox=(12, 128, 128), augment=AugmentSpec(section_jitter=0.1)
+            steps=steps, seed=seed, crop_shape_vox=(12, 96, 96), augment=AugmentSpec(section_jitter=0.1)
         ),
         segmentation=SegmentSpec(
             fragments=SeededSpec(per_section=True, seed_distance_vox=10), linkage=QuantileLinkage(quantile=50)
