@@ -38,7 +38,6 @@ from emloom.ops.regions import region_graph
 NEIGHBORHOOD = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 THRESHOLDS = [0.9001, 0.8001, 0.7001, 0.6001, 0.5001]
 ROUNDS = 3
-SLAB = 10  # sections relabelled at a time, as a blockwise task would
 Labels = NDArray[np.uint64]
 
 
@@ -65,9 +64,7 @@ def ours(fragments: Labels, affinities: NDArray[np.uint8]) -> Iterator[Labels]:
     segmentation = np.empty_like(fragments)
     for threshold in THRESHOLDS:
         table = tree.table(threshold)
-        for z in range(0, len(fragments), SLAB):
-            segmentation[z : z + SLAB] = apply_lut(fragments[z : z + SLAB], *table)
-        yield segmentation
+        yield apply_lut(fragments, *table, out=segmentation)
 
 
 def theirs(fragments: Labels, affinities: NDArray[np.float32]) -> Iterator[Labels]:

@@ -14,9 +14,10 @@ import torch
 from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.io.volume import Array
+from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, cover
-from emloom.nn.train import Hardware, Progress, TrainingSpec, learning_rate, train
+from emloom.nn.train import Progress, TrainingSpec, learning_rate, train
 from tests.nn.tissue import cubes, tiny_model
 
 HERE = Hardware("cpu", 1, 0)

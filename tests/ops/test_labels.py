@@ -90,6 +90,11 @@ def test_apply_lut_maps_keys_and_leaves_the_rest(labels, lut):
     expected = [lut.get(v, v) for v in labels.reshape(-1).tolist()]
     assert out.dtype == np.uint64
     assert out.reshape(-1).tolist() == expected
+    given = np.full(labels.shape, 7, np.uint64)
+    assert apply_lut(labels, keys, values, out=given) is given
+    np.testing.assert_array_equal(given, out)
+    apply_lut(labels, keys, values, out=labels)  # in place
+    np.testing.assert_array_equal(labels, out)
 
 
 def test_report_finds_what_is_wrong():
@@ -130,3 +135,7 @@ def test_rejects_bad_options():
         apply_lut(labels, np.array([2, 1], np.uint64), np.array([1, 2], np.uint64))
     with pytest.raises(InputError, match="one value per key"):
         apply_lut(labels, np.array([1, 2], np.uint64), np.array([1], np.uint64))
+    with pytest.raises(InputError, match="contiguous uint64"):
+        apply_lut(labels, np.zeros(0, np.uint64), np.zeros(0, np.uint64), out=np.zeros(3, np.uint64))
+    with pytest.raises(InputError, match=r"at most 2\*\*63"):
+        apply_lut(np.full((1, 1, 1), 2**63 + 1, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint64))

@@ -11,8 +11,8 @@ import torch
 
 from emloom.errors import InputError
 from emloom.io.open import open_volume
+from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
-from emloom.nn.train import Hardware
 from emloom.tasks.pipeline import STAGES, run
 from emloom.tasks.segment import load_segmented
 from tests.tasks.cubes import job, write_stack

@@ -79,7 +79,7 @@ def run(
     Examples: emloom run job.yaml -o out/ | emloom run emloom.recipes.fib25:quick seed=1 -o fib25-1/
     """
     from emloom.cli.progress import TerminalListener
-    from emloom.nn.train import Hardware
+    from emloom.nn.hardware import Hardware
     from emloom.tasks.pipeline import run as execute
 
     spec = load_job(job, settings or [])
@@ -102,7 +102,7 @@ def train(
     Examples: emloom train job.yaml -o out/ | emloom train emloom.recipes.snemi3d:quick -o snemi3d/
     """
     from emloom.cli.progress import TerminalListener
-    from emloom.nn.train import Hardware
+    from emloom.nn.hardware import Hardware
     from emloom.tasks.pipeline import run as execute
 
     with TerminalListener() as listener:
@@ -126,7 +126,7 @@ def predict(
     Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512
     """
     from emloom.cli.progress import bar
-    from emloom.nn.train import Hardware
+    from emloom.nn.hardware import Hardware
     from emloom.tasks.predict import PredictJob, predict_volume
 
     spec = PredictJob.from_dict(

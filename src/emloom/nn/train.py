@@ -1,7 +1,7 @@
 """The training loop, on one screen.
 
 State is (weights, moving average, optimizer, step); data are a function of the step alone; the learning rate is a
-function of the step alone. So a resumed run continues bit for bit on a CPU. What stands in the folder:
+function of the step alone. So a resumed run continues bit for bit on the same CPU. What stands in the folder:
 
 * ``model.safetensors`` the moving-average weights that validated best, with their spec;
 * ``state.safetensors``  everything needed to go on;
@@ -31,6 +31,7 @@ from emloom.io.files import write_text_atomic
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.checkpoint import load_training_state, save_training_state
 from emloom.nn.crops import LabelledVolume
+from emloom.nn.hardware import Hardware, Precision
 from emloom.nn.model import ModelSpec, Network, build, save
 from emloom.nn.monitor import Monitor
 from emloom.nn.samples import CropShape, Sample, SampleMaker, TrainingSamples, ValidationSamples
@@ -57,24 +58,8 @@ class TrainingSpec(Spec):
     """Steps between validations, which also save the state."""
     seed: int = Field(default=0, ge=0)
     augment: AugmentSpec = AugmentSpec()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where a training runs; never part of a spec."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    workers: int = 1
-    """Loader processes; 0 loads in the training process."""
-
-    @property
-    def torch_device(self) -> str:
-        """Device for prediction: `cuda` where asked for or available, else `cpu`."""
-        if self.accelerator == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return {"gpu": "cuda"}.get(self.accelerator, self.accelerator)
+    precision: Precision | Literal["auto"] = "auto"
+    """Of products in the network; `auto` is bf16 where the device multiplies it natively, else float32."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +81,7 @@ class _State:
     network: Network
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
+    precision: Precision
     step: int = 0
     best: float = math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -135,9 +121,10 @@ def train(
         KeyboardInterrupt: passed on after the state was saved.
     """
     hardware = hardware or Hardware()
-    fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=training.precision)
+    precision = hardware.precision(training.precision)
+    fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
     fabric.launch()
-    state = _fresh_state(model, training)
+    state = _fresh_state(model, training, precision)
     maker = SampleMaker(model, volumes, crop_shape(state.network, training.crop_shape_vox))
     _resume(state, folder, model, training)
     network, optimizer = fabric.setup(state.network, state.optimizer)
@@ -183,13 +170,13 @@ def crop_shape(network: Network, wanted: Vec) -> CropShape:
     return CropShape(input_shape, network.output_shape(input_shape))
 
 
-def _fresh_state(model: ModelSpec, training: TrainingSpec) -> _State:
+def _fresh_state(model: ModelSpec, training: TrainingSpec, precision: Precision) -> _State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = build(model)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return _State(network, optimizer, average)
+    return _State(network, optimizer, average, precision)
 
 
 def _training_loader(
@@ -264,7 +251,12 @@ def _keep(state: _State, folder: Path, model: ModelSpec, training: TrainingSpec,
     folder.mkdir(parents=True, exist_ok=True)
     if validated < state.best:
         state.best = validated
-        info = {"step": str(state.step), "validation_loss": repr(validated), "training": training.to_yaml()}
+        info = {
+            "step": str(state.step),
+            "validation_loss": repr(validated),
+            "training": training.to_yaml(),
+            "precision": state.precision,
+        }
         save(folder / "model.safetensors", model, state.average, info)
     _save_state(state, folder, model, training)
 

@@ -47,13 +47,22 @@ def require_labels_array(labels_ZYX: Array, what: str = "labels") -> Ids:
 
 def require_ids(ids: Array, what: str = "ids") -> Ids:
     """Return ids of any shape as contiguous uint64; raises `InputError` as `require_labels_array`."""
+    checked = _contiguous_ids(ids, what)
+    if ids.dtype.itemsize == 8 and ids.size and int(ids.max()) > LARGEST_ID:
+        raise InputError(_too_large(what, int(ids.max())))
+    return checked
+
+
+def _contiguous_ids(ids: Array, what: str) -> Ids:
     if ids.dtype.kind != "u":
         raise InputError(
             f"{what} has dtype {ids.dtype}: ids are unsigned integers; convert explicitly, e.g. astype('uint64')"
         )
-    if ids.dtype.itemsize == 8 and ids.size and int(ids.max()) > LARGEST_ID:
-        raise InputError(f"{what} holds the id {int(ids.max())}: ids are at most 2**63; relabel them first")
     return np.ascontiguousarray(ids, dtype=np.uint64)
+
+
+def _too_large(what: str, largest: int) -> str:
+    return f"{what} holds the id {largest}: ids are at most 2**63; relabel them first"
 
 
 def require_mask_array(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
@@ -156,40 +165,51 @@ def relabel_dense(labels_ZYX: Array) -> tuple[Ids, Ids]:
     return apply_lut(ids, table, np.arange(len(table), dtype=np.uint64)), table
 
 
-def apply_lut(labels: Array, keys_sorted: Array, values: Array) -> Ids:
+def apply_lut(labels: Array, keys_sorted: Array, values: Array, out: Ids | None = None) -> Ids:
     """Replace every id that stands in `keys_sorted` by its value; all others map to themselves.
 
     Args:
         labels: ids of any shape, any unsigned integer.
         keys_sorted: ids [n], strictly increasing.
         values: new ids [n].
+        out: contiguous uint64 array of the shape of `labels` to fill, `labels` itself included; None makes one.
 
     Returns:
-        uint64 ids of the shape of `labels`.
+        uint64 ids of the shape of `labels`: `out` where it was given.
 
     Raises:
-        InputError: not unsigned, keys unsorted or repeated, or keys and values of different length.
+        InputError: not unsigned, an id above 2**63 (`out` is then spoilt), keys unsorted or repeated, keys and
+            values of different length, or an `out` that does not fit.
     """
-    ids, keys, new = require_ids(labels), require_ids(keys_sorted, "keys"), require_ids(values, "values")
+    keys, new = require_ids(keys_sorted, "keys"), require_ids(values, "values")
+    ids = _contiguous_ids(labels, "labels")
     if keys.shape != new.shape or keys.ndim != 1:
         raise InputError(f"keys have shape {keys.shape}, values {new.shape}: give one value per key")
     if np.any(keys[1:] <= keys[:-1]):
         raise InputError("keys are not strictly increasing: sort them and keep each once (np.unique)")
-    out = np.empty_like(ids)
-    _look_up(ids.reshape(-1), keys, new, out.reshape(-1))
+    if out is None:
+        out = np.empty_like(ids)
+    elif out.shape != ids.shape or out.dtype != np.uint64 or not out.flags.c_contiguous:
+        raise InputError(f"out is {out.dtype} {out.shape}: give contiguous uint64 of shape {ids.shape}")
+    largest = int(_look_up(ids.reshape(-1), keys, new, out.reshape(-1)))
+    if largest > LARGEST_ID:
+        raise InputError(_too_large("labels", largest))
     return out
 
 
 @njit(cache=True, nogil=True)
-def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids) -> None:
-    old = np.uint64(0)
+def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids) -> np.uint64:
+    """Fill `out`; return the largest label (asked for here, a check of its own would read them all again)."""
+    old = largest = np.uint64(0)
     new = _find(old, keys, values)
     for i in range(labels.size):
         # Objects are many voxels wide: the answer is nearly always the previous one.
         if labels[i] != old:
             old = labels[i]
             new = _find(old, keys, values)
+            largest = max(largest, old)
         out[i] = new
+    return largest
 
 
 @njit(cache=True, nogil=True)

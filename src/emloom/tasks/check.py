@@ -27,6 +27,7 @@ from emloom.io.volume import ArrayVolume, Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.augment import SamplePlan
 from emloom.nn.crops import possible_starts
+from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.predict import Predictor, predict
 from emloom.nn.samples import CropShape, SampleMaker
@@ -268,10 +269,13 @@ def check_cost(job: NeuronsJob, model: ModelSpec, network: Network, stacks: list
     batch = raw[None].repeat(job.training.batch_size, 1, 1, 1, 1)
     wanted = {name: (t[None], w[None]) for name, (t, w) in targets.items()}
     network.train()
+    precision = Hardware("cpu").precision(job.training.precision)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        loss, _ = model.objective.loss(network(batch), wanted)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            logits = {name: answer.float() for name, answer in network(batch).items()}
+        loss, _ = model.objective.loss(logits, wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - start)
     network.zero_grad()
@@ -280,8 +284,8 @@ def check_cost(job: NeuronsJob, model: ModelSpec, network: Network, stacks: list
     free = psutil.virtual_memory().available / 2**30
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     text = (
-        f"{parameters:.1f} M parameters, {min(seconds):.2f} s per step on this processor: about {minutes:.0f} min "
-        f"for {job.training.steps} steps; {peak:.1f} GiB in use, {free:.1f} GiB free"
+        f"{parameters:.1f} M parameters, {min(seconds):.2f} s per step on this processor ({precision}): about "
+        f"{minutes:.0f} min for {job.training.steps} steps; {peak:.1f} GiB in use, {free:.1f} GiB free"
     )
     return Finding("ok", "cost", text)
 

@@ -26,9 +26,10 @@ import numpy as np
 from emloom.io.files import staged, write_text_atomic
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
 from emloom.nn.predict import predict
-from emloom.nn.train import Hardware, Progress, train
+from emloom.nn.train import Progress, train
 from emloom.run.journal import Journal, key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack

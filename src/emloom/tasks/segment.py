@@ -97,7 +97,7 @@ class Segmented:
 
     def at(self, threshold: float) -> Ids:
         """Return the segmentation at a threshold, uint64 ZYX."""
-        return apply_lut(self.fragments, self.ids, self.lut(threshold))
+        return apply_lut(self.fragments, *self.tree.table(threshold))
 
 
 def grow_tree(
