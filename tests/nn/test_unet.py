@@ -11,6 +11,7 @@ from torch import Tensor
 from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn.heads import MultiHead
+from emloom.nn.layers import Conv
 from emloom.nn.reshape import crop, depth_to_space, space_to_depth
 from emloom.nn.unet import UNet, UNetSpec
 
@@ -179,6 +180,22 @@ def test_normalising_nets_say_that_they_depend_on_the_tile(norm):
     assert not UNet(UNetSpec.lean()).tile_dependent
     x = noise(grown((4, 4, 4), net.context))
     torch.testing.assert_close(net.interior(x), crop(net(x), net.context))
+
+
+def test_standardised_filters_forget_the_scale_and_offset_of_their_weights():
+    conv = Conv(3, 5, (3, 3, 3), standardised=True)
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 6, 6, 6)
+    with torch.no_grad():
+        before = conv(x)
+        conv.weight.mul_(7.0).add_(0.3)
+        torch.testing.assert_close(conv(x), before, rtol=1e-3, atol=1e-3)
+        conv.gain.mul_(2.0)
+        torch.testing.assert_close(conv(x), 2 * before, rtol=1e-3, atol=1e-3)
+    wide = Conv(64, 64, (3, 3, 3), standardised=True)
+    y = wide(torch.relu(torch.randn(1, 64, 8, 8, 8)))  # ReLU of unit noise has power 1/2: He's scale doubles it
+    assert 0.9 < float(y.detach().std()) < 1.1
+    assert not UNet(UNetSpec.lean()).tile_dependent
 
 
 @pytest.mark.parametrize(

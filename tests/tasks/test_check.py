@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from emloom.errors import InputError
-from emloom.geometry import Grid
+from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
-from emloom.tasks.check import check, check_labels, check_orientation, check_voxel_size
+from emloom.tasks.check import _reach_nm, check, check_labels, check_orientation, check_voxel_size
 from emloom.tasks.data import BoxSpec, open_stack
 from tests.tasks.cubes import SHAPE, job, write_stack
 
@@ -44,6 +44,18 @@ def test_a_sound_job_has_no_error(tmp_path: Path) -> None:
     assert not [f for f in findings if f.level == "error"]
     oracle = next(f for f in findings if f.what == "oracle")
     assert oracle.level == "ok", oracle.text
+
+
+def test_the_gap_is_compared_along_the_axes_where_crops_lie_beside_held_out_boxes(tmp_path: Path) -> None:
+    one = job(write_stack(tmp_path / "stack.h5"))
+    stack = open_stack(one.data[0])
+    model = one.model(GRID.voxel_size_nm)
+    reach = [r * 10.0 for r in model.objective.context_vox(GRID)]
+    whole = stack.raw.info.box
+    column = Box((0, 0, 0), (whole.shape[0], 8, 8))  # spans z: nothing lies above or below it
+    assert _reach_nm(model, stack, (column,)) == max(reach[1:])
+    assert _reach_nm(model, stack, (column, Box((0, 0, 0), (8, 8, 8)))) == max(reach)
+    assert _reach_nm(model, stack, ()) == 0.0
 
 
 @pytest.mark.parametrize("wrong", ["flip", "transpose"])

@@ -1,7 +1,8 @@
 """Where training samples come from: boxes that never come near what is held out.
 
-A training box must lie in its region and keep a distance from every held-out box: at least the gap of the split,
-and at least the context that targets look at, so no held-out label is ever read. Sources are read-only.
+A training box must lie in its region and keep the gap of the split from every held-out box. Targets look beyond
+their box: a gap as wide as that reach keeps held-out labels from ever being read (`emloom check` warns where it is
+not). Sources are read-only.
 """
 
 from __future__ import annotations

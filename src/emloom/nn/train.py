@@ -48,8 +48,8 @@ class TrainingSpec(Spec):
     crop_shape_vox: Vec = (64, 64, 64)
     """Network output (z, y, x) of one sample, rounded up to what the network can produce."""
     batch_size: int = Field(default=1, gt=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak of the schedule: linear warm-up, then half a cosine to zero."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak of the schedule: linear warm-up, then half a cosine to zero. Nets without `norm` need a third of it."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     ema_decay: float = Field(default=0.99, ge=0, lt=1)

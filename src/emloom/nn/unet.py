@@ -23,14 +23,16 @@ an eighth of the positions, and the heads unfold their answer to full resolution
 `emloom.nn.reshape`).
 
 Group and instance norm average over the tile: what such a net says about a voxel depends on the tile it is asked
-in (`tile_dependent`), so tiled prediction only approximates the whole; ``norm="none"`` is exact.
+in (`tile_dependent`), so tiled prediction only approximates the whole. ``norm="weight"`` standardises each filter
+instead of what it sees (Brock et al. 2021, arXiv:2101.08692), so tiles stay exact; on FIB-25 500 steps then reach
+a lower loss than 1,000 without (design/0004).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 from typing import Literal, Self
 
 import torch
@@ -39,10 +41,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emloom.geometry import Vec
+from emloom.nn.layers import Block, Kernels, Lift, Norm, margin_of
 from emloom.nn.reshape import crop, fitting_input, fitting_output, space_to_depth
 from emloom.spec import Spec
-
-Kernels = tuple[Vec, ...]
 
 _TWO_CUBES: Kernels = ((3, 3, 3), (3, 3, 3))
 _TWO_PLANES: Kernels = ((1, 3, 3), (1, 3, 3))
@@ -64,8 +65,8 @@ class UNetSpec(Spec):
     """Zeros at the faces, or outputs that shrink by the context."""
     residual: bool = False
     """Add each block's input to its output: eases deep nets."""
-    norm: Literal["none", "group", "instance"] = "none"
-    """Normalisation after each convolution; any but `none` depends on the tile."""
+    norm: Norm = "weight"
+    """What is normalised: nothing, each filter, or the maps after each convolution over the tile."""
     upsample: Literal["nearest", "transposed"] = "nearest"
     """Repeat voxels (no weights), or learn a transposed convolution."""
     stem: Vec = (1, 1, 1)
@@ -103,7 +104,7 @@ class UNetSpec(Spec):
         features = (12, 60, 300, 1500)
         if isotropic:
             factors: tuple[Vec, ...] = ((2, 2, 2), (2, 2, 2), (3, 3, 3))
-            return cls(features=features, factors=factors, padding="valid", upsample="transposed")
+            return cls(features=features, factors=factors, padding="valid", norm="none", upsample="transposed")
         factors = ((1, 2, 2), (2, 2, 2), (3, 3, 3))
         return cls(
             features=features,
@@ -112,6 +113,7 @@ class UNetSpec(Spec):
             kernels=(_TWO_PLANES, _TWO_CUBES, _TWO_CUBES, _TWO_CUBES),
             kernels_up=(_TWO_CUBES, _TWO_CUBES, _TWO_CUBES),
             padding="valid",
+            norm="none",
             upsample="transposed",
         )
 
@@ -128,7 +130,7 @@ class UNetSpec(Spec):
     @property
     def tile_dependent(self) -> bool:
         """Whether the answer at a voxel depends on the tile around it."""
-        return self.norm != "none"
+        return self.norm in ("group", "instance")
 
 
 def _check_kernels(kernels: tuple[Kernels, ...] | None, levels: int, name: str) -> None:
@@ -166,14 +168,14 @@ class UNet(nn.Module):
         self.in_channels = in_channels
         maps = (in_channels * prod(spec.stem), *spec.features)
         self.left = nn.ModuleList(
-            _Block(n_in, n_out, kernels, spec)
+            Block(n_in, n_out, kernels, spec.norm, spec.residual)
             for n_in, n_out, kernels in zip(maps[:-1], maps[1:], spec.down, strict=True)
         )
         self.lift = nn.ModuleList(
-            _Lift(n, factor, spec.upsample) for n, factor in zip(spec.features[1:], spec.factors, strict=True)
+            Lift(n, factor, spec.upsample) for n, factor in zip(spec.features[1:], spec.factors, strict=True)
         )
         self.right = nn.ModuleList(
-            _Block(low + high, low, kernels, spec)
+            Block(low + high, low, kernels, spec.norm, spec.residual)
             for low, high, kernels in zip(spec.features[:-1], spec.features[1:], spec.up, strict=True)
         )
         self._margin, self._interior_crops = _interior_plan(spec)
@@ -257,76 +259,8 @@ class UNet(nn.Module):
         return out
 
 
-class _Block(nn.Module):
-    """Convolutions with ReLU, optionally normalised and bridged by a residual connection."""
-
-    def __init__(self, n_in: int, n_out: int, kernels: Kernels, spec: UNetSpec) -> None:
-        super().__init__()
-        maps = [n_in] + [n_out] * (len(kernels) - 1)
-        self.convs = nn.ModuleList(_Conv(n, n_out, kernel) for n, kernel in zip(maps, kernels, strict=True))
-        self.norms = nn.ModuleList(_norm(spec.norm, n_out) for _ in kernels)
-        self.bridge = nn.Conv3d(n_in, n_out, 1, bias=False) if spec.residual else None
-        self.margin = _margin(kernels)
-        if self.bridge is not None:
-            nn.init.kaiming_normal_(self.bridge.weight, nonlinearity="linear")
-
-    def forward(self, x: Tensor, padded: bool) -> Tensor:
-        out = x
-        last = len(self.convs) - 1
-        for index in range(last + 1):
-            out = self.norms[index](self.convs[index](out, padded))
-            if self.bridge is not None and index == last:
-                out = out + self.bridge(x if padded else crop(x, self.margin))
-            out = functional.relu(out, inplace=True)
-        return out
-
-
-class _Conv(nn.Conv3d):
-    """A convolution that is told, call by call, whether to pad with zeros."""
-
-    def __init__(self, n_in: int, n_out: int, kernel: Vec) -> None:
-        super().__init__(n_in, n_out, kernel)
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
-        padding = [size // 2 for size in self.kernel_size] if padded else 0
-        return functional.conv3d(x, self.weight, self.bias, padding=padding)
-
-
-class _Lift(nn.Module):
-    """Upsampling by whole factors."""
-
-    def __init__(self, maps: int, factor: Vec, how: Literal["nearest", "transposed"]) -> None:
-        super().__init__()
-        self.factor = factor
-        self.transposed = nn.ConvTranspose3d(maps, maps, factor, stride=factor) if how == "transposed" else None
-        if self.transposed is not None:
-            # Kernel = stride: every output voxel sums over the input maps of one voxel.
-            nn.init.normal_(self.transposed.weight, std=sqrt(1 / maps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.transposed is not None:
-            out: Tensor = self.transposed(x)
-            return out
-        size = [n * f for n, f in zip(x.shape[2:], self.factor, strict=True)]
-        return functional.interpolate(x, size=size, mode="nearest")
-
-
-def _norm(kind: str, maps: int) -> nn.Module:
-    if kind == "none":
-        return nn.Identity()
-    groups = maps if kind == "instance" else max(g for g in range(1, 9) if maps % g == 0)
-    return nn.GroupNorm(groups, maps)
-
-
 # --- geometry ------------------------------------------------------------------------------------------------
 # All crops are symmetric: kernels are odd, and a tile that starts and ends on the lattice is its own mirror image.
-
-
-def _margin(kernels: Kernels) -> Vec:
-    return _vec(sum(k[axis] // 2 for k in kernels) for axis in range(3))
 
 
 def _interior_plan(spec: UNetSpec) -> tuple[Vec, list[_Crops]]:
@@ -336,17 +270,17 @@ def _interior_plan(spec: UNetSpec) -> tuple[Vec, list[_Crops]]:
     """
     outward = [(0, 0, 0)]  # margin of each level's output
     for factor, kernels in zip(spec.factors, spec.up, strict=True):
-        needed = _add(outward[-1], _margin(kernels))
+        needed = _add(outward[-1], margin_of(kernels))
         outward.append(_vec(-(-n // f) for n, f in zip(needed, factor, strict=True)))
-    margin = _add(outward[-1], _margin(spec.down[-1]))  # margin of the deepest level's input
+    margin = _add(outward[-1], margin_of(spec.down[-1]))  # margin of the deepest level's input
     crops = []
     for level in reversed(range(len(spec.factors))):
         factor = spec.factors[level]
-        needed = _add(outward[level], _margin(spec.up[level]))
+        needed = _add(outward[level], margin_of(spec.up[level]))
         pooled = _mul(margin, factor)
         left = _vec(max(a, b) for a, b in zip(needed, pooled, strict=True))
         crops.append(_Crops(_sub(left, pooled), _sub(_mul(outward[level + 1], factor), needed)))
-        margin = _add(left, _margin(spec.down[level]))
+        margin = _add(left, margin_of(spec.down[level]))
     return margin, crops[::-1]
 
 
@@ -359,7 +293,7 @@ def _valid_crops(spec: UNetSpec) -> list[_Crops]:
     crops = []
     for level, kernels in enumerate(spec.up):
         product = [prod(f) for f in zip(*spec.factors[level:], strict=True)]
-        cut = [-2 * m % p for m, p in zip(_margin(kernels), product, strict=True)]
+        cut = [-2 * m % p for m, p in zip(margin_of(kernels), product, strict=True)]
         crops.append(_Crops(up=_vec((c + p * (c % 2)) // 2 for c, p in zip(cut, product, strict=True))))
     return crops
 
@@ -369,9 +303,9 @@ def _valid_margin(spec: UNetSpec) -> Vec:
     total = (0, 0, 0)
     scale = (1, 1, 1)
     for level, kernels in enumerate(spec.down):
-        total = _add(total, _mul(_margin(kernels), scale))
+        total = _add(total, _mul(margin_of(kernels), scale))
         if level < len(spec.factors):
-            cut = _add(_margin(spec.up[level]), _valid_crops(spec)[level].up)
+            cut = _add(margin_of(spec.up[level]), _valid_crops(spec)[level].up)
             total = _add(total, _mul(cut, scale))
             scale = _mul(scale, spec.factors[level])
     return total

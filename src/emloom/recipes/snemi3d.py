@@ -52,15 +52,19 @@ def stack(data: str | None = None) -> StackSpec:
     )
 
 
-def quick(seed: int = 0, data: str | None = None, steps: int = 600) -> NeuronsJob:
-    """Return the two-core variant: a lean anisotropic network, about ten minutes."""
+def quick(seed: int = 0, data: str | None = None, steps: int = 1000) -> NeuronsJob:
+    """Return the two-core variant: a lean anisotropic network, nine minutes in float32, four with bf16 units."""
     return NeuronsJob(
         name="snemi3d-quick",
         data=(stack(data),),
         objective=_objective(),
         network=UNetSpec.lean(isotropic=False),
         training=TrainingSpec(
-            steps=steps, seed=seed, crop_shape_vox=(14, 96, 96), augment=AugmentSpec(section_jitter=0.1)
+            steps=steps,
+            seed=seed,
+            crop_shape_vox=(14, 96, 96),
+            validate_every=200,
+            augment=AugmentSpec(section_jitter=0.1),
         ),
         segmentation=_segmentation(),
         evaluation=EvaluationSpec(border_in_plane=True),

@@ -170,8 +170,7 @@ def check_split(model: ModelSpec, stack: Stack, crop: CropShape) -> Finding:
     """Count the training crops, and compare the gap with what a crop looks at."""
     volume = stack.labelled
     count = possible_starts(volume, crop.output)
-    reach = model.objective.context_vox(stack.raw.info.grid)
-    reach_nm = max(r * s for r, s in zip(reach, stack.raw.info.grid.voxel_size_nm, strict=True))
+    reach_nm = _reach_nm(model, stack, volume.held_out)
     text = f"{count:,} training crops of {crop.output} voxels; gap {stack.spec.gap_nm:g} nm, reach {reach_nm:g} nm"
     if count == 0:
         return Finding("error", "split", f"{text}: use smaller crops, a smaller gap or fewer held-out boxes")
@@ -181,6 +180,15 @@ def check_split(model: ModelSpec, stack: Stack, crop: CropShape) -> Finding:
             "warning", "split", f"{text}: targets next to held-out boxes are computed from their labels"
         )
     return Finding("ok", "split", text)
+
+
+def _reach_nm(model: ModelSpec, stack: Stack, held_out: tuple[Box, ...]) -> float:
+    """Return how far targets look along the axes along which a crop can lie beside a held-out box."""
+    grid, whole = stack.raw.info.grid, stack.raw.info.box
+    reach = model.objective.context_vox(grid)
+    parts = [box.intersect(whole).shape for box in held_out]
+    beside = [axis for axis in range(3) if any(shape[axis] < whole.shape[axis] for shape in parts)]
+    return max((reach[axis] * grid.voxel_size_nm[axis] for axis in beside), default=0.0)
 
 
 def check_oracle(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:

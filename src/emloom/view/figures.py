@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
+from matplotlib.font_manager import FontProperties
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
@@ -272,14 +273,14 @@ def _draw_tile(ax: Axes, tile: Tile) -> None:
 
 def _scale_bar(ax: Axes, rows: int, columns: int, spacing_nm: float) -> None:
     length = nice_length(columns * spacing_nm)
-    width = length / spacing_nm / columns
-    # In axes fractions, so that it looks the same for any image size; a dark plate keeps it legible on bright EM.
-    ax.add_patch(Rectangle((0.03, 0.03), width + 0.04, 0.115, transform=ax.transAxes, fc="#000000a0", ec="none"))
-    ax.add_patch(Rectangle((0.05, 0.05), width, 0.018, transform=ax.transAxes, fc="white", ec="none"))
-    ax.text(
-        0.05 + width / 2, 0.078, length_label(length), transform=ax.transAxes, color="white", fontsize=8.5,
-        ha="center", va="bottom",
+    bar = AnchoredSizeBar(
+        ax.transData, length / spacing_nm, length_label(length), "lower left", color="white",
+        size_vertical=0.015 * rows, pad=0.25, borderpad=0.35, sep=1.5, label_top=True,
+        fontproperties=FontProperties(size=8.5),
     )  # fmt: skip
+    # A dark plate keeps it legible on bright EM.
+    bar.patch.set(facecolor="#000000a0", edgecolor="none")
+    ax.add_artist(bar)
 
 
 def _canvas(width_in: float, height_in: float) -> Canvas:

@@ -1,0 +1,105 @@
+"""The parts of a U-Net: blocks of convolutions, normalised or not, and upsampling by whole factors."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emloom.geometry import Vec
+from emloom.nn.reshape import crop
+
+Kernels = tuple[Vec, ...]
+Norm = Literal["none", "weight", "group", "instance"]
+
+_SMALLEST_POWER = 1e-4  # of a filter, against division by zero (Brock et al. 2021)
+
+
+def margin_of(kernels: Kernels) -> Vec:
+    """Return the voxels (z, y, x) per side that convolutions in a row look beyond a voxel."""
+    z, y, x = (sum(kernel[axis] // 2 for kernel in kernels) for axis in range(3))
+    return (z, y, x)
+
+
+class Block(nn.Module):
+    """Convolutions with ReLU, optionally normalised and bridged by a residual connection."""
+
+    def __init__(self, n_in: int, n_out: int, kernels: Kernels, norm: Norm, residual: bool) -> None:
+        super().__init__()
+        maps = [n_in] + [n_out] * (len(kernels) - 1)
+        self.convs = nn.ModuleList(
+            Conv(n, n_out, kernel, norm == "weight") for n, kernel in zip(maps, kernels, strict=True)
+        )
+        self.norms = nn.ModuleList(_norm(norm, n_out) for _ in kernels)
+        self.bridge = nn.Conv3d(n_in, n_out, 1, bias=False) if residual else None
+        self.margin = margin_of(kernels)
+        if self.bridge is not None:
+            nn.init.kaiming_normal_(self.bridge.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor, padded: bool) -> Tensor:
+        """Return the maps, `margin` voxels smaller per side unless padded with zeros."""
+        out = x
+        last = len(self.convs) - 1
+        for index in range(last + 1):
+            out = self.norms[index](self.convs[index](out, padded))
+            if self.bridge is not None and index == last:
+                out = out + self.bridge(x if padded else crop(x, self.margin))
+            out = functional.relu(out, inplace=True)
+        return out
+
+
+class Conv(nn.Conv3d):
+    """A convolution that is told, call by call, whether to pad with zeros.
+
+    Standardised, every filter has mean 0 and variance 2 / fan-in (what keeps the scale through a ReLU) times a
+    learned gain, however large its weights grow.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: Vec, standardised: bool) -> None:
+        super().__init__(n_in, n_out, kernel)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        self.gain = nn.Parameter(torch.ones(n_out, 1, 1, 1, 1)) if standardised else None
+
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        """Return the convolved maps, of the input's shape if padded."""
+        padding = [size // 2 for size in self.kernel_size] if padded else 0
+        return functional.conv3d(x, self._filters(), self.bias, padding=padding)
+
+    def _filters(self) -> Tensor:
+        if self.gain is None:
+            return self.weight
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3, 4), keepdim=True, correction=0)
+        scale = torch.rsqrt(variance * self.weight[0].numel() + _SMALLEST_POWER) * sqrt(2.0)
+        return (self.weight - mean) * (scale * self.gain)
+
+
+class Lift(nn.Module):
+    """Upsampling by whole factors."""
+
+    def __init__(self, maps: int, factor: Vec, how: Literal["nearest", "transposed"]) -> None:
+        super().__init__()
+        self.factor = factor
+        self.transposed = nn.ConvTranspose3d(maps, maps, factor, stride=factor) if how == "transposed" else None
+        if self.transposed is not None:
+            # Kernel = stride: every output voxel sums over the input maps of one voxel.
+            nn.init.normal_(self.transposed.weight, std=sqrt(1 / maps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maps, larger by the factor."""
+        if self.transposed is not None:
+            out: Tensor = self.transposed(x)
+            return out
+        size = [n * f for n, f in zip(x.shape[2:], self.factor, strict=True)]
+        return functional.interpolate(x, size=size, mode="nearest")
+
+
+def _norm(kind: Norm, maps: int) -> nn.Module:
+    if kind in ("none", "weight"):
+        return nn.Identity()
+    groups = maps if kind == "instance" else max(g for g in range(1, 9) if maps % g == 0)
+    return nn.GroupNorm(groups, maps)
