@@ -193,8 +193,8 @@ def test_standardised_filters_forget_the_scale_and_offset_of_their_weights():
         conv.gain.mul_(2.0)
         torch.testing.assert_close(conv(x), 2 * before, rtol=1e-3, atol=1e-3)
     wide = Conv(64, 64, (3, 3, 3), standardised=True)
-    y = wide(torch.relu(torch.randn(1, 64, 8, 8, 8)))  # ReLU of unit noise has power 1/2: He's scale doubles it
-    assert 0.9 < float(y.detach().std()) < 1.1
+    y = wide(torch.relu(torch.randn(1, 64, 8, 8, 8)))  # ReLU of unit noise has variance 1/2 - 1/(2 pi)
+    assert float(y.detach().var()) == pytest.approx(1 - 1 / np.pi, rel=0.1)
     assert not UNet(UNetSpec.lean()).tile_dependent
 
 

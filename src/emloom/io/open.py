@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,17 @@ class Format:
         open_found: (what was found, complete info, writable) -> volume.
         create: (container, inner name, info, **options) -> empty volume; None for formats that are only read.
         is_folder: whether a container is a folder (else a file).
+        marks: whether a folder of any name is a node of this format; None for formats known by suffix alone.
     """
 
     find: Callable[[Path, str], list[Found]]
     open_found: Callable[[Found, VolumeInfo, bool], Volume]
     create: Callable[..., Volume] | None
     is_folder: bool
+    marks: Callable[[Path], bool] | None = None
 
 
-_ZARR = Format(store.find, store.open_found, store.create, is_folder=True)
+_ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store)
 _HDF5 = Format(hdf5.find, hdf5.open_found, hdf5.create, is_folder=False)
 _STACK = Format(stack.find, stack.open_found, None, is_folder=False)
 
@@ -57,6 +60,8 @@ FORMATS: dict[str, Format] = {
     ".tiff": _STACK,
     ".png": _STACK,
 }
+#: Formats whose folders are recognised whatever their name, asked in this order.
+_MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
 #: `Found.format` -> format.
 FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK}
 
@@ -195,8 +200,8 @@ def unplaced_volume(hit: Found) -> Volume:
 def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, str]:
     """Return (format, container, inner name) of a path.
 
-    The container is the first part of the path with a known suffix, or an existing zarr folder or a folder of
-    images whatever its name.
+    The container is the first part of the path with a known suffix, or an existing folder that a format marks as
+    its own, or a folder of images, whatever its name.
 
     Raises:
         InputError: the container does not exist, or its format is unknown.
@@ -209,9 +214,10 @@ def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, s
         if form is not None and not (container.is_file() if form.is_folder else container.is_dir()):
             return _located(form, container, whole, creating)
     if not creating:
-        for container in [whole, *whole.parents]:
-            if is_store(container):
-                return _ZARR, _root_of(container), _inner(_root_of(container), whole)
+        for folder, (form, marks) in product([whole, *whole.parents], _MARKED):
+            if marks(folder):
+                root = _root_of(folder, marks)
+                return form, root, _inner(root, whole)
         if whole.is_dir() or _is_pattern(whole):
             return _STACK, whole, ""
     if not creating and not whole.exists():
@@ -227,9 +233,9 @@ def _located(form: Format, container: Path, whole: Path, creating: bool) -> tupl
     return form, container, _inner(container, whole)
 
 
-def _root_of(folder: Path) -> Path:
-    """Return the topmost zarr folder around one without the suffix."""
-    while is_store(folder.parent):
+def _root_of(folder: Path, marks: Callable[[Path], bool]) -> Path:
+    """Return the topmost folder of a format around one of its nodes."""
+    while marks(folder.parent):
         folder = folder.parent
     return folder
 

@@ -54,8 +54,8 @@ class Block(nn.Module):
 class Conv(nn.Conv3d):
     """A convolution that is told, call by call, whether to pad with zeros.
 
-    Standardised, every filter has mean 0 and variance 2 / fan-in (what keeps the scale through a ReLU) times a
-    learned gain, however large its weights grow.
+    Standardised, every filter has mean 0 and the variance He et al. start from, 2 / fan-in, times a learned gain,
+    however large its weights grow.
     """
 
     def __init__(self, n_in: int, n_out: int, kernel: Vec, standardised: bool) -> None:
