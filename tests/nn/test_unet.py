@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -194,7 +196,7 @@ def test_standardised_filters_forget_the_scale_and_offset_of_their_weights():
         torch.testing.assert_close(conv(x), 2 * before, rtol=1e-3, atol=1e-3)
     wide = Conv(64, 64, (3, 3, 3), standardised=True)
     y = wide(torch.relu(torch.randn(1, 64, 8, 8, 8)))  # ReLU of unit noise has variance 1/2 - 1/(2 pi)
-    assert float(y.detach().var()) == pytest.approx(1 - 1 / np.pi, rel=0.1)
+    assert float(y.detach().var()) == pytest.approx(1 - 1 / math.pi, rel=0.1)
     assert not UNet(UNetSpec.lean()).tile_dependent
 
 
