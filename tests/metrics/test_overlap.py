@@ -155,6 +155,13 @@ def test_the_sweep_scores_the_relabelled_voxels_and_the_best_is_the_lowest() -> 
     assert best_threshold(points).scores.voi_sum == min(p.scores.voi_sum for p in points)
     assert best_threshold(points, by="voi_split").threshold == 0.1
     assert best_threshold([SweepPoint(0.2, points[0].scores), SweepPoint(0.3, points[0].scores)]).threshold == 0.3
+    lowest = best_threshold(points)
+    near = best_threshold(points, tolerance=0.3)
+    assert near.threshold >= lowest.threshold
+    assert lowest.scores.voi_sum <= near.scores.voi_sum <= 1.3 * lowest.scores.voi_sum
+    assert all(p.scores.voi_sum > 1.3 * lowest.scores.voi_sum for p in points if p.threshold > near.threshold)
+    with pytest.raises(InputError, match="negative"):
+        best_threshold(points, tolerance=-0.1)
     with pytest.raises(InputError, match="sweep at least one"):
         best_threshold([])
     with pytest.raises(InputError, match="did you mean 'voi_sum'"):

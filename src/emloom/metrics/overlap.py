@@ -145,12 +145,19 @@ def sweep(fragments: Contingency, luts: Iterable[tuple[float, ArrayLike, ArrayLi
     return [SweepPoint(float(t), overlap_scores(fragments.relabelled(k, v))) for t, k, v in luts]
 
 
-def best_threshold(points: Sequence[SweepPoint], by: Error = "voi_sum") -> SweepPoint:
-    """Return the point with the lowest error; of equals the one with the highest threshold (fewest merges).
+def best_threshold(points: Sequence[SweepPoint], by: Error = "voi_sum", tolerance: float = 0.0) -> SweepPoint:
+    """Return the point with the highest threshold (fewest merges) among those of lowest error.
+
+    Args:
+        points: the sweep, any order.
+        by: the error to keep low.
+        tolerance: errors up to this part above the lowest count as equal to it.
 
     Raises:
-        InputError: there is no point, or `by` names no error.
+        InputError: there is no point, `by` names no error, or the tolerance is negative.
     """
+    if not tolerance >= 0:
+        raise InputError(f"tolerance {tolerance} is negative: 0.05 takes errors within 5 % of the lowest as equal")
     if by not in get_args(Error):
         raise InputError(
             f"cannot choose a threshold by {by!r}{did_you_mean(by, get_args(Error))}: "
@@ -158,7 +165,8 @@ def best_threshold(points: Sequence[SweepPoint], by: Error = "voi_sum") -> Sweep
         )
     if not points:
         raise InputError("there is no threshold to choose from: sweep at least one")
-    return min(points, key=lambda point: (getattr(point.scores, by), -point.threshold))
+    bar = min(getattr(point.scores, by) for point in points) * (1 + tolerance)
+    return max((p for p in points if getattr(p.scores, by) <= bar), key=lambda p: p.threshold)
 
 
 def worst_objects(table: Contingency, kind: Kind = "split", k: int = 10) -> list[ObjectError]:

@@ -37,6 +37,8 @@ class EvaluationSpec(Spec):
 
     choose_by: Literal["voi_sum", "adapted_rand_error", "cremi_score"] = "voi_sum"
     """Score that the threshold minimises on the validation boxes; tuning on Rand transfers badly."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.05
+    """Validation scores up to this part above the lowest count as equal: the highest such threshold is taken."""
     border_vox: Annotated[int, Field(ge=0)] = 1
     """Voxels around true borders left out of the border-ignored scores."""
     border_in_plane: bool = False

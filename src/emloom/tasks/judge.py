@@ -1,6 +1,7 @@
 """Choose the threshold on validation boxes, score it on test boxes, and put others beside it.
 
-Every method is treated alike: its threshold is the one that does best on the validation boxes, its test scores are
+Every method is treated alike: its threshold is the highest of those that do best on the validation boxes (within a
+tolerance: a few boxes are a noisy judge, and a merge costs a proofreader more than a split), its test scores are
 read once, at that threshold. The boxes of a part are scored together, each box as a world of its own: truth and
 every segmentation, given references included, are split into the pieces that are connected inside the box.
 """
@@ -111,7 +112,8 @@ class Judge:
     def tuned(self, method: str, grow: Grow) -> Tuned:
         """Choose the threshold of a method on validation and score it on test."""
         validation = self.sweep("validation", grow)
-        chosen = best_threshold([point for point, _ in validation], self.job.evaluation.choose_by)
+        spec = self.job.evaluation
+        chosen = best_threshold([point for point, _ in validation], spec.choose_by, spec.tolerance)
         test = self.sweep("test", grow)
         at = [point.threshold for point, _ in validation].index(chosen.threshold)
         return Tuned(
