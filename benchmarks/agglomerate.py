@@ -60,11 +60,11 @@ def affinities_of(smooth: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def ours(fragments: Labels, affinities: NDArray[np.uint8]) -> Iterator[Labels]:
+    # Like waterz, overwrites `fragments` and yields that same array every time.
     tree = agglomerate(region_graph(fragments, affinities, NEIGHBORHOOD), threshold=min(THRESHOLDS))
-    segmentation = np.empty_like(fragments)
     for threshold in THRESHOLDS:
-        table = tree.table(threshold)
-        yield apply_lut(fragments, *table, out=segmentation)
+        # A segment's id is one of its fragments' ids, so the table of a lower threshold maps segments too.
+        yield apply_lut(fragments, *tree.table(threshold), out=fragments)
 
 
 def theirs(fragments: Labels, affinities: NDArray[np.float32]) -> Iterator[Labels]:
@@ -109,11 +109,12 @@ def compare(name: str, fragments: Labels, affinities: NDArray[np.uint8]) -> tupl
     dense = fastremap.renumber(fragments)[0].astype(np.uint64)
     with silence():
         other = [segmentation.copy() for segmentation in theirs(dense.copy(), as_float)]
-    misses = [outside_best_match(a, b) for a, b in zip(ours(fragments, affinities), other, strict=True)]
+    misses = [outside_best_match(a, b) for a, b in zip(ours(fragments.copy(), affinities), other, strict=True)]
     del other
     times: list[tuple[float, float]] = []
     for _ in range(ROUNDS):
-        mine = seconds(lambda: ours(fragments, affinities))
+        copy = fragments.copy()
+        mine = seconds(lambda copy=copy: ours(copy, affinities))
         copy = dense.copy()
         with silence():
             waterz_s = seconds(lambda copy=copy: theirs(copy, as_float))

@@ -161,3 +161,11 @@ def test_wrong_tables_and_luts_are_refused() -> None:
         Contingency(u[::-1], u[::-1], np.zeros(2, np.int64))
     with pytest.raises(InputError, match="counts is float64"):
         Contingency(u[::-1], u[::-1], np.ones(2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, None])
+def test_any_number_of_threads_counts_the_same(threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, segmentation = (np.repeat(array, 5, axis=0) for array in pair(3))
+    whole = contingency(truth, segmentation, threads=1)
+    monkeypatch.setattr("emloom.metrics.contingency._SLAB_VOXELS", truth[0].size)  # a slab per section
+    assert contingency(truth, segmentation, threads=threads) == whole

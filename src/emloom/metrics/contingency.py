@@ -12,8 +12,11 @@ so one pass over the voxels of the *fragments* serves every agglomeration thresh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,9 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 from emloom.errors import InputError
 
 Ids = NDArray[np.uint64]
+_Slab = tuple[Ids, Ids, NDArray[np.bool_]]
 Counts = NDArray[np.int64]
 
-_SLAB_VOXELS = 1 << 22  # bounds the temporary uint64 copy of narrower label types
+_SLAB_VOXELS = 1 << 21  # voxels a thread takes at a time; bounds the uint64 copy of narrower label types
 _FIRST_ROWS = 1 << 16  # sparsely filled while pairs are few: lookups then hit at once
 _RECENT_ROWS = 1 << 10
 
@@ -146,8 +150,11 @@ def contingency(
     *,
     mask: NDArray[np.bool_] | None = None,
     ignore_truth: Iterable[int] = (0,),
+    threads: int | None = None,
 ) -> Contingency:
     """Count the voxels of every (truth object, segment) pair, in one pass over runs of equal pairs.
+
+    Integers add in any order, so the table does not depend on the number of threads.
 
     Args:
         truth: unsigned instance ids, any shape.
@@ -155,6 +162,7 @@ def contingency(
             with `Contingency.without(segments=[0])` where it means "undecided".
         mask: bool, the shape of `truth`; only True voxels count.
         ignore_truth: truth ids whose voxels do not count; by default 0, the background.
+        threads: how many to count with; None is one per processor this process may use.
 
     Raises:
         InputError: shapes differ, ids are signed or floating, or the mask is not boolean.
@@ -170,16 +178,48 @@ def contingency(
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != truth.shape):
         raise InputError(f"mask is {mask.dtype} {mask.shape}: give bool of the shape of truth, {truth.shape}")
     ignored = _id_list(ignore_truth)
+    slabs = _slabs(truth, segmentation, mask)
+    workers = min(_processors() if threads is None else threads, -(-truth.size // _SLAB_VOXELS))
+    if workers <= 1:
+        rows = _count(slabs, ignored)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            shared = _Shared(slabs)
+            rows = np.concatenate(list(pool.map(lambda _: _count(shared, ignored), range(workers))))
+    return Contingency.from_rows(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def _count(slabs: Iterator[_Slab], ignored: Ids) -> Ids:
+    """Return (truth, segment, voxels) rows, each pair once, of the slabs this thread gets."""
     table, recent = np.zeros((_FIRST_ROWS, 3), np.uint64), np.zeros((_RECENT_ROWS, 3), np.uint64)
-    for t, s, m in _slabs(truth, segmentation, mask):
+    for t, s, m in slabs:
         start = np.uint64(0)
         while start < t.size:
             # The table grows out here: replacing it inside the kernel would cost a quarter of its speed.
             start = _accumulate(t, s, m, ignored, recent, table, start)
             table = _doubled(table) if start < t.size else table
     _flush(recent, table)
-    rows = table[table[:, 2] > 0]
-    return Contingency.from_rows(rows[:, 0], rows[:, 1], rows[:, 2])
+    rows: Ids = table[table[:, 2] > 0]
+    return rows
+
+
+class _Shared:
+    """An iterator that threads may share: each item goes to one of them."""
+
+    def __init__(self, items: Iterator[_Slab]) -> None:
+        self._items = items
+        self._one_at_a_time = Lock()
+
+    def __iter__(self) -> _Shared:
+        return self
+
+    def __next__(self) -> _Slab:
+        with self._one_at_a_time:
+            return next(self._items)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add(tables: Iterable[Contingency]) -> Contingency:
@@ -239,9 +279,7 @@ def _sizes(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
     return ids[first], np.add.reduceat(counts, first) if counts.size else counts
 
 
-def _slabs(
-    truth: NDArray[Any], segmentation: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> Iterator[tuple[Ids, Ids, NDArray[np.bool_]]]:
+def _slabs(truth: NDArray[Any], segmentation: NDArray[Any], mask: NDArray[np.bool_] | None) -> Iterator[_Slab]:
     """Yield flat, contiguous uint64 pieces; whole arrays where that needs no copy."""
     t, s = np.atleast_1d(truth), np.atleast_1d(segmentation)
     m = None if mask is None else np.atleast_1d(mask)
