@@ -1,7 +1,8 @@
 """FIB-25: isotropic FIB-SEM of the fly medulla, a 250^3 crop with dense neuron ids (CC BY).
 
-Held out are four blocks in opposite corners, two to choose the checkpoint and the threshold, two to score once;
-training keeps 260 nm (the reach of the descriptors) from all of them.
+Held out are four blocks in corners, two to choose the checkpoint and the threshold, two to score once; training keeps
+260 nm (the reach of the descriptors) from all of them. The corner at z 170, y 0, x 150 is no place to validate: a
+quarter of it is sheets of glia, which no threshold segments and which pull the choice towards merging everything.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def stack(data: str | None = None) -> StackSpec:
     return StackSpec(
         raw=f"{file}/volumes/raw",
         labels=f"{file}/volumes/labels/neuron_ids",
-        validation=(BoxSpec(start=(0, 150, 0), shape=_HELD_OUT), BoxSpec(start=(170, 0, 150), shape=_HELD_OUT)),
+        validation=(BoxSpec(start=(0, 150, 0), shape=_HELD_OUT), BoxSpec(start=(170, 0, 0), shape=_HELD_OUT)),
         test=(BoxSpec(start=(0, 0, 150), shape=_HELD_OUT), BoxSpec(start=(170, 150, 0), shape=_HELD_OUT)),
         gap_nm=260.0,
         references={
