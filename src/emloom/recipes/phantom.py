@@ -18,7 +18,7 @@ PHANTOM = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.
 _HELD_OUT = (40, 80, 80)
 
 
-def demo(data: str = "demo/phantom", seed: int = 0, steps: int = 260) -> NeuronsJob:
+def demo(data: str = "demo/phantom", seed: int = 0, steps: int = 180) -> NeuronsJob:
     """Return the job of `emloom demo`; `data` is a folder written by `emloom phantom`."""
     folder = Path(data).resolve()
     return NeuronsJob(
@@ -37,6 +37,6 @@ def demo(data: str = "demo/phantom", seed: int = 0, steps: int = 260) -> Neurons
         ),
         objective=NeuronsObjective(lsd_sigma_nm=48.0, lsd_downsample=(2, 2, 2)),
         network=UNetSpec.lean(isotropic=True),
-        training=TrainingSpec(steps=steps, seed=seed, crop_shape_vox=(40, 48, 48), validate_every=65),
+        training=TrainingSpec(steps=steps, seed=seed, crop_shape_vox=(40, 48, 48), validate_every=60),
         segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
     )
