@@ -1,8 +1,9 @@
 """FIB-25: isotropic FIB-SEM of the fly medulla, a 250^3 crop with dense neuron ids (CC BY).
 
 Held out are four blocks in corners, two to choose the checkpoint and the threshold, two to score once; training
-keeps 260 nm (the reach of the descriptors) from all of them. The corner at z 170, y 0, x 150 is no place to validate:
-a quarter of it is sheets of glia, which no threshold segments and which pull the choice towards merging everything.
+keeps 260 nm (the reach of the descriptors) from all of them. The corner at z 170, y 0, x 150 is no place to
+validate: a quarter of it is sheets of glia, which no threshold segments and which pull the choice towards merging
+everything.
 """
 
 from __future__ import annotations
