@@ -21,7 +21,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
-from emloom.io import hdf5, stack, store
+from emloom.io import cremi, stack, store
 from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
@@ -48,7 +48,7 @@ class Format:
 
 
 _ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store)
-_HDF5 = Format(hdf5.find, hdf5.open_found, hdf5.create, is_folder=False)
+_HDF5 = Format(cremi.find, cremi.open_found, cremi.create, is_folder=False)
 _STACK = Format(stack.find, stack.open_found, None, is_folder=False)
 
 FORMATS: dict[str, Format] = {
