@@ -10,7 +10,7 @@ import pytest
 
 from emloom.geometry import Box
 from emloom.io.volume import Array, Volume, VolumeInfo, check_box, check_write
-from emloom.testing.contracts import Layout, VolumeContract
+from emloom.testing.contracts import ALL_DTYPES, Layout, VolumeContract
 
 
 class TestZarr3(VolumeContract):
@@ -45,6 +45,37 @@ class TestHdf5(VolumeContract):
 
     def suffix_path(self, folder: Path) -> Path:
         return folder / "out.h5/volumes/raw"
+
+
+class TestCremiClefts(VolumeContract):
+    """uint64 labels under this name store background as CREMI does."""
+
+    dtypes = ("uint64",)
+    kinds = ("labels",)
+    channels_allowed = False
+    parallel = False
+    crash_safe = False
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.h5/volumes/labels/clefts"
+
+
+class TestTiff(VolumeContract):
+    dtypes = tuple(dtype for dtype in ALL_DTYPES if dtype != "bool")
+    channels_allowed = False
+    layouts = (Layout(None),)
+    crash_safe = False  # pages are rewritten in place
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.tif"
+
+
+class TestNpy(VolumeContract):
+    layouts = (Layout(None),)
+    crash_safe = False  # the array is rewritten in place
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.npy"
 
 
 # ---- the contract itself --------------------------------------------------------------------------------------
