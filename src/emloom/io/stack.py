@@ -16,6 +16,7 @@ Images state no voxel size: their "dots per inch" are about paper.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import glob
@@ -176,20 +177,12 @@ def _numbered(files: Sequence[Path]) -> tuple[Statement, list[str]]:
     if len(moving) > 1:
         return Statement(), [unknown]
     numbers = moving[0] if moving else columns[-1]
-    twice = [
-        (a.name, b.name, n)
-        for (a, n), (b, m) in pairwise(sorted(zip(files, numbers, strict=True), key=_by_number))
-        if n == m
-    ]
-    if twice:
-        first, second, number = twice[0]
+    repeated = [number for number, count in Counter(numbers).items() if count > 1]
+    if repeated:
+        names = ", ".join(f.name for f, n in zip(files, numbers, strict=True) if n == repeated[0])
         rule = "which of them is the section is unknown: remove one, or name a pattern of those that belong"
-        return Statement(problems=(f"the section number {number} stands twice ({first}, {second}): {rule}",)), []
+        return Statement(problems=(f"section number {repeated[0]} stands twice ({names}): {rule}",)), []
     return Statement(), _gaps(numbers)
-
-
-def _by_number(entry: tuple[Path, int]) -> int:
-    return entry[1]
 
 
 def _gaps(numbers: Sequence[int]) -> list[str]:
