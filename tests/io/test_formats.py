@@ -189,7 +189,7 @@ def test_overwriting_never_takes_neighbours_with_it(info: VolumeInfo, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("out.tif", {}, "only read"),
+        ("out.png", {}, "only read"),
         ("out.npz", {}, "no known format"),
         ("out.h5", {}, "name the dataset"),
         ("out.h5/a", {"zarr_format": 2}, r"for \.zarr only"),

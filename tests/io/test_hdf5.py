@@ -42,7 +42,7 @@ def test_cremi_files_open(cremi: Path) -> None:
     assert labels.info.kind == "labels"
     assert labels.info.grid.offset_nm == (400, 40, 40)
     clefts = open_volume(cremi / "volumes/labels/clefts")
-    assert clefts.info.kind is None
+    assert clefts.info.kind == "labels"
     assert clefts.read(clefts.info.box).dtype.isnative
     np.testing.assert_array_equal(clefts.read(clefts.info.box), RAW)
 
@@ -151,3 +151,30 @@ def test_fib25(real_data: Path) -> None:
     with h5py.File(path) as h5:
         expected = h5["volumes/raw"][10:40, 100:150, 30:60]
     np.testing.assert_array_equal(volume.read(Box.of((10, 100, 30), (40, 150, 60))), expected)
+
+
+@pytest.mark.parametrize("way", ["link", "virtual", "external"])
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_values_come_from_the_folder_of_the_file(tmp_path: Path, way: str, place: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    other = (home if place == "inside" else tmp_path) / "other.h5"
+    name = "other.h5" if place == "inside" else "../other.h5"
+    with h5py.File(other, "w") as h5:
+        h5["raw"] = RAW
+        h5["raw"].attrs["resolution"] = (40.0, 4.0, 4.0)
+    with h5py.File(home / "a.h5", "w") as h5:
+        if way == "link":
+            h5["raw"] = h5py.ExternalLink(name, "raw")
+        elif way == "virtual":
+            layout = h5py.VirtualLayout(RAW.shape, RAW.dtype)
+            layout[:] = h5py.VirtualSource(name, "raw", RAW.shape)
+            h5.create_virtual_dataset("raw", layout)
+        else:
+            h5.create_dataset("raw", RAW.shape, RAW.dtype, external=[(name, 0, RAW.nbytes)])
+    size = None if way == "link" else (40, 4, 4)
+    if place == "outside":
+        with pytest.raises(InputError, match=r"takes its values from .*other\.h5, outside its folder"):
+            open_volume(home / "a.h5/raw", voxel_size_nm=size)
+    else:
+        assert open_volume(home / "a.h5/raw", voxel_size_nm=size).info.shape == RAW.shape

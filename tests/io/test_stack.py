@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.open import inspect, open_volume
-from emloom.io.stack import natural_key
+from emloom.io.stack import _gaps, natural_key
 
 SIZE = (40, 4, 4)
 
@@ -186,6 +186,59 @@ def test_a_gap_in_the_section_numbers_is_noted(tmp_path: Path) -> None:
     (folder / "s5.png").unlink()
     (note,) = inspect(folder)[0].notes
     assert "4 -> 6" in note
+    assert "1 missing (5)" in note
+    assert open_volume(folder, voxel_size_nm=SIZE).info.shape[0] == 11
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.sets(st.integers(0, 60), min_size=3, max_size=30))
+def test_the_note_lists_exactly_the_missing_numbers(numbers: set[int]) -> None:
+    present = sorted(numbers | {0, 1, 60})
+    notes = _gaps(present)
+    missing = [n for n in range(61) if n not in present]
+    listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+    assert notes == [] if not missing else f"{len(missing)} missing ({listed})" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "twice"),
+    [(["s1", "s01", "s2"], "1"), (["a_7", "b_7", "a_8"], "7"), (["x1", "y1"], "1"), (["s2", "s10", "s10b"], "10")],
+)
+def test_a_section_number_that_stands_twice_does_not_open(tmp_path: Path, names: list[str], twice: str) -> None:
+    for name in names:
+        imageio.imwrite(tmp_path / f"{name}.png", values()[0])
+    assert f"section number {twice} stands twice" in inspect(tmp_path)[0].problems[0]
+    with pytest.raises(InputError, match=f"section number {twice} stands twice"):
+        open_volume(tmp_path, voxel_size_nm=SIZE)
+
+
+@pytest.mark.parametrize("names", [["s1", "s2_v2", "s3"], ["d1_s1", "d2_s3", "d9_s4"]])
+def test_numbers_that_cannot_be_told_apart_are_noted(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        imageio.imwrite(tmp_path / f"{name}.png", values()[0])
+    assert "whether sections are missing is unknown" in inspect(tmp_path)[0].notes[0]
+
+
+def test_names_without_numbers_are_just_sections(tmp_path: Path) -> None:
+    for name in ("first", "second", "²"):
+        imageio.imwrite(tmp_path / f"{name}.png", values()[0])
+    (hit,) = inspect(tmp_path)
+    assert (hit.notes, hit.problems, hit.shape) == ((), (), (3, 20, 30))
+
+
+def test_jpeg_sections(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(32), np.arange(40)).astype(np.uint8)
+    for z, suffix in enumerate((".jpg", ".jpeg", ".JPG")):
+        imageio.imwrite(tmp_path / f"s{z}{suffix}", smooth + z, extension=".jpg")
+    volume = open_volume(tmp_path, voxel_size_nm=SIZE)
+    assert (volume.info.shape, volume.info.dtype) == ((3, 32, 40), np.uint8)
+    expected = np.stack([imageio.imread(f) for f in sorted(tmp_path.iterdir(), key=lambda f: f.stem)])
+    np.testing.assert_array_equal(volume.read(volume.info.box), expected)
+    assert np.abs(expected[0].astype(int) - smooth).max() <= 4
+    assert open_volume(tmp_path / "s0.jpg", voxel_size_nm=SIZE).info.shape == (1, 32, 40)
+    imageio.imwrite(tmp_path / "s3.jpg", np.zeros((32, 40, 3), np.uint8))
+    with pytest.raises(InputError, match=r"s3\.jpg is \(32, 40, 3\)"):
+        open_volume(tmp_path, voxel_size_nm=SIZE)
 
 
 def test_stacks_are_read_only_sources(tmp_path: Path) -> None:

@@ -78,6 +78,23 @@ def require_space(path: str | Path, n_bytes: int) -> None:
         )
 
 
+def reserve(path: str | Path) -> None:
+    """Take the disk space of a file with holes, so that no later write into its memory map runs out of disk.
+
+    (A full disk kills a process that writes through a map; here it is an error.)
+    """
+    n_bytes = os.path.getsize(path)
+    if not hasattr(os, "posix_fallocate"):
+        require_space(path, n_bytes)
+        return
+    handle = os.open(path, os.O_RDWR)
+    try:
+        with explained(path):
+            os.posix_fallocate(handle, 0, n_bytes)
+    finally:
+        os.close(handle)
+
+
 def refuse_existing(path: str | Path) -> None:
     """Raise `InputError` where something already exists at `path`."""
     if os.path.lexists(path):
@@ -92,7 +109,8 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Build a file or a folder under a temporary name and move it to `path` when the block ends well.
 
     Whatever ends the block early (an error, Ctrl-C) removes the temporary; `path` is then as it was. The
-    temporary is a hidden sibling with the same suffix, so it is on the same disk and opens as the same format.
+    temporary is a hidden sibling with the same suffix, so it is on the same disk and opens as the same format. A
+    sidecar, `<temporary>.json`, that the block puts beside it travels with it, and arrives first.
 
     Args:
         path: where the output shall be; missing parent folders are made.
@@ -113,10 +131,12 @@ def staged(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _flush(temporary)
+            _move_sidecar(temporary, target)
             _move(temporary, target, overwrite)
             _flush(target.parent)
     finally:
         _remove(temporary)
+        _remove(_sidecar(temporary))
 
 
 def final_name(path: str | Path) -> str:
@@ -145,6 +165,17 @@ def write_text_atomic(path: str | Path, text: str, *, overwrite: bool = True) ->
 
 def _partial(target: Path) -> Path:
     return target.with_name(f".{target.stem}.partial-{uuid.uuid4().hex[:8]}{target.suffix}")
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _move_sidecar(temporary: Path, target: Path) -> None:
+    source = _sidecar(temporary)
+    if source.exists():
+        _flush(source)
+        source.replace(_sidecar(target))
 
 
 def _flush(path: Path) -> None:

@@ -21,7 +21,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
-from emloom.io import hdf5, stack, store
+from emloom.io import cremi, npy, stack, store
 from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
@@ -48,8 +48,9 @@ class Format:
 
 
 _ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store)
-_HDF5 = Format(hdf5.find, hdf5.open_found, hdf5.create, is_folder=False)
-_STACK = Format(stack.find, stack.open_found, None, is_folder=False)
+_HDF5 = Format(cremi.find, cremi.open_found, cremi.create, is_folder=False)
+_STACK = Format(stack.find, stack.open_found, stack.create, is_folder=False)
+_NPY = Format(npy.find, npy.open_found, npy.create, is_folder=False)
 
 FORMATS: dict[str, Format] = {
     ".zarr": _ZARR,
@@ -59,11 +60,14 @@ FORMATS: dict[str, Format] = {
     ".tif": _STACK,
     ".tiff": _STACK,
     ".png": _STACK,
+    ".jpg": _STACK,
+    ".jpeg": _STACK,
+    ".npy": _NPY,
 }
 #: Formats whose folders are recognised whatever their name, asked in this order.
 _MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
 #: `Found.format` -> format.
-FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK}
+FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK, "npy": _NPY}
 
 
 def open_volume(

@@ -1,23 +1,27 @@
-"""Image stacks, read only: a multi-page TIFF, or one PNG or TIFF file per section.
+"""Stacks of sections: one PNG, JPEG or TIFF file per section (read only), or one TIFF file (`emloom.io.tiff`).
 
 Sections are ordered the way people number them (``s2`` before ``s10``); every section must have the size and
 element type of the first. Colour images are refused: which channel is the microscope's is not ours to guess.
 
-The only voxel size a stack can state is ImageJ's (resolution tags, spacing and unit of its TIFF header); TIFF's
-own "dots per inch" are about paper and are not believed.
+The section number is the one number that changes from name to name. Where it skips, a note says which are missing,
+because a missing section shifts all that follow; where it stands twice, the stack does not open, because which of
+the two is the section is not ours to guess::
+
+    s01.png s02.png s04.png         note: section 3 is missing
+    s1.png  s01.png s2.png          problem: section 1 stands twice
+
+Images state no voxel size: their "dots per inch" are about paper.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from glob import glob
 from itertools import pairwise
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import imageio.v3 as imageio
@@ -26,22 +30,23 @@ import tifffile
 
 from emloom.errors import InputError
 from emloom.geometry import Box
-from emloom.geometry.grid import Vec3
-from emloom.io.files import explained, way_out
-from emloom.io.metadata import ArrayFacts, Found, Statement, found, nm_per
+from emloom.io import tiff
+from emloom.io.metadata import ArrayFacts, Found, Statement, found
+from emloom.io.tiff import TiffVolume, decoding
 from emloom.io.volume import Array, VolumeInfo, check_box
 
-_TIFF = (".tif", ".tiff")
-IMAGES = (".png", *_TIFF)
+_JPEG = (".jpg", ".jpeg")
+IMAGES = (".png", *_JPEG, *tiff.SUFFIXES)
+_LISTED = 10
 
 
 @dataclass(frozen=True)
 class StackVolume:
-    """Sections in one or many image files as a read-only volume.
+    """Sections in one image file each, as a read-only volume.
 
     Attributes:
         info: what the volume says about itself.
-        files: one multi-page TIFF, or one file per section in order.
+        files: one file per section, in order.
     """
 
     info: VolumeInfo
@@ -51,26 +56,23 @@ class StackVolume:
         """Return the voxels of `box`, C-contiguous, native byte order; a damaged section is an `InputError`."""
         check_box(self.info, box)
         z, y, x = box.slices()
-        if len(self.files) == 1 and self.files[0].suffix.lower() in _TIFF:
-            planes = _tiff_planes(self.files[0], range(z.start, z.stop))
-        else:
-            planes = [_section(path) for path in self.files[z]]
         out = np.empty(box.shape, self.info.dtype)
-        for index, plane in enumerate(planes):
+        for index, path in enumerate(self.files[z]):
+            plane = _section(path)
             if plane.shape != self.info.shape[1:] or plane.dtype.newbyteorder("=") != self.info.dtype:
                 raise InputError(f"{self.info.source}: section {z.start + index} changed while it was open")
             out[index] = plane[y, x]
         return out
 
     def write(self, box: Box, array: Array) -> None:
-        """Raise `InputError`: image stacks are sources."""
+        """Raise `InputError`: sections are sources."""
         raise InputError(f"{self.info.source} is an image stack, which is read-only: write to .zarr or .h5")
 
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Return a sort key that orders the numbers inside names as numbers: s2 < s10."""
     pieces = re.split(r"(\d+)", name)
-    return [(0, int(piece)) if piece.isdigit() else (1, piece.lower()) for piece in pieces if piece]
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece.lower()) for piece in pieces if piece]
 
 
 def find(container: Path, inner: str) -> list[Found]:
@@ -82,16 +84,30 @@ def find(container: Path, inner: str) -> list[Found]:
     if inner:
         raise InputError(f"{container} is an image stack and holds nothing named {inner!r}")
     files = section_files(container)
-    if len(files) == 1 and files[0].suffix.lower() in _TIFF:
-        return [_found_tiff(container, files[0])]
+    if _is_tiff(files):
+        return [tiff.find_file(container, files[0])]
     return [_found_sections(container, files)]
 
 
-def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StackVolume:
+def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StackVolume | TiffVolume:
     """Return the volume of a stack that `find` found."""
+    files = section_files(Path(hit.path))
+    if _is_tiff(files):
+        return tiff.open_file(files[0], info, writable)
     if writable:
         raise InputError(f"{hit.path} is an image stack, which is read-only: convert it to .zarr or .h5 first")
-    return StackVolume(info, tuple(section_files(Path(hit.path))))
+    return StackVolume(info, tuple(files))
+
+
+def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False) -> TiffVolume:
+    """Create an empty TIFF stack; see `tiff.create`. Sections in single files are only read."""
+    if path.suffix.lower() not in tiff.SUFFIXES:
+        raise InputError(f"{path}: this format is only read: write to .tif, .zarr or .h5")
+    return tiff.create(path, inner, info, overwrite=overwrite)
+
+
+def _is_tiff(files: Sequence[Path]) -> bool:
+    return len(files) == 1 and files[0].suffix.lower() in tiff.SUFFIXES
 
 
 def section_files(path: Path) -> list[Path]:
@@ -105,149 +121,25 @@ def section_files(path: Path) -> list[Path]:
     if not files:
         raise InputError(f"{path} holds no {', '.join(IMAGES)} images: name a folder or a pattern of sections")
     kinds = sorted({f.suffix.lower() for f in files})
-    if len({"tiff" if k in _TIFF else k for k in kinds}) > 1:
+    if len({"tiff" if k in tiff.SUFFIXES else "jpeg" if k in _JPEG else k for k in kinds}) > 1:
         raise InputError(
             f"{path} holds {' and '.join(kinds)} images: keep one format in a stack, or name a pattern"
         )
     return sorted(files, key=lambda f: natural_key(f.name))
 
 
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn whatever an image decoder says about a damaged file into an `InputError`."""
-    with explained(path, "read"):
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes): copy it again")
-        try:
-            yield
-        except InputError:
-            raise
-        # Decoders raise anything on damaged bytes: struct.error, zlib.error, SyntaxError, TiffFileError, ...
-        except Exception as problem:
-            if isinstance(problem, OSError | ValueError) and way_out(problem) is not None:
-                raise
-            text = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
-            raise InputError(f"{path} is not a readable image ({text}): copy it again") from problem
-
-
-class _BrokenChain(logging.Filter):
-    """Collects what tifffile only logs: the chain of pages breaks off, and the rest passes for the whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-        self._thread = get_ident()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep, and hide, the complaints of this thread about a broken chain of pages."""
-        text = record.getMessage()
-        mine = record.thread == self._thread and record.levelno >= logging.ERROR and "TiffPages" in text
-        if mine:
-            self.messages.append(text)
-        return not mine
-
-
-@contextmanager
-def _tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
-    """Open a TIFF file and its first series; raises `InputError` where the file ends too early."""
-    log, chain = logging.getLogger("tifffile"), _BrokenChain()
-    with _decoding(path):
-        log.addFilter(chain)
-        try:
-            with tifffile.TiffFile(path) as tif:
-                series = tif.series[0]
-                if chain.messages or _ends_early(path, series):
-                    raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
-                yield tif, series
-        finally:
-            log.removeFilter(chain)
-
-
-def _found_tiff(container: Path, path: Path) -> Found:
-    with _tiff(path) as (tif, series):
-        shape, dtype, axes = tuple(series.shape), np.dtype(series.dtype), str(series.axes)
-        said = _imagej(tif)
-        several = len(tif.series)
-    if "S" in axes:
-        raise InputError(f"{path} is a colour image (axes {axes}): convert it to grey values first")
-    if several > 1:
-        raise InputError(f"{path} holds {several} image series of different shape: save one stack per file")
-    if axes.endswith("YX") and len(axes) == 2:
-        shape, axes = (1, *shape), "ZYX"
-    # Pages without a stated meaning (I, Q) are sections: a stack is all that a plain multi-page TIFF can be.
-    letters = axes.replace("I", "Z").replace("Q", "Z").lower()
-    facts = ArrayFacts(shape, dtype, droppable="tc")
-    said = Statement(axes=letters, voxel_size_nm=said.voxel_size_nm, why_missing=said.why_missing)
-    return found(str(container), "tiff", facts, said)
-
-
-def _ends_early(path: Path, series: tifffile.TiffPageSeries) -> bool:
-    """Whether the voxels of the last page lie beyond the end of the file."""
-    page = series.pages[-1] or series.keyframe
-    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if series.dataoffset is not None:
-        ends.append(series.dataoffset + series.nbytes)
-    return max(ends, default=0) > path.stat().st_size
-
-
-def _imagej(tif: tifffile.TiffFile) -> Statement:
-    """Return the voxel size that ImageJ stored: pixels per unit in the tags, spacing and unit in its header."""
-    header = tif.imagej_metadata
-    if not header:
-        return Statement()
-    factor = nm_per(header.get("unit"))
-    if factor is None:
-        return Statement(why_missing=f"ImageJ unit {header.get('unit')!r} is missing or unknown")
-    tags = tif.pages.first.tags
-    per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
-    spacing = header.get("spacing")
-    # One pixel per unit along both axes is what uncalibrated images carry.
-    if spacing is None or float(spacing) <= 0 or min(per_unit) <= 0 or per_unit == [1.0, 1.0]:
-        return Statement(why_missing="ImageJ states no spacing or resolution")
-    size: Vec3 = (float(spacing) * factor, factor / per_unit[0], factor / per_unit[1])
-    return Statement(voxel_size_nm=size)
-
-
-def _ratio(value: Any) -> float:
-    top, bottom = value
-    return float(top) / float(bottom) if bottom else 0.0
-
-
-def _tiff_planes(path: Path, sections: range) -> list[Array]:
-    with _tiff(path) as (tif, series):
-        if series.dataoffset is not None:
-            # All voxels lie uncompressed in one piece (ImageJ writes large stacks as one page and a long tail):
-            # map them, so that a box costs what it covers and not whole sections.
-            shape = (_n_sections(series), *series.shape[-2:])
-            dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-            whole = np.memmap(path, dtype, "r", series.dataoffset, shape)
-            return [whole[z] for z in sections]
-        return [np.asarray(_page(series, z)).reshape(series.shape[-2:]) for z in sections]
-
-
-def _page(series: tifffile.TiffPageSeries, z: int) -> Array:
-    page = series.pages[z]
-    if page is None:
-        raise InputError(f"section {z} of {series.name or 'the file'} is missing: export the stack again")
-    return np.asarray(page.asarray())
-
-
-def _n_sections(series: Any) -> int:
-    return int(np.prod(series.shape[:-2], dtype=np.int64))
-
-
 def _section(path: Path) -> Array:
-    with _decoding(path):
-        if path.suffix.lower() in _TIFF:
+    with decoding(path):
+        if path.suffix.lower() in tiff.SUFFIXES:
             return np.asarray(tifffile.imread(path))
         return np.asarray(imageio.imread(path))
 
 
 def _shape_of(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and element type of one section without decoding its pixels."""
-    with _decoding(path):
-        if path.suffix.lower() in _TIFF:
-            with _tiff(path) as (_, series):
+    with decoding(path):
+        if path.suffix.lower() in tiff.SUFFIXES:
+            with tiff.opened(path) as (_, series):
                 return tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
         properties = imageio.improps(path)
         return tuple(properties.shape), np.dtype(properties.dtype)
@@ -268,21 +160,45 @@ def _found_sections(container: Path, files: Sequence[Path]) -> Found:
                 f"{first_dtype}: all sections of a stack have one size and type; crop, pad or convert them first"
             )
     facts = ArrayFacts((len(files), *first_shape), first_dtype)
-    return found(str(container), "sections", facts, Statement(axes="zyx"), _gaps(files))
+    said, notes = _numbered(files)
+    return found(str(container), "sections", facts, replace(said, axes="zyx"), notes)
 
 
-def _gaps(files: Sequence[Path]) -> list[str]:
+def _numbered(files: Sequence[Path]) -> tuple[Statement, list[str]]:
+    """Return what the section numbers amount to: numbers that stand twice are a problem, skipped ones a note."""
+    fields = [re.findall(r"\d+", f.stem) for f in files]
+    if len(files) < 2 or not any(fields):
+        return Statement(), []
+    unknown = "the names do not say which number is the section's: whether sections are missing is unknown"
+    if len({len(f) for f in fields}) > 1:
+        return Statement(), [unknown]
+    columns = [[int(f[i]) for f in fields] for i in range(len(fields[0]))]
+    moving = [column for column in columns if len(set(column)) > 1]
+    if len(moving) > 1:
+        return Statement(), [unknown]
+    numbers = moving[0] if moving else columns[-1]
+    repeated = [number for number, count in Counter(numbers).items() if count > 1]
+    if repeated:
+        names = ", ".join(f.name for f, n in zip(files, numbers, strict=True) if n == repeated[0])
+        rule = "which of them is the section is unknown: remove one, or name a pattern of those that belong"
+        return Statement(problems=(f"section number {repeated[0]} stands twice ({names}): {rule}",)), []
+    return Statement(), _gaps(numbers)
+
+
+def _gaps(numbers: Sequence[int]) -> list[str]:
     """Return a note where the section numbers skip: a missing section silently shifts all that follow."""
-    numbers = [re.findall(r"\d+", f.stem) for f in files]
-    if len(files) < 3 or not all(numbers) or len({len(n) for n in numbers}) > 1:
+    if len(numbers) < 3:
         return []
-    moving = [i for i in range(len(numbers[0])) if len({n[i] for n in numbers}) > 1]
-    if len(moving) != 1:
-        return []
-    values = [int(n[moving[0]]) for n in numbers]
-    steps = [b - a for a, b in pairwise(values)]
+    steps = [b - a for a, b in pairwise(numbers)]
     usual = min(steps)
-    jumps = [f"{a} -> {a + s}" for a, s in zip(values, steps, strict=False) if s != usual]
+    if usual < 1:
+        return ["the section numbers do not rise in the order of the names: look whether the order is right"]
+    jumps = [f"{a} -> {a + s}" for a, s in zip(numbers, steps, strict=False) if s != usual]
     if not jumps:
         return []
-    return [f"section numbers jump ({', '.join(jumps[:5])}): a missing section shifts all that follow"]
+    missing = sorted(set(range(numbers[0], numbers[-1], usual)) - set(numbers))
+    listed = ", ".join(map(str, missing[:_LISTED])) + (", ..." if len(missing) > _LISTED else "")
+    return [
+        f"section numbers jump ({', '.join(jumps[:5])}): {len(missing)} missing ({listed}); a missing section "
+        "shifts all that follow"
+    ]
