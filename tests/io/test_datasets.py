@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -322,3 +323,31 @@ def test_every_entry_is_complete_and_well_formed(entry: DataSet) -> None:
 def test_no_two_files_share_a_checksum() -> None:
     sums = [file.checksum for entry in REGISTRY.values() for file in entry.files if file.checksum]
     assert len(set(sums)) == len(sums)
+
+
+def test_the_page_about_sets_shows_this_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(REGISTRY)
+    for row, entry in zip(rows, REGISTRY.values(), strict=True):
+        voxel = "not known" if entry.voxel_size_nm is None else ", ".join(f"{v:g}" for v in entry.voxel_size_nm)
+        for text in (f"`{entry.name}`", entry.title, entry.labels, f"| {voxel} |", entry.licence, entry.citation):
+            assert text in row
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("snemi3d", "crop512_z00-29.h5"),
+        ("isbi2012_cardona", "train_z00-19.h5"),
+        ("epfl_hippocampus", "train_z000-019.h5"),
+        ("vnc_sstem", "stack1_z00-14.h5"),
+    ],
+)
+def test_voxel_sizes_agree_with_real_files(real_data: Path, name: str, file: str) -> None:
+    path = real_data / name / file
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    with h5py.File(path) as opened:
+        assert tuple(opened["volumes/raw"].attrs["resolution"]) == dataset(name).voxel_size_nm
