@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -55,7 +56,7 @@ def entry_of(url: str, checksum: str | None = SHA256, size: int | None = None, n
 
 
 def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 # ---- downloads ------------------------------------------------------------------------------------------------
@@ -208,6 +209,21 @@ def test_a_full_disk_is_an_error_before_a_byte_is_written(
         fetch(entry_of(server.url))
 
 
+def test_a_cache_that_is_no_folder_is_an_error(server: Behaviour, tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(InputError, match="a parent of it is a file"):
+        fetch(entry_of(server.url))
+
+
+def test_a_cache_without_file_locks_is_an_error(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match="set EMLOOM_CACHE to a folder on a local disk"):
+        fetch(entry_of(server.url))
+
+
 def test_a_download_without_checksum_is_pinned(server: Behaviour) -> None:
     entry = entry_of(server.url, None)
     found = fetch(entry)
@@ -233,6 +249,22 @@ def test_two_processes_take_turns(server: Behaviour) -> None:
     assert [run.wait(60) for run in runs] == [0, 0, 0]
     assert (cache_folder() / "tiny" / "file.bin").read_bytes() == BODY
     assert len(server.requests) == 3, "one download in three pieces; the others find it done"
+
+
+def test_a_killed_process_loses_nothing_and_leaves_nothing(server: Behaviour) -> None:
+    code = (
+        "import os, signal, sys\nfrom emloom.io.datasets import fetch\n"
+        "from emloom.io.registry import DataSet, RemoteFile\n"
+        "kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done >= 2**20 else None\n"
+        "fetch(DataSet('tiny', '', '', None, '', '', '', (RemoteFile('file.bin', *sys.argv[1:]),), ''), kill)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, server.url, SHA256], check=False).returncode == -9
+    held = (cache_folder() / "tiny" / ".file.bin.part").stat().st_size
+    assert 0 < held < len(BODY)
+    found = fetch(entry_of(server.url))
+    assert server.requests[-1] == f"/file.bin bytes={held}-"
+    assert (found.folder / "file.bin").read_bytes() == BODY
+    assert left_in(found.folder) == ["file.bin"]
 
 
 # ---- archives -------------------------------------------------------------------------------------------------

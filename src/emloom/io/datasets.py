@@ -6,7 +6,7 @@
     <cache>/snemi3d/snemi.zip      what `fetch` downloads (EMLOOM_CACHE, or the user's cache folder)
     <cache>/snemi3d/snemi/         archives are unpacked beside themselves
 
-Two processes that fetch the same file take turns; the second finds it done. A file without a published checksum
+Two processes that fetch the same set take turns; the second finds it done. A file without a published checksum
 is pinned: its sha256 is written beside it and a later download must match.
 """
 
@@ -123,8 +123,9 @@ def fetch(entry: DataSet, progress: Progress | None = None) -> Fetched:
     with explained(folder, "download to"):
         folder.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
-    for file in entry.files:
-        with _one_at_a_time(folder / f".{file.name}.lock"):
+    with _one_at_a_time(folder / ".lock"):
+        _sweep(folder)
+        for file in entry.files:
             notes += _fetch_file(entry, file, folder, progress)
             notes += _unpack(folder / file.name)
     return Fetched(folder, "cache", tuple(notes))
@@ -137,7 +138,7 @@ def _fetch_file(entry: DataSet, file: RemoteFile, folder: Path, progress: Progre
     advice = f"see {entry.homepage} and put the file into {folder}"
     download = ResumingDownload(folder / _part(file), file.size_bytes, checksum, advice, progress)
     store = pooch.create(folder, base_url="", registry={file.name: checksum}, urls={file.name: file.url})
-    with _quiet():
+    with _quiet(), explained(folder, "download to"):
         store.fetch(file.name, downloader=download)
     if file.checksum is not None or pinned is not None:
         return []
@@ -161,8 +162,10 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let one process at a time work on a file; where a file system has no locks, say so instead of risking it."""
-    with explained(lock, "lock"), lock.open("w") as handle:
+    """Let one process at a time work on a set; where a file system has no locks, say so instead of risking it."""
+    with explained(lock.parent, "download to"):
+        handle = lock.open("w")
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as problem:
@@ -171,6 +174,13 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
                 "EMLOOM_CACHE to a folder on a local disk"
             ) from problem
         yield
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the empty file that pooch makes for a download, where an earlier process was killed over it."""
+    for path in folder.glob("tmp????????"):
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
 
 
 def _unpack(archive: Path) -> list[str]:
