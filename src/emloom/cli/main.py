@@ -11,7 +11,7 @@ import sys
 import typer
 
 from emloom import __version__
-from emloom.cli import data, jobs, results
+from emloom.cli import data, datasets, jobs, machine, results
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ def _root(
 data.register(app)
 jobs.register(app)
 results.register(app)
+datasets.register(app)
+machine.register(app)
 
 
 def main() -> None:
