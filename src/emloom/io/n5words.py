@@ -124,7 +124,7 @@ def _measures(array: Place, letters: str, own: Attributes, groups: Sequence[Attr
 
 def _resolution(a: Attributes, letters: str, factors: Vec3 | None, is_own: bool) -> Statement:
     units = a.get("units")
-    known = None if units is None else _scaled(a, "units", letters, units)
+    known = None if units is None else _nm_per_unit(units, letters)
     if known is None:
         why = "its resolution has no units" if units is None else f"its units {units} are unknown"
         return Statement(why_missing=f"{why}: N5 defines none")
@@ -169,9 +169,9 @@ def _factors(array: Place, letters: str, own: Attributes, groups: Sequence[Attri
     return (1.0, 1.0, 1.0) if not level else None
 
 
-def _scaled(a: Attributes, key: str, letters: str, units: Any) -> Vec3 | None:
+def _nm_per_unit(units: Sequence[Any], letters: str) -> Vec3 | None:
     """Return nm per unit along z, y, x; None where a unit is unknown."""
-    listed = [units] * len(letters) if isinstance(units, str) else list(a[key])
+    listed = list(units)
     per = [nm_per(listed[i]) for i in _positions(listed, letters)]
     z, y, x = per
     return None if z is None or y is None or x is None else (z, y, x)

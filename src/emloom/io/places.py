@@ -185,6 +185,9 @@ def unreachable(place: object, problem: Exception) -> str:
 def short(problem: Exception) -> str:
     """Return TensorStore's message without the web page that came with it, on one line."""
     text = re.sub(
-        r"\[http_response_body=.*?(?=\[[a-z_]+=|$)|\[source locations=.*", "", str(problem), flags=re.DOTALL
+        r"\[http_response_body=.*?(?=\[[a-z_]+=|$)|\[(source locations|tensorstore_spec)=.*",
+        "",
+        str(problem),
+        flags=re.DOTALL,
     )
     return " ".join(text.split())[:300]

@@ -5,15 +5,15 @@ https://github.com/google/neuroglancer, "precomputed". Lists in ``info`` are x, 
     seg.precomputed/info                      type, data_type, num_channels, scales: [{key, size, resolution, ...}]
     seg.precomputed/8_8_40/0-64_0-64_0-64     chunk, named by its voxels x, y, z; the folder is the scale's `key`
 
-The volume is its finest scale; ``seg.precomputed/16_16_40`` opens a coarser one by its key. Resolution is nm, and::
+The volume is its finest scale; ``seg.precomputed/16_16_40`` opens a coarser one by its key. Lengths are nm, and::
 
     offset_nm = voxel_offset * resolution          whole voxels: another offset cannot be said, and is refused
 
 `type: segmentation` says that values are labels; `type: image` says nothing about them. Our own attribute stands
 beside the scales, where neuroglancer ignores it, and is about the finest scale. A chunk that is missing is zero.
 
-Read: raw, compressed_segmentation, png, jpeg, each also sharded, and chunks packed as ``.gz`` files, as cloud-volume
-writes them to local disks. Written: raw, and compressed_segmentation for labels of 32 and 64 bits.
+Read: raw, compressed_segmentation, png, jpeg, each also sharded, and chunks packed as ``.gz`` files, as
+cloud-volume writes them to local disks. Written: raw, and compressed_segmentation for labels of 32 and 64 bits.
 """
 
 from __future__ import annotations
