@@ -70,7 +70,8 @@ def foreign(folder: Path, array_xyz: np.ndarray, **more: Any) -> Path:
 
 
 XYZ = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(5, 4, 3)
-MEASURED = {"resolution": [4, 5, 40], "units": ["nm"] * 3}
+NM = ["nm"] * 3
+MEASURED = {"resolution": [4, 5, 40], "units": NM}
 
 
 @settings(deadline=None, max_examples=20)
@@ -147,7 +148,7 @@ def test_a_folder_of_any_name_is_known_by_its_attributes(tmp_path: Path) -> None
             (0, -2.5, 4),
         ),
         (
-            {"transform": {"axes": list("xyz"), "scale": [4, 5, 40], "translate": [2, 0, 0], "units": ["nm"] * 3}},
+            {"transform": {"axes": list("xyz"), "scale": [4, 5, 40], "translate": [2, 0, 0], "units": NM}},
             (40, 5, 4),
             (-20, -2.5, 0),
         ),
@@ -245,7 +246,7 @@ def test_channels_are_where_the_axes_say(
 
 def test_channels_that_nobody_placed_are_refused(tmp_path: Path) -> None:
     path = foreign(tmp_path / "x.n5/raw", CHANNELS)
-    with pytest.raises(InputError, match="has 4 dimensions without 'axes'.*add axes"):
+    with pytest.raises(InputError, match=r"has 4 dimensions without 'axes'.*add axes"):
         open_volume(path, voxel_size_nm=(1, 1, 1))
 
 

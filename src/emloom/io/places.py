@@ -184,10 +184,6 @@ def unreachable(place: object, problem: Exception) -> str:
 
 def short(problem: Exception) -> str:
     """Return TensorStore's message without the web page that came with it, on one line."""
-    text = re.sub(
-        r"\[http_response_body=.*?(?=\[[a-z_]+=|$)|\[(source locations|tensorstore_spec)=.*",
-        "",
-        str(problem),
-        flags=re.DOTALL,
-    )
+    page_and_internals = r"\[(http_response_body|source locations|tensorstore_spec)=.*"
+    text = re.sub(page_and_internals, "", str(problem), flags=re.DOTALL)
     return " ".join(text.split())[:300]
