@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ def decoded(folder: Path) -> np.ndarray:
     assert scale["encoding"] == "raw"
     out = np.zeros([*scale["size"], info["num_channels"]], np.dtype(info["data_type"]).newbyteorder("<"))
     for path in (folder / scale["key"]).iterdir():
-        faces = [face.rpartition("-") for face in path.name.split("_")]
-        low = [int(a) - o for (a, _, _), o in zip(faces, scale["voxel_offset"], strict=True)]
-        high = [int(b) - o for (_, _, b), o in zip(faces, scale["voxel_offset"], strict=True)]
+        faces = re.findall(r"(-?\d+)-(-?\d+)(?:_|$)", path.name)
+        low = [int(a) - o for (a, _), o in zip(faces, scale["voxel_offset"], strict=True)]
+        high = [int(b) - o for (_, b), o in zip(faces, scale["voxel_offset"], strict=True)]
         shape = [b - a for a, b in zip(low, high, strict=True)]
         chunk = np.frombuffer(path.read_bytes(), out.dtype).reshape([*shape, info["num_channels"]], order="F")
         out[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = chunk

@@ -59,7 +59,11 @@ def node_at(folder: Place) -> Node | None:
 
 
 def names_in(folder: Place, node: Node | None) -> list[str]:
-    """Return the names of what may be nodes in a folder; of a remote one, what its consolidated metadata name."""
+    """Return the names of what may be nodes in a folder.
+
+    Of a remote folder, the paths of all nodes below it that its consolidated metadata name; only the group at the
+    top has such metadata.
+    """
     listed = children(folder)
     if listed is not None or node is None:
         return listed or []
@@ -70,8 +74,10 @@ def names_in(folder: Place, node: Node | None) -> list[str]:
     named = whole.get("metadata") if isinstance(whole, Mapping) else None
     if not isinstance(named, Mapping):
         return []
-    first = {str(key).partition("/")[0] for key in named}
-    return sorted(name for name in first if name and not name.startswith("."))
+    paths = {str(key) for key in named}
+    if node.zarr_format == 2:
+        paths = {path.rpartition("/")[0] for path in paths}
+    return sorted(path for path in paths if path and not path.startswith("."))
 
 
 def load_json(place: Place) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ _DRIVER = "neuroglancer_precomputed"
 _ENCODINGS = ("raw", "compressed_segmentation", "png", "jpeg")
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
 _ORDER = (3, 2, 1, 0)
+_MEMORY = {"driver": "memory", "path": "unpacked/"}
 _PACKED = (".gz", ".br", ".zstd", ".xz", ".bz2")
 _WAYS_OUT = {
     "bool": "store it as uint8",
@@ -87,13 +88,17 @@ class PrecomputedVolume:
         packed = [name for name in names if self._packing(name)]
         if not packed:
             return self.store.read(box)
-        memory = tensorstore.KvStore.open({"driver": "memory", "path": "v/"}).result()
+        own = tensorstore.Context()
+        memory = tensorstore.KvStore.open(_MEMORY, context=own).result()
         memory.write("info", read_bytes(self.store.array / "info") or b"").result()
         for name in names:
             content = self._unpacked(name)
             if content is not None:
                 memory.write(f"{self.key}/{name}", content).result()
-        return self._read_from(memory, box)
+        spec = {"driver": _DRIVER, "kvstore": _MEMORY, "scale_index": self.store.scale}
+        opened = told(tensorstore.open(spec, open=True, context=own), self.info.source)
+        values: Array = told(self.store.view_of(opened)[..., *box.slices()].read(), self.info.source)
+        return values
 
     def write(self, box: Box, array: Array) -> None:
         """Replace the voxels of `box`; raises `InputError` where a packed chunk would then be there twice."""
@@ -134,12 +139,6 @@ class PrecomputedVolume:
             return gzip.decompress(path.read_bytes())
         except (OSError, EOFError, zlib.error) as problem:
             raise InputError(f"{path} is damaged ({problem}): copy it again") from problem
-
-    def _read_from(self, memory: Any, box: Box) -> Array:
-        spec = {"driver": _DRIVER, "kvstore": memory.spec(), "scale_index": self.store.scale}
-        opened = told(tensorstore.open(spec, open=True, context=memory.context), self.info.source)
-        values: Array = told(self.store.view_of(opened)[..., *box.slices()].read(), self.info.source)
-        return values
 
 
 def is_precomputed(folder: Place) -> bool:

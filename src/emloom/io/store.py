@@ -189,8 +189,14 @@ def _walk(folder: Place) -> Iterator[Found]:
         return
     own_levels = [] if node is None else node.levels
     for name in names_in(folder, node):
-        if name not in own_levels:
+        if name not in own_levels and not ("/" in name and _is_level(folder / name)):
             yield from _walk(folder / name)
+
+
+def _is_level(folder: Place) -> bool:
+    """Whether a node is an array that an image above it lists, and that therefore counts with the image."""
+    node = node_at(folder)
+    return node is not None and node.is_array and image_around(node)[0] is not None
 
 
 def _found(node: Node) -> Found:
