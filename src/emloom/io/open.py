@@ -66,14 +66,14 @@ _STACK = Format(stack.find, stack.open_found, None, is_folder=False)
 
 FORMATS: dict[str, Format] = {
     ".zarr": _ZARR,
-    ".n5": _N5,
-    ".precomputed": _PRECOMPUTED,
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".hdf": _HDF5,
     ".tif": _STACK,
     ".tiff": _STACK,
     ".png": _STACK,
+    ".n5": _N5,
+    ".precomputed": _PRECOMPUTED,
 }
 #: Formats whose folders are recognised whatever their name, asked in this order.
 _MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
