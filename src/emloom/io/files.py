@@ -63,7 +63,8 @@ def explained(path: str | Path, doing: str = "write") -> Iterator[None]:
         advice = way_out(problem)
         if advice is None:
             raise
-        raise InputError(f"cannot {doing} {final_path(path)}: {advice}") from problem
+        shown = path if "://" in str(path) else final_path(path)
+        raise InputError(f"cannot {doing} {shown}: {advice}") from problem
 
 
 def require_space(path: str | Path, n_bytes: int) -> None:

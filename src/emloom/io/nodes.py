@@ -12,6 +12,7 @@ from typing import Any
 from emloom.errors import InputError
 from emloom.io.files import explained, write_text_atomic
 from emloom.io.ngff import image_of, levels_of
+from emloom.io.places import Place, above, children, exists, read_bytes
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -20,7 +21,7 @@ _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 class Node:
     """One zarr group or array on disk."""
 
-    folder: Path
+    folder: Place
     zarr_format: int
     is_array: bool
     attributes: Mapping[str, Any]
@@ -39,34 +40,62 @@ class Node:
         return [] if self.image is None else levels_of(self.image)
 
 
-def is_store(folder: Path) -> bool:
+def is_store(folder: Place) -> bool:
     """Whether a folder is a zarr group or array."""
-    return any((folder / name).is_file() for name in _MARKERS)
+    return any(exists(folder / name) for name in _MARKERS)
 
 
-def node_at(folder: Path) -> Node | None:
+def node_at(folder: Place) -> Node | None:
     """Return the zarr node a folder is, or None."""
-    if (folder / "zarr.json").is_file():
-        meta = _load_json(folder / "zarr.json")
+    meta = load_json(folder / "zarr.json")
+    if meta is not None:
         attributes = meta.get("attributes") or {}
         return Node(folder, 3, meta.get("node_type") == "array", attributes, meta)
     for name in (".zarray", ".zgroup"):
-        if (folder / name).is_file():
-            attributes = _load_json(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
-            return Node(folder, 2, name == ".zarray", attributes, _load_json(folder / name))
+        meta = load_json(folder / name)
+        if meta is not None:
+            return Node(folder, 2, name == ".zarray", load_json(folder / ".zattrs") or {}, meta)
     return None
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    with explained(path, "read"):
-        text = path.read_bytes()
+def names_in(folder: Place, node: Node | None) -> list[str]:
+    """Return the names of what may be nodes in a folder.
+
+    Of a remote folder, the paths of all nodes below it that its consolidated metadata name; only the group at the
+    top has such metadata.
+    """
+    listed = children(folder)
+    if listed is not None or node is None:
+        return listed or []
+    if node.zarr_format == 3:
+        whole: Any = node.metadata.get("consolidated_metadata")
+    else:
+        whole = load_json(folder / ".zmetadata")
+    named = whole.get("metadata") if isinstance(whole, Mapping) else None
+    if not isinstance(named, Mapping):
+        return []
+    paths = {str(key) for key in named}
+    if node.zarr_format == 2:
+        paths = {path.rpartition("/")[0] for path in paths}
+    return sorted(path for path in paths if path and not path.startswith("."))
+
+
+def load_json(place: Place) -> dict[str, Any] | None:
+    """Return the mapping a JSON file holds, None where there is no such file.
+
+    Raises:
+        InputError: the file is damaged, or is no mapping.
+    """
+    text = read_bytes(place)
+    if text is None:
+        return None
     try:
         data = json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError) as problem:
         state = "is empty" if not text else f"is not valid JSON ({problem})"
-        raise InputError(f"{path} {state}: the file is damaged; copy it again or write it anew") from None
+        raise InputError(f"{place} {state}: the file is damaged; copy it again or write it anew") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path} holds a {type(data).__name__}, not a mapping: the file is damaged")
+        raise InputError(f"{place} holds a {type(data).__name__}, not a mapping: the file is damaged")
     return data
 
 
@@ -109,7 +138,7 @@ def image_around(node: Node) -> tuple[Node | None, str]:
     if node.levels:
         return node, node.levels[0]
     if node.is_array:
-        for depth, folder in enumerate(list(node.folder.parents)[:2], start=1):
+        for depth, folder in enumerate(above(node.folder, 2), start=1):
             parent = node_at(folder)
             level = "/".join(node.folder.parts[-depth:])
             if parent is not None and level in parent.levels:

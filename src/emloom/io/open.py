@@ -3,6 +3,7 @@
 A path names a container and, where it holds several arrays, the one inside it::
 
     raw.tif      sections/      "sections/s*.png"      out.zarr      out.zarr/raw      cremi.h5/volumes/raw
+    out.n5/raw   seg.precomputed/8_8_40                s3://bucket/out.zarr/raw        https://host/seg.precomputed
 
 A new format is one file with `find`, `open_found` (and `create`), and one row in `FORMATS`.
 """
@@ -21,10 +22,11 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
-from emloom.io import cremi, npy, stack, store
+from emloom.io import cremi, n5, npy, precomputed, stack, store
 from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
+from emloom.io.places import Remote, inner_name, place_of
 from emloom.io.volume import Kind, Volume, VolumeInfo
 
 
@@ -38,16 +40,27 @@ class Format:
         create: (container, inner name, info, **options) -> empty volume; None for formats that are only read.
         is_folder: whether a container is a folder (else a file).
         marks: whether a folder of any name is a node of this format; None for formats known by suffix alone.
+        remote: whether a container may be a remote address.
     """
 
-    find: Callable[[Path, str], list[Found]]
+    find: Callable[[Any, str], list[Found]]
     open_found: Callable[[Found, VolumeInfo, bool], Volume]
     create: Callable[..., Volume] | None
     is_folder: bool
-    marks: Callable[[Path], bool] | None = None
+    marks: Callable[[Any], bool] | None = None
+    remote: bool = False
 
 
-_ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store)
+_ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store, remote=True)
+_N5 = Format(n5.find, n5.open_found, n5.create, is_folder=True, marks=n5.is_n5, remote=True)
+_PRECOMPUTED = Format(
+    precomputed.find,
+    precomputed.open_found,
+    precomputed.create,
+    is_folder=True,
+    marks=precomputed.is_precomputed,
+    remote=True,
+)
 _HDF5 = Format(cremi.find, cremi.open_found, cremi.create, is_folder=False)
 _STACK = Format(stack.find, stack.open_found, stack.create, is_folder=False)
 _NPY = Format(npy.find, npy.open_found, npy.create, is_folder=False)
@@ -63,11 +76,14 @@ FORMATS: dict[str, Format] = {
     ".jpg": _STACK,
     ".jpeg": _STACK,
     ".npy": _NPY,
+    ".n5": _N5,
+    ".precomputed": _PRECOMPUTED,
 }
 #: Formats whose folders are recognised whatever their name, asked in this order.
 _MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
 #: `Found.format` -> format.
 FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK, "npy": _NPY}
+FORMATS_BY_NAME |= {"n5": _N5, "precomputed": _PRECOMPUTED}
 
 
 def open_volume(
@@ -95,6 +111,8 @@ def open_volume(
         InputError: nothing or several arrays there, voxel size missing, contradictory metadata, damaged file.
     """
     form, container, inner = locate(path)
+    if writable and isinstance(container, Remote):
+        raise InputError(f"{path} is a remote address, and these are only read: open it without writable=True")
     hit = _the_one(form.find(container, inner), path)
     if hit.problems:
         raise InputError(f"{hit.path}: {'; '.join(hit.problems)}")
@@ -201,7 +219,7 @@ def unplaced_volume(hit: Found) -> Volume:
     return FORMATS_BY_NAME[hit.format].open_found(hit, _complete(bare, Statement()), False)
 
 
-def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, str]:
+def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Any, str]:
     """Return (format, container, inner name) of a path.
 
     The container is the first part of the path with a known suffix, or an existing folder that a format marks as
@@ -210,9 +228,11 @@ def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, s
     Raises:
         InputError: the container does not exist, or its format is unknown.
     """
-    whole = Path(path)
-    if "://" in str(path):
-        raise InputError(f"{path} is a remote address: copy it to a local disk first")
+    whole = place_of(path)
+    if isinstance(whole, Remote):
+        if creating:
+            raise InputError(f"{path} is a remote address, and these are only read: write to a local disk")
+        return _locate_remote(whole)
     for container in [*reversed(whole.parents), whole]:
         form = FORMATS.get(container.suffix.lower())
         if form is not None and not (container.is_file() if form.is_folder else container.is_dir()):
@@ -221,7 +241,7 @@ def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Path, s
         for folder, (form, marks) in product([whole, *whole.parents], _MARKED):
             if marks(folder):
                 root = _root_of(folder, marks)
-                return form, root, _inner(root, whole)
+                return form, root, inner_name(root, whole)
         if whole.is_dir() or _is_pattern(whole):
             return _STACK, whole, ""
     if not creating and not whole.exists():
@@ -234,19 +254,31 @@ def _located(form: Format, container: Path, whole: Path, creating: bool) -> tupl
     if not creating and not container.exists() and not _is_pattern(whole):
         near = did_you_mean(container.name, _siblings(container))
         raise InputError(f"{container} does not exist{near}")
-    return form, container, _inner(container, whole)
+    return form, container, inner_name(container, whole)
 
 
-def _root_of(folder: Path, marks: Callable[[Path], bool]) -> Path:
+def _locate_remote(whole: Remote) -> tuple[Format, Remote, str]:
+    """Return what `locate` does, of an address: nothing can be listed there, so metadata files are asked for."""
+    places = [*reversed(whole.parents), whole]
+    for container in places:
+        form = FORMATS.get(container.suffix.lower())
+        if form is not None and form.remote:
+            return form, container, inner_name(container, whole)
+    for folder, (form, marks) in product(reversed(places), _MARKED):
+        if form.remote and marks(folder):
+            root = _root_of(folder, marks)
+            return form, root, inner_name(root, whole)
+    raise InputError(
+        f"{whole} holds no volume: neither it nor an address above has the metadata of zarr, N5 or "
+        "precomputed, and other formats are not read from afar; check it, or copy the data to a local disk"
+    )
+
+
+def _root_of(folder: Any, marks: Callable[[Any], bool]) -> Any:
     """Return the topmost folder of a format around one of its nodes."""
-    while marks(folder.parent):
+    while folder.parent != folder and marks(folder.parent):
         folder = folder.parent
     return folder
-
-
-def _inner(container: Path, whole: Path) -> str:
-    inner = whole.relative_to(container).as_posix()
-    return "" if inner == "." else inner
 
 
 def _is_pattern(path: Path) -> bool:
@@ -258,7 +290,7 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _the_one(hits: list[Found], path: str | Path) -> Found:
-    exact = [hit for hit in hits if Path(hit.path) == Path(path)]
+    exact = [hit for hit in hits if place_of(hit.path) == place_of(path)]
     if len(exact or hits) == 1:
         return (exact or hits)[0]
     listed = ", ".join(hit.path for hit in hits)

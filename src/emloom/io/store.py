@@ -12,15 +12,14 @@ step, and never a read-modify-write between workers that hold different channels
 Chunks are compressed with zstd; zarr 3 chunks also carry a crc32c, so a damaged chunk is an error and not a
 picture. zarr 2 has no checksum: there only damage that breaks the zstd frame is seen (a truncated file always is).
 
-Trap: TensorStore runs threads and aborts a process that forks after using it. Start workers with `spawn` or
-`forkserver`; volumes are cheap to pickle and open their files when first used.
+Remote containers (see `places`) are read as local ones are, but not listed: there a group holds what its
+consolidated metadata name.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ import numpy as np
 import tensorstore
 
 from emloom.errors import InputError, did_you_mean
-from emloom.geometry import Box, Vec, cells
+from emloom.geometry import Vec
 from emloom.geometry.box import as_vec
-from emloom.io.files import explained, final_name, staged
+from emloom.io.files import final_name, staged
 from emloom.io.metadata import (
     OWN_KEY,
     ArrayFacts,
@@ -43,88 +42,44 @@ from emloom.io.metadata import (
     read_plain,
 )
 from emloom.io.ngff import image_attributes, read_image
-from emloom.io.nodes import Node, ensure_groups, image_around, is_unlisted, node_at, write_group
-from emloom.io.volume import Array, VolumeInfo, check_box, check_write
+from emloom.io.nodes import Node, ensure_groups, image_around, is_unlisted, names_in, node_at, write_group
+from emloom.io.places import Place, Remote, is_folder, kvstore, place_of
+from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
+from emloom.io.volume import VolumeInfo
 
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
 _ZSTD_LEVEL = 3
 
 
-@dataclass(frozen=True)
-class StoreVolume:
-    """A zarr array as a volume; opened when first used, cheap to pickle.
-
-    Attributes:
-        info: what the volume says about itself; `info.chunks` is what one writer may write alone (the shard).
-        array: folder of the array itself.
-        writable: whether `write` is allowed.
-        squeezed: positions of stored axes of extent 1 that the volume leaves out.
-    """
-
-    info: VolumeInfo
-    array: Path
-    writable: bool = False
-    squeezed: tuple[int, ...] = ()
-    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def read(self, box: Box) -> Array:
-        """Return the voxels of `box`, C-contiguous, native byte order; a damaged chunk is an `InputError`."""
-        check_box(self.info, box)
-        with explained(self.info.source, "read"):
-            values = _told(self._view()[..., *box.slices()].read(), self.info.source)
-        return np.ascontiguousarray(values, dtype=self.info.dtype)
-
-    def write(self, box: Box, array: Array) -> None:
-        """Replace the voxels of `box`; whole chunks are replaced in one step each."""
-        check_write(self.info, box, array)
-        if not self.writable:
-            raise InputError(
-                f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
-            )
-        view = self._view()
-        parts = [part for _, part in cells(box, self.info.chunks or box.shape)]
-        writes = [view[..., *p.slices()].write(array[..., *p.slices(box.start)]) for p in parts]
-        # Wait for every chunk before reporting a failure: nothing is still being written when a caller cleans up.
-        failures = [write for write in writes if write.exception() is not None]
-        if failures:
-            with explained(self.info.source):
-                _told(failures[0], self.info.source)
-
-    def _view(self) -> Any:
-        if "view" not in self._cache:
-            store = _open(self.array)
-            self._cache["view"] = store[tuple(0 if i in self.squeezed else slice(None) for i in range(store.rank))]
-        return self._cache["view"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
-
-
-def find(container: Path, inner: str) -> list[Found]:
+def find(container: Place, inner: str) -> list[Found]:
     """Return every array below a container, or the one at an inner path.
 
     Raises:
         InputError: nothing there, or its metadata are unreadable.
     """
     start = container / inner if inner else container
-    if not start.is_dir():
+    if not is_folder(start):
         names = [str(f.path).removeprefix(f"{container}/") for f in find(container, "")]
         valid = f" (it holds: {', '.join(names)})" if names else ""
         raise InputError(f"{container} holds no {inner!r}{did_you_mean(inner, names)}{valid}")
     hits = list(_walk(start))
     if not hits:
-        raise InputError(f"{start} holds no zarr array (no zarr.json or .zarray below it): is it another format?")
+        rule = "is it another format?"
+        if isinstance(start, Remote):
+            rule = "remote addresses are not listed, so name the array itself, with all parts of its path"
+        raise InputError(f"{start} holds no zarr array (no zarr.json or .zarray below it): {rule}")
     return hits
 
 
 def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:
     """Return the volume of an array that `find` found."""
-    node = node_at(Path(hit.path))
+    node = node_at(place_of(hit.path))
     if node is None:
         raise InputError(f"{hit.path} is no longer a zarr array: somebody moved it")
     array = node.folder / node.levels[0] if node.levels else node.folder
-    volume = StoreVolume(info, array, writable, hit.squeezed)
-    volume._view()  # unreadable metadata are reported now, not at the first block
+    axes = kept_axes(tuple(range(len(hit.shape) + len(hit.squeezed))), hit.squeezed)
+    volume = StoreVolume(info, array, _driver(node), axes, writable)
+    volume.view()  # unreadable metadata are reported now, not at the first block
     return volume
 
 
@@ -165,10 +120,12 @@ def create(
     with staged(target, overwrite=overwrite) as temporary:
         temporary.mkdir(parents=True)
         write_group(temporary, attributes, zarr_format)
-        _told(
+        told(
             tensorstore.open(_array_spec(temporary / "0", info, chunks, shards, zarr_format), create=True), target
         )
-    return StoreVolume(info.with_(chunks=shards or chunks, source=str(target)), target / "0", writable=True)
+    created = info.with_(chunks=shards or chunks, source=str(target))
+    driver = "zarr3" if zarr_format == 3 else "zarr"
+    return StoreVolume(created, target / "0", driver, tuple(range(len(info.axes))), writable=True)
 
 
 def _refuse_loss(target: Path) -> None:
@@ -200,7 +157,7 @@ def _array_spec(
     folder: Path, info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int
 ) -> dict[str, Any]:
     channels = () if info.channels is None else (info.channels,)
-    spec: dict[str, Any] = {"kvstore": {"driver": "file", "path": str(folder)}}
+    spec: dict[str, Any] = {"kvstore": kvstore(folder)}
     shape = list(info.array_shape)
     if zarr_format == 2:
         dtype = info.dtype.newbyteorder("<").str
@@ -223,7 +180,7 @@ def _array_spec(
     return {**spec, "driver": "zarr3", "metadata": metadata}
 
 
-def _walk(folder: Path) -> Iterator[Found]:
+def _walk(folder: Place) -> Iterator[Found]:
     """Yield the arrays at and below a folder; an image counts once, as its finest level."""
     node = node_at(folder)
     if node is not None and (node.is_array or node.levels):
@@ -231,9 +188,15 @@ def _walk(folder: Path) -> Iterator[Found]:
     if node is not None and node.is_array:
         return
     own_levels = [] if node is None else node.levels
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.name.startswith(".") and child.name not in own_levels:
-            yield from _walk(child)
+    for name in names_in(folder, node):
+        if name not in own_levels and not ("/" in name and _is_level(folder / name)):
+            yield from _walk(folder / name)
+
+
+def _is_level(folder: Place) -> bool:
+    """Whether a node is an array that an image above it lists, and that therefore counts with the image."""
+    node = node_at(folder)
+    return node is not None and node.is_array and image_around(node)[0] is not None
 
 
 def _found(node: Node) -> Found:
@@ -255,38 +218,10 @@ def _found(node: Node) -> Found:
 
 
 def _facts(node: Node, droppable: str) -> ArrayFacts:
-    store = _open(node.folder)
+    store = open_store(node.folder, _driver(node))
     chunks = store.chunk_layout.write_chunk.shape
-    return ArrayFacts(tuple(store.shape), _dtype(store), None if chunks is None else tuple(chunks), droppable)
+    return ArrayFacts(tuple(store.shape), dtype_of(store), None if chunks is None else tuple(chunks), droppable)
 
 
-def _dtype(store: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = np.dtype(store.dtype.numpy_dtype)
-        return dtype
-    except (AttributeError, TypeError):
-        return np.dtype(object)
-
-
-def _open(folder: Path) -> Any:
-    driver = "zarr3" if (folder / "zarr.json").is_file() else "zarr"
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": os.fspath(folder)}}
-    with explained(folder, "read"):
-        return _told(tensorstore.open(spec, open=True), folder)
-
-
-def _told(future: Any, source: object) -> Any:
-    """Wait for TensorStore; damaged or unsupported data become an `InputError`, the disk's errors pass through."""
-    try:
-        return future.result()
-    except ValueError as problem:
-        text = str(problem)
-        if "os_error_code" in text:
-            raise
-        raise InputError(
-            f"cannot read or write {source}: {_first_sentence(text)}; copy it again or write it anew"
-        ) from problem
-
-
-def _first_sentence(text: str) -> str:
-    return " ".join(text.split())[:300]
+def _driver(node: Node) -> str:
+    return "zarr3" if node.zarr_format == 3 else "zarr"

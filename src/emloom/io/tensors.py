@@ -1,0 +1,128 @@
+"""Volumes behind TensorStore: one class for zarr, N5 and precomputed, which differ in metadata, not in reading.
+
+A format may store its axes in another order than ``[c,]zyx`` and let its first voxel lie elsewhere than 0. A
+`StoreVolume` says for each of *its* axes which stored axis that is, so the voxels are turned in one place only::
+
+    zarr, [c,]zyx        axes = (0, 1, 2)        N5, stored xyz           axes = (2, 1, 0)
+    precomputed, xyzc    axes = (3, 2, 1, 0), or (2, 1, 0) where the one channel is left out
+
+Trap: TensorStore runs threads and aborts a process that forks after using it. Start workers with `spawn` or
+`forkserver`; volumes are cheap to pickle and open their files when first used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorstore
+
+from emloom.errors import InputError
+from emloom.geometry import Box, cells
+from emloom.io.files import explained
+from emloom.io.places import Place, Remote, context, kvstore, short, unreachable
+from emloom.io.volume import Array, VolumeInfo, check_box, check_write
+
+
+@dataclass(frozen=True)
+class StoreVolume:
+    """A stored array as a volume; opened when first used, cheap to pickle.
+
+    Attributes:
+        info: what the volume says about itself; `info.chunks` is what one writer may write alone (the shard).
+        array: folder of the array itself; of a precomputed volume, the folder of its ``info``.
+        driver: TensorStore's name of the format.
+        axes: for each axis of the volume the stored axis; a stored axis not named here has extent 1.
+        writable: whether `write` is allowed.
+        scale: which scale of a precomputed volume.
+    """
+
+    info: VolumeInfo
+    array: Place
+    driver: str
+    axes: tuple[int, ...]
+    writable: bool = False
+    scale: int | None = None
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, box: Box) -> Array:
+        """Return the voxels of `box`, C-contiguous, native byte order; a damaged chunk is an `InputError`."""
+        check_box(self.info, box)
+        with explained(self.info.source, "read"):
+            values = told(self.view()[..., *box.slices()].read(), self.info.source)
+        return np.ascontiguousarray(values, dtype=self.info.dtype)
+
+    def write(self, box: Box, array: Array) -> None:
+        """Replace the voxels of `box`; whole chunks are replaced in one step each."""
+        check_write(self.info, box, array)
+        if not self.writable:
+            raise InputError(
+                f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
+            )
+        view = self.view()
+        parts = [part for _, part in cells(box, self.info.chunks or box.shape)]
+        writes = [view[..., *p.slices()].write(array[..., *p.slices(box.start)]) for p in parts]
+        # Wait for every chunk before reporting a failure: nothing is still being written when a caller cleans up.
+        failures = [write for write in writes if write.exception() is not None]
+        if failures:
+            with explained(self.info.source):
+                told(failures[0], self.info.source)
+
+    def view(self) -> Any:
+        """Return TensorStore's view of the array, its axes and its origin those of the volume."""
+        if "view" not in self._cache:
+            self._cache["view"] = self.view_of(open_store(self.array, self.driver, self.scale))
+        return self._cache["view"]
+
+    def view_of(self, store: Any) -> Any:
+        """Return the view of an opened store that holds this array."""
+        kept = sorted(self.axes)
+        whole = store[tensorstore.d[:].translate_to[0]]
+        used = whole[tuple(slice(None) if i in kept else 0 for i in range(store.rank))]
+        return used.transpose([kept.index(axis) for axis in self.axes])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+def open_store(array: Place, driver: str, scale: int | None = None) -> Any:
+    """Return the opened TensorStore of an array, axes and origin as stored.
+
+    Raises:
+        InputError: the metadata are damaged or not supported, or the place cannot be reached.
+    """
+    spec: dict[str, Any] = {"driver": driver, "kvstore": kvstore(array)}
+    if scale is not None:
+        spec["scale_index"] = scale
+    with explained(str(array), "read"):
+        return told(tensorstore.open(spec, open=True, context=context()), array)
+
+
+def told(future: Any, source: object) -> Any:
+    """Wait for TensorStore; damaged or unsupported data become an `InputError`, the disk's errors pass through."""
+    try:
+        return future.result()
+    except ValueError as problem:
+        text = str(problem)
+        if "os_error_code" in text:
+            raise
+        if isinstance(source, Remote) or "://" in str(source):
+            raise InputError(unreachable(source, problem)) from problem
+        raise InputError(
+            f"cannot read or write {source}: {short(problem)}; copy it again or write it anew"
+        ) from problem
+
+
+def dtype_of(store: Any) -> np.dtype[Any]:
+    """Return the element type of an opened store; `object` where numpy has no such type."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(store.dtype.numpy_dtype)
+        return dtype
+    except (AttributeError, TypeError):
+        return np.dtype(object)
+
+
+def kept_axes(order: tuple[int, ...], squeezed: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `StoreVolume.axes`: the stored axes in the order they are told, without those left out."""
+    return tuple(stored for i, stored in enumerate(order) if i not in squeezed)

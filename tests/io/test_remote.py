@@ -1,0 +1,218 @@
+"""Remote addresses, through a web server in a thread: the same volumes, and no failure taken for zeros.
+
+s3:// and gs:// take the same path with another key-value store, and need a network: here only what they specify.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from emloom.errors import InputError
+from emloom.geometry import Box, Grid
+from emloom.io import places
+from emloom.io.open import create_volume, inspect, open_volume
+from emloom.io.places import Remote, place_of
+from emloom.io.volume import VolumeInfo
+
+INFO = VolumeInfo((20, 24, 30), np.dtype("uint16"), Grid((40, 4, 4), (80, 4, 0)), None, (8, 8, 16), "raw")
+VALUES = np.random.default_rng(0).integers(1, 60000, INFO.shape, dtype=np.uint16)
+BREAK = 0
+
+
+@dataclass
+class Server:
+    """A web server; `faults` maps a part of a path to the status it answers, or to BREAK: half an answer."""
+
+    folder: Path
+    url: str = ""
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, server_state: Server, **kwargs: Any) -> None:
+        self.state = server_state
+        super().__init__(*args, directory=str(server_state.folder), **kwargs)
+
+    def do_GET(self) -> None:
+        status = next((s for part, s in self.state.faults.items() if part in self.path), None)
+        if status is None:
+            super().do_GET()
+        elif status == BREAK:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.close_connection = True
+        else:
+            self.send_error(status)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give up at once: what is tested is what happens then."""
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"})
+    places.context.cache_clear()
+    yield
+    places.context.cache_clear()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    state = Server(tmp_path)
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, server_state=state))
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
+    yield state
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "out.zarr": {},
+    "out.zarr/a/raw": {},
+    "v2/out.zarr": {"zarr_format": 2},
+    "out.n5/raw": {},
+    "out.precomputed": {},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_remote_volume_is_the_local_volume(server: Server, name: str) -> None:
+    create_volume(server.folder / name, INFO, **FORMATS[name]).write(INFO.box, VALUES)
+    volume = open_volume(f"{server.url}/{name}")
+    assert volume.info.source == f"{server.url}/{name}"
+    local = open_volume(server.folder / name).info
+    assert volume.info.with_(source=local.source) == local
+    box = Box((3, 5, 7), (11, 12, 13))
+    np.testing.assert_array_equal(volume.read(box), VALUES[box.slices()])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(box), VALUES[box.slices()])
+
+
+@pytest.mark.parametrize("name", ["out.zarr/0", "out.n5", "out.precomputed/4_4_40"])
+def test_levels_and_folders_of_any_name(server: Server, name: str) -> None:
+    container = server.folder / name.split("/")[0]
+    create_volume(container, INFO).write(INFO.box, VALUES)
+    container.rename(server.folder / "data")
+    volume = open_volume(f"{server.url}/data/{'/'.join(name.split('/')[1:])}")
+    np.testing.assert_array_equal(volume.read(INFO.box), VALUES)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_consolidated_metadata_name_is_listed(server: Server, zarr_format: int) -> None:
+    group = zarr.create_group(server.folder / "x.zarr", zarr_format=zarr_format)
+    for name in ("a", "b/c"):
+        group.create_array(name, data=VALUES[:2, :3, :4])
+    create_volume(server.folder / "x.zarr/images/em", INFO, zarr_format=zarr_format)
+    with pytest.raises(InputError, match="remote addresses are not listed"):
+        inspect(f"{server.url}/x.zarr")
+    if zarr_format == 2:
+        zarr.consolidate_metadata(server.folder / "x.zarr")
+    else:
+        with pytest.warns(UserWarning, match="Consolidated"):
+            zarr.consolidate_metadata(server.folder / "x.zarr")
+    found = {hit.path for hit in inspect(f"{server.url}/x.zarr")}
+    assert found == {f"{server.url}/x.zarr/{name}" for name in ("a", "b/c", "images/em")}
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"), [("out.zarr", "c/1/1/1"), ("out.n5", "out.n5/1/1/1"), ("out.precomputed", "16-30_")]
+)
+def test_a_missing_chunk_is_zero_and_a_failing_one_an_error(server: Server, name: str, chunk: str) -> None:
+    create_volume(server.folder / name, INFO).write(INFO.box, VALUES)
+    for status in (403, 500, 503, BREAK):
+        server.faults = {chunk: status}
+        volume = open_volume(f"{server.url}/{name}")
+        with pytest.raises(InputError, match=f"cannot read {server.url}/{name}: .*check the address") as caught:
+            volume.read(INFO.box)
+        assert "<" not in str(caught.value)  # the server's page is not part of the message
+    server.faults = {chunk: 404}
+    got = open_volume(f"{server.url}/{name}").read(INFO.box)
+    assert 0 < (got == 0).sum() < got.size
+    np.testing.assert_array_equal(got[got > 0], VALUES[got > 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata"),
+    [
+        ("out.zarr", "out.zarr/0/zarr.json"),
+        ("out.zarr", "out.zarr/zarr.json"),
+        ("out.n5", "json"),
+        ("o.precomputed", "info"),
+    ],
+)
+def test_missing_or_failing_metadata_are_an_error_with_the_address(
+    server: Server, name: str, metadata: str
+) -> None:
+    create_volume(server.folder / name, INFO)
+    server.faults = {metadata: 404}
+    with pytest.raises(InputError, match=f"{server.url}/{name}.* (no |exist)"):
+        open_volume(f"{server.url}/{name}")
+    server.faults = {metadata: 500}
+    with pytest.raises(InputError, match=f"cannot read {server.url}/{name}.*500"):
+        open_volume(f"{server.url}/{name}")
+
+
+def test_an_address_where_nothing_is(server: Server) -> None:
+    (server.folder / "raw.tif").write_bytes(b"")
+    for name in ("nothing", "raw.tif", "cremi.h5/volumes/raw"):
+        with pytest.raises(InputError, match=f"{server.url}/{name} holds no volume"):
+            open_volume(f"{server.url}/{name}")
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with pytest.raises(InputError, match=r"cannot read http://127\.0\.0\.1:1/x\.zarr.*check the address"):
+        open_volume("http://127.0.0.1:1/x.zarr")
+
+
+def test_remote_volumes_are_only_read(server: Server) -> None:
+    create_volume(server.folder / "out.zarr", INFO)
+    with pytest.raises(InputError, match="are only read"):
+        open_volume(f"{server.url}/out.zarr", writable=True)
+    for address in (f"{server.url}/new.zarr", "s3://bucket/new.n5", "gs://bucket/new.precomputed"):
+        with pytest.raises(InputError, match=r"remote address.*only read"):
+            create_volume(address, INFO)
+    with pytest.raises(InputError, match="open read-only"):
+        open_volume(f"{server.url}/out.zarr").write(Box((0, 0, 0), (1, 1, 1)), VALUES[:1, :1, :1])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://host/x.zarr", "unknown scheme 'ftp'"),
+        ("precomputed://gs://bucket/x", "unknown scheme 'precomputed'"),
+        ("http:///x.zarr", "not the address"),
+        ("https://host/a/../x.zarr", "not the address"),
+        ("https://host/x.zarr?token=1", "not the address"),
+    ],
+)
+def test_bad_addresses(address: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_volume(address)
+
+
+def test_addresses_are_places() -> None:
+    place = place_of("s3://bucket//a/out.zarr/raw/")
+    assert place == Remote("s3", "bucket", ("a", "out.zarr", "raw"))
+    assert str(place) == "s3://bucket/a/out.zarr/raw"
+    assert (place.name, place.parent.suffix, str(place.parents[-1])) == ("raw", ".zarr", "s3://bucket")
+    assert place.parent / "raw" == place
+    assert places.inner_name(place.parent, place) == "raw"
+    assert places.kvstore(place) == {"driver": "s3", "bucket": "bucket", "path": "a/out.zarr/raw/"}
+    assert places.kvstore(place_of("gs://b/x")) == {"driver": "gcs", "bucket": "b", "path": "x/"}
+    assert places.kvstore(place_of("https://h/x")) == {"driver": "http", "base_url": "https://h/x/"}
