@@ -3,6 +3,7 @@
 A path names a container and, where it holds several arrays, the one inside it::
 
     raw.tif      sections/      "sections/s*.png"      out.zarr      out.zarr/raw      cremi.h5/volumes/raw
+    webknossos_dataset/color       webknossos_dataset/color/2-2-1       out.wkw/segmentation
 
 A new format is one file with `find`, `open_found` (and `create`), and one row in `FORMATS`.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
-from emloom.io import hdf5, stack, store
+from emloom.io import hdf5, newlayer, stack, store, webknossos
 from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
@@ -38,6 +39,8 @@ class Format:
         create: (container, inner name, info, **options) -> empty volume; None for formats that are only read.
         is_folder: whether a container is a folder (else a file).
         marks: whether a folder of any name is a node of this format; None for formats known by suffix alone.
+        staged_addition: (container, inner name, info) -> context of the path at which a volume to be added to an
+            existing container is built, for formats whose container lists what it holds.
     """
 
     find: Callable[[Path, str], list[Found]]
@@ -45,11 +48,20 @@ class Format:
     create: Callable[..., Volume] | None
     is_folder: bool
     marks: Callable[[Path], bool] | None = None
+    staged_addition: Callable[[Path, str, VolumeInfo], AbstractContextManager[Path]] | None = None
 
 
 _ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store)
 _HDF5 = Format(hdf5.find, hdf5.open_found, hdf5.create, is_folder=False)
 _STACK = Format(stack.find, stack.open_found, None, is_folder=False)
+_WKW = Format(
+    webknossos.find,
+    webknossos.open_found,
+    newlayer.create,
+    is_folder=True,
+    marks=webknossos.marks,
+    staged_addition=newlayer.staged_addition,
+)
 
 FORMATS: dict[str, Format] = {
     ".zarr": _ZARR,
@@ -59,11 +71,14 @@ FORMATS: dict[str, Format] = {
     ".tif": _STACK,
     ".tiff": _STACK,
     ".png": _STACK,
+    ".wkw": _WKW,
 }
-#: Formats whose folders are recognised whatever their name, asked in this order.
-_MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
+#: Formats whose folders are recognised whatever their name, asked in this order: layers of a webKnossos dataset
+#: may be zarr arrays, and the dataset knows more about them.
+_MARKED = [(form, form.marks) for form in dict.fromkeys((_WKW, *FORMATS.values())) if form.marks is not None]
 #: `Found.format` -> format.
 FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK}
+FORMATS_BY_NAME |= {"wkw": _WKW, "webknossos-zarr": _WKW, "webknossos-zarr3": _WKW}
 
 
 def open_volume(
@@ -119,7 +134,8 @@ def create_volume(
     """Create an empty (all zero) writable volume.
 
     Args:
-        path: ``out.zarr``, ``out.zarr/name`` or ``out.h5/volumes/raw``; the suffix chooses the format.
+        path: ``out.zarr``, ``out.zarr/name``, ``out.h5/volumes/raw`` or ``out.wkw/layer``; the suffix chooses
+            the format.
         info: shape, dtype, grid, channels, chunks (default 64x64x64), kind, neighborhood.
         overwrite: replace what is there.
         zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4); for ``.zarr``.
@@ -162,6 +178,11 @@ def staged_volume(
         InputError: the path exists, the format cannot be written, or the disk refuses.
     """
     form, container, inner = locate(path, creating=True)
+    if form.staged_addition is not None and container.exists():
+        refuse_existing(path)
+        with form.staged_addition(container, inner, info) as apart:
+            yield create_volume(apart, info)
+        return
     top = Path(path)
     if form.is_folder:
         refuse_existing(path)
