@@ -214,8 +214,8 @@ def _extended(plan: _Plan, *, overwrite: bool) -> dict[str, Any]:
     if not all(isclose(a, b, rel_tol=TOLERANCE_VOX) for a, b in zip(source.scale_nm, plan.scale_nm, strict=True)):
         raise InputError(
             f"{plan.container}/{plan.place} would have the scale {plan.scale_nm} nm, the dataset has "
-            f"{source.scale_nm} (z, y, x), and a dataset has one: name the magnification (e.g. color/2-2-1), or write "
-            "a new dataset"
+            f"{source.scale_nm} (z, y, x), and a dataset has one: name the magnification (e.g. color/2-2-1), or "
+            "write a new dataset"
         )
     at = next((i for i, layer in enumerate(source.layers) if layer.name == plan.layer), None)
     if at is None:

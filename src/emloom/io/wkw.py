@@ -10,7 +10,8 @@ The folder has no shape: coordinates are unsigned and absolute, and a cube witho
 of it is the volume, and how large a voxel is, the dataset around it says (`emloom.io.webknossos`).
 
 Written cubes are LZ4-compressed. A cube is always built whole in a hidden folder and moved to its place in one
-step, so a process killed in mid-write leaves every cube old or new. A cube that a box covers in part is read,
+step, so a process killed in mid-write leaves every cube old or new (and a hidden ``.cube.partial-*`` folder, which
+nobody reads and which may be deleted). A cube that a box covers in part is read,
 changed and replaced under a lock of the folder (`flock` on its header): blocks that share a cube are safe in any
 order, but slower than blocks aligned to cubes.
 
