@@ -4,6 +4,7 @@ A path names a container and, where it holds several arrays, the one inside it::
 
     raw.tif      sections/      "sections/s*.png"      out.zarr      out.zarr/raw      cremi.h5/volumes/raw
     out.n5/raw   seg.precomputed/8_8_40                s3://bucket/out.zarr/raw        https://host/seg.precomputed
+    webknossos_dataset/color       webknossos_dataset/color/2-2-1       out.wkw/segmentation
 
 A new format is one file with `find`, `open_found` (and `create`), and one row in `FORMATS`.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
-from emloom.io import cremi, n5, npy, precomputed, stack, store
+from emloom.io import cremi, n5, newlayer, npy, precomputed, stack, store, webknossos
 from emloom.io.files import refuse_existing, staged
 from emloom.io.metadata import KINDS, Found, Statement
 from emloom.io.nodes import is_store
@@ -41,6 +42,8 @@ class Format:
         is_folder: whether a container is a folder (else a file).
         marks: whether a folder of any name is a node of this format; None for formats known by suffix alone.
         remote: whether a container may be a remote address.
+        staged_addition: (container, inner name, info) -> context of the path at which a volume to be added to an
+            existing container is built, for formats whose container lists what it holds.
     """
 
     find: Callable[[Any, str], list[Found]]
@@ -49,6 +52,7 @@ class Format:
     is_folder: bool
     marks: Callable[[Any], bool] | None = None
     remote: bool = False
+    staged_addition: Callable[[Path, str, VolumeInfo], AbstractContextManager[Path]] | None = None
 
 
 _ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store, remote=True)
@@ -64,6 +68,14 @@ _PRECOMPUTED = Format(
 _HDF5 = Format(cremi.find, cremi.open_found, cremi.create, is_folder=False)
 _STACK = Format(stack.find, stack.open_found, stack.create, is_folder=False)
 _NPY = Format(npy.find, npy.open_found, npy.create, is_folder=False)
+_WKW = Format(
+    webknossos.find,
+    webknossos.open_found,
+    newlayer.create,
+    is_folder=True,
+    marks=webknossos.marks,
+    staged_addition=newlayer.staged_addition,
+)
 
 FORMATS: dict[str, Format] = {
     ".zarr": _ZARR,
@@ -78,12 +90,15 @@ FORMATS: dict[str, Format] = {
     ".npy": _NPY,
     ".n5": _N5,
     ".precomputed": _PRECOMPUTED,
+    ".wkw": _WKW,
 }
-#: Formats whose folders are recognised whatever their name, asked in this order.
-_MARKED = [(form, form.marks) for form in dict.fromkeys(FORMATS.values()) if form.marks is not None]
+#: Formats whose folders are recognised whatever their name, asked in this order: layers of a webKnossos dataset
+#: may be zarr arrays, and the dataset knows more about them.
+_MARKED = [(form, form.marks) for form in dict.fromkeys((_WKW, *FORMATS.values())) if form.marks is not None]
 #: `Found.format` -> format.
 FORMATS_BY_NAME = {"zarr2": _ZARR, "zarr3": _ZARR, "hdf5": _HDF5, "tiff": _STACK, "sections": _STACK, "npy": _NPY}
 FORMATS_BY_NAME |= {"n5": _N5, "precomputed": _PRECOMPUTED}
+FORMATS_BY_NAME |= {"wkw": _WKW, "webknossos-zarr": _WKW, "webknossos-zarr3": _WKW}
 
 
 def open_volume(
@@ -141,7 +156,8 @@ def create_volume(
     """Create an empty (all zero) writable volume.
 
     Args:
-        path: ``out.zarr``, ``out.zarr/name`` or ``out.h5/volumes/raw``; the suffix chooses the format.
+        path: ``out.zarr``, ``out.zarr/name``, ``out.h5/volumes/raw`` or ``out.wkw/layer``; the suffix chooses
+            the format.
         info: shape, dtype, grid, channels, chunks (default 64x64x64), kind, neighborhood.
         overwrite: replace what is there.
         zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4); for ``.zarr``.
@@ -184,6 +200,11 @@ def staged_volume(
         InputError: the path exists, the format cannot be written, or the disk refuses.
     """
     form, container, inner = locate(path, creating=True)
+    if form.staged_addition is not None and container.exists():
+        refuse_existing(path)
+        with form.staged_addition(container, inner, info) as apart:
+            yield create_volume(apart, info)
+        return
     top = Path(path)
     if form.is_folder:
         refuse_existing(path)
