@@ -49,6 +49,7 @@ from emloom.io.metadata import (
     read_own,
 )
 from emloom.io.nodes import Node, image_around, node_at
+from emloom.io.tensors import StoreVolume, kept_axes
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 from emloom.io.wkw import HEADER, LIMIT_VOX, WkwVolume, box_of_cubes, has_cubes, read_header
 
@@ -69,7 +70,7 @@ class TurnedVolume:
     """
 
     info: VolumeInfo
-    stored: store.StoreVolume
+    stored: StoreVolume
     order: Vec
     start: Vec
 
@@ -111,6 +112,7 @@ class _Turned:
     """How a zarr array is stored: its folder, positions of axes left out, positions of z, y, x, spatial shape."""
 
     array: Path
+    driver: str
     squeezed: tuple[int, ...]
     order: Vec
     shape: Vec
@@ -193,7 +195,8 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> WkwVolume | Turn
     inside = VolumeInfo(
         turned.shape, info.dtype, Grid((1, 1, 1)), info.channels, turned.chunks, source=info.source
     )
-    array = store.StoreVolume(inside, turned.array, writable, turned.squeezed)
+    axes = kept_axes(tuple(range(len(inside.axes) + len(turned.squeezed))), turned.squeezed)
+    array = StoreVolume(inside, turned.array, turned.driver, axes, writable)
     return TurnedVolume(info, array, turned.order, stored.box.start)
 
 
@@ -319,7 +322,7 @@ def _stored_zarr(folder: Path, box: Box | None, mag: Mag) -> _Stored:
         full[0] if len(full) == 4 else 1,
         None if chunks is None else (chunks[order[0]], chunks[order[1]], chunks[order[2]]),
         Statement(voxel_size_nm=hit.voxel_size_nm),
-        turned=_Turned(array, squeezed, order, shape, chunks),
+        turned=_Turned(array, "zarr3" if node.zarr_format == 3 else "zarr", squeezed, order, shape, chunks),
     )
 
 
