@@ -256,8 +256,7 @@ def _found(node: Node) -> Found:
     image, level = image_around(node)
     if image is not None and image.image is not None:
         array = node_at(image.folder / level) or node
-        if level == image.levels[0]:
-            said = read_own(image.attributes.get(OWN_KEY))
+        said = read_own((image if level == image.levels[0] else array).attributes.get(OWN_KEY))
         said = said.agree(read_image(image.image, level), f"the {OWN_KEY!r} attribute", "OME-NGFF")
         droppable = "t" if OWN_KEY in image.attributes else "tc"
     elif is_unlisted(node):
