@@ -43,7 +43,7 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
     code, text, _ = emloom(capsys, "--help")
     assert code == 0
     commands = ["info", "import", "phantom", "schema", "check", "run", "train", "predict"]
-    commands += ["segment", "demo", "evaluate", "view"]
+    commands += ["segment", "demo", "evaluate", "view", "pyramid", "crop", "stats", "export"]
     for name in commands:
         assert f"  {name}" in text
         code, text_of, _ = emloom(capsys, name, "--help")

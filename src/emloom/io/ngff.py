@@ -25,28 +25,38 @@ from emloom.io.volume import VolumeInfo
 Transform = tuple[list[float], list[float] | None]
 
 
-def image_attributes(info: VolumeInfo, name: str, zarr_format: int) -> dict[str, Any]:
-    """Return the attributes of an image group with one level, ``0``: version 0.5 for zarr 3, 0.4 for zarr 2."""
+def image_attributes(
+    info: VolumeInfo, name: str, zarr_format: int, levels: Mapping[str, Grid] | None = None
+) -> dict[str, Any]:
+    """Return the attributes of an image group: version 0.5 for zarr 3, 0.4 for zarr 2.
+
+    Args:
+        info: of the finest level.
+        name: what the image is called.
+        zarr_format: 2 or 3.
+        levels: path -> grid, finest first; default: one level, ``0``, on the grid of `info`.
+    """
     space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
     channel = [] if info.channels is None else [{"name": "c", "type": "channel"}]
-    size = info.grid.voxel_size_nm
-    centre = info.grid.centre((0, 0, 0))
     image: dict[str, Any] = {
         "name": name,
         "axes": [*channel, *space],
         "datasets": [
-            {
-                "path": "0",
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0] * len(channel) + list(size)},
-                    {"type": "translation", "translation": [0.0] * len(channel) + list(centre)},
-                ],
-            }
+            {"path": path, "coordinateTransformations": _steps(grid, len(channel))}
+            for path, grid in (levels or {"0": info.grid}).items()
         ],
     }
     if zarr_format == 3:
         return {"ome": {"version": "0.5", "multiscales": [image]}}
     return {"multiscales": [{"version": "0.4", **image}]}
+
+
+def _steps(grid: Grid, n_channel_axes: int) -> list[dict[str, Any]]:
+    """Return the transformations of a level: its translation is the *centre* of its first voxel."""
+    return [
+        {"type": "scale", "scale": [1.0] * n_channel_axes + list(grid.voxel_size_nm)},
+        {"type": "translation", "translation": [0.0] * n_channel_axes + list(grid.centre((0, 0, 0)))},
+    ]
 
 
 def image_of(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -44,6 +44,7 @@ class Format:
         remote: whether a container may be a remote address.
         staged_addition: (container, inner name, info) -> context of the path at which a volume to be added to an
             existing container is built, for formats whose container lists what it holds.
+        options: what `create` takes besides, of `zarr_format`, `shards` and `encoding`.
     """
 
     find: Callable[[Any, str], list[Found]]
@@ -53,9 +54,18 @@ class Format:
     marks: Callable[[Any], bool] | None = None
     remote: bool = False
     staged_addition: Callable[[Path, str, VolumeInfo], AbstractContextManager[Path]] | None = None
+    options: tuple[str, ...] = ()
 
 
-_ZARR = Format(store.find, store.open_found, store.create, is_folder=True, marks=is_store, remote=True)
+_ZARR = Format(
+    store.find,
+    store.open_found,
+    store.create,
+    is_folder=True,
+    marks=is_store,
+    remote=True,
+    options=("zarr_format", "shards", "encoding"),
+)
 _N5 = Format(n5.find, n5.open_found, n5.create, is_folder=True, marks=n5.is_n5, remote=True)
 _PRECOMPUTED = Format(
     precomputed.find,
@@ -152,6 +162,7 @@ def create_volume(
     overwrite: bool = False,
     zarr_format: int = 3,
     shards: Sequence[int] | None = None,
+    encoding: str | None = None,
 ) -> Volume:
     """Create an empty (all zero) writable volume.
 
@@ -163,20 +174,27 @@ def create_volume(
         zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4); for ``.zarr``.
         shards: voxels (z, y, x) per shard file, a multiple of the chunk; for zarr 3. The returned
             `info.chunks` is then the shard: what two writers must not share.
+        encoding: how chunks are compressed, where the format has a choice: ``zstd`` (default) or ``blosc`` for
+            ``.zarr``.
 
     Raises:
-        InputError: the path exists, the format cannot be written, or the disk refuses.
+        InputError: the path exists, the format cannot be written or has no such option, or the disk refuses.
     """
     form, container, inner = locate(path, creating=True)
     if form.create is None:
         raise InputError(f"{path}: this format is only read: write to .zarr or .h5")
     if 0 in info.array_shape:
         raise InputError(f"{path}: shape {info.array_shape} is empty: a volume has at least one voxel")
-    options: dict[str, Any] = {}
-    if form is _ZARR:
-        options = {"zarr_format": zarr_format, "shards": None if shards is None else as_vec(shards)}
-    elif shards is not None or zarr_format != 3:
-        raise InputError(f"{path}: shards and zarr_format are for .zarr only")
+    options = {
+        "zarr_format": zarr_format,
+        "shards": None if shards is None else as_vec(shards),
+        "encoding": encoding,
+    }
+    for name, value in options.items():
+        if name not in form.options and value not in (None, 3):
+            takers = ", ".join(suffix for suffix, other in FORMATS.items() if name in other.options)
+            raise InputError(f"{path}: {name} {value} is for {takers} only: leave it out")
+    options = {name: value for name, value in options.items() if name in form.options}
     return form.create(container, inner, info, overwrite=overwrite, **options)
 
 
@@ -187,6 +205,7 @@ def staged_volume(
     *,
     zarr_format: int = 3,
     shards: Sequence[int] | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Volume]:
     """Create a volume that appears at `path` only when the block ends well; otherwise nothing is left of it.
 
@@ -219,7 +238,7 @@ def staged_volume(
         if adds:
             shutil.copyfile(top, temporary)
         whole = temporary / Path(path).relative_to(top)
-        yield create_volume(whole, info, zarr_format=zarr_format, shards=shards)
+        yield create_volume(whole, info, zarr_format=zarr_format, shards=shards, encoding=encoding)
 
 
 def _refuse_dataset(form: Format, container: Path, inner: str) -> None:

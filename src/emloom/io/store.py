@@ -9,8 +9,9 @@ so that neuroglancer, napari and ome-zarr open the same path that emloom opens. 
 voxels: a `Volume` reads and writes whole channels stacks, so one block is one file per chunk, written in one
 step, and never a read-modify-write between workers that hold different channels.
 
-Chunks are compressed with zstd; zarr 3 chunks also carry a crc32c, so a damaged chunk is an error and not a
-picture. zarr 2 has no checksum: there only damage that breaks the zstd frame is seen (a truncated file always is).
+Chunks are compressed with zstd, or on request with blosc (lz4 of shuffled bytes: faster, larger). zarr 3 chunks
+also carry a crc32c, so a damaged chunk is an error and not a picture. zarr 2 has no checksum: there only damage
+that breaks the compressed frame is seen (a truncated file always is).
 
 Remote containers (see `places`) are read as local ones are, but not listed: there a group holds what its
 consolidated metadata name.
@@ -48,7 +49,9 @@ from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import VolumeInfo
 
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
+ENCODINGS = ("zstd", "blosc")
 _ZSTD_LEVEL = 3
+_BLOSC = {"cname": "lz4", "clevel": 5, "blocksize": 0}
 
 
 def find(container: Place, inner: str) -> list[Found]:
@@ -91,6 +94,7 @@ def create(
     overwrite: bool = False,
     zarr_format: int = 3,
     shards: Vec | None = None,
+    encoding: str | None = None,
 ) -> StoreVolume:
     """Create an empty (all zero) volume, ready to be written block by block.
 
@@ -102,12 +106,14 @@ def create(
         zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4).
         shards: voxels (z, y, x) per shard file, a multiple of the chunk; zarr 3 only. The volume's
             `info.chunks` is then the shard, because that is what two writers must not share.
+        encoding: ``zstd`` (default) or ``blosc``.
 
     Raises:
-        InputError: the path exists, a shard is no multiple of the chunk, or the disk refuses.
+        InputError: the path exists, the encoding is unknown, shards and chunks do not fit, or the disk refuses.
     """
     chunks = as_vec(info.chunks or DEFAULT_CHUNKS)
     _check_layout(info, chunks, shards, zarr_format)
+    compressor = _compressor(encoding or ENCODINGS[0], zarr_format, info.dtype)
     target = path / inner if inner else path
     attributes = {
         **image_attributes(info, Path(final_name(target)).stem, zarr_format),
@@ -120,9 +126,8 @@ def create(
     with staged(target, overwrite=overwrite) as temporary:
         temporary.mkdir(parents=True)
         write_group(temporary, attributes, zarr_format)
-        told(
-            tensorstore.open(_array_spec(temporary / "0", info, chunks, shards, zarr_format), create=True), target
-        )
+        spec = _array_spec(info, chunks, shards, zarr_format, compressor)
+        told(tensorstore.open({**spec, "kvstore": kvstore(temporary / "0")}, create=True), target)
     created = info.with_(chunks=shards or chunks, source=str(target))
     driver = "zarr3" if zarr_format == 3 else "zarr"
     return StoreVolume(created, target / "0", driver, tuple(range(len(info.axes))), writable=True)
@@ -153,22 +158,31 @@ def _check_layout(info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format
         )
 
 
+def _compressor(encoding: str, zarr_format: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the metadata of a compressor, in the words of zarr 2 or 3."""
+    if encoding not in ENCODINGS:
+        raise InputError(f"encoding {encoding!r} is unknown: zarr chunks are {' or '.join(ENCODINGS)}")
+    blosc = encoding == "blosc"
+    if zarr_format == 2:
+        return {"id": "blosc", **_BLOSC, "shuffle": 1} if blosc else {"id": "zstd", "level": _ZSTD_LEVEL}
+    shuffled = {**_BLOSC, "shuffle": "shuffle", "typesize": dtype.itemsize}
+    return {"name": encoding, "configuration": shuffled if blosc else {"level": _ZSTD_LEVEL}}
+
+
 def _array_spec(
-    folder: Path, info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int
+    info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int, compressor: dict[str, Any]
 ) -> dict[str, Any]:
     channels = () if info.channels is None else (info.channels,)
-    spec: dict[str, Any] = {"kvstore": kvstore(folder)}
     shape = list(info.array_shape)
     if zarr_format == 2:
         dtype = info.dtype.newbyteorder("<").str
         metadata: dict[str, Any] = {"shape": shape, "chunks": [*channels, *chunks], "dtype": dtype, "order": "C"}
-        zstd = {"id": "zstd", "level": _ZSTD_LEVEL}
         fill = False if info.dtype == np.dtype(bool) else 0
-        metadata |= {"compressor": zstd, "dimension_separator": "/", "fill_value": fill}
-        return {**spec, "driver": "zarr", "metadata": metadata}
+        metadata |= {"compressor": compressor, "dimension_separator": "/", "fill_value": fill}
+        return {"driver": "zarr", "metadata": metadata}
     codecs: list[dict[str, Any]] = [
         {"name": "bytes", "configuration": {"endian": "little"}},
-        {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL}},
+        compressor,
         {"name": "crc32c"},
     ]
     if shards is not None:
@@ -177,7 +191,7 @@ def _array_spec(
     grid = {"name": "regular", "configuration": {"chunk_shape": [*channels, *(shards or chunks)]}}
     metadata = {"shape": shape, "data_type": info.dtype.name, "chunk_grid": grid, "codecs": codecs}
     metadata["dimension_names"] = list(info.axes)
-    return {**spec, "driver": "zarr3", "metadata": metadata}
+    return {"driver": "zarr3", "metadata": metadata}
 
 
 def _walk(folder: Place) -> Iterator[Found]:
@@ -204,8 +218,7 @@ def _found(node: Node) -> Found:
     image, level = image_around(node)
     if image is not None and image.image is not None:
         array = node_at(image.folder / level) or node
-        if level == image.levels[0]:
-            said = read_own(image.attributes.get(OWN_KEY))
+        said = read_own((image if level == image.levels[0] else array).attributes.get(OWN_KEY))
         said = said.agree(read_image(image.image, level), f"the {OWN_KEY!r} attribute", "OME-NGFF")
         droppable = "t" if OWN_KEY in image.attributes else "tc"
     elif is_unlisted(node):

@@ -1,4 +1,4 @@
-"""Tables on disk: Parquet files of equally long columns, written whole or not at all.
+"""Tables on disk: Parquet files of equally long columns, written whole or not at all; CSV for other programs.
 
 Law: ``read_table(path).columns == columns`` with the same element types, uint64 included.
 """
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emloom.errors import InputError, did_you_mean
-from emloom.io.files import explained, staged
+from emloom.io.files import explained, staged, write_text_atomic
 
 Column = NDArray[Any]
 
@@ -65,14 +65,30 @@ def write_table(
     Raises:
         InputError: columns differ in length or are not one-dimensional, or the disk refuses.
     """
-    lengths = {name: np.asarray(column).shape for name, column in columns.items()}
-    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-        raise InputError(f"{path}: the columns of a table are one-dimensional and of one length, got {lengths}")
+    _require_columns(path, columns)
     arrays = [pa.array(_native(column)) for column in columns.values()]
     table = pa.Table.from_arrays(arrays, names=list(columns))
     table = table.replace_schema_metadata(dict(metadata or {}))
     with staged(path, overwrite=overwrite) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_csv(path: str | Path, columns: Mapping[str, Column], *, overwrite: bool = True) -> None:
+    """Write columns as comma-separated text with a header line, in one step; numbers in full precision.
+
+    Raises:
+        InputError: columns differ in length or are not one-dimensional, or the disk refuses.
+    """
+    _require_columns(path, columns)
+    rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+    text = "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)])
+    write_text_atomic(path, text + "\n", overwrite=overwrite)
+
+
+def _require_columns(path: str | Path, columns: Mapping[str, Column]) -> None:
+    lengths = {name: np.asarray(column).shape for name, column in columns.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise InputError(f"{path}: the columns of a table are one-dimensional and of one length, got {lengths}")
 
 
 def read_table(path: str | Path) -> Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class ConvertSpec(Spec):
     """Voxels per shard file, a multiple of the chunk; fewer, larger files for volumes of many chunks."""
     zarr_format: Literal[2, 3] = 3
     """zarr format of a `.zarr` target; 2 only for tools that cannot read 3."""
+    encoding: str | None = None
+    """How chunks are compressed, where the target has a choice: `zstd` or `blosc` for `.zarr`."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,18 @@ class ConvertReport:
         return "\n".join([head, *(f"  {text}" for text in (*self.changes, *self.notes))])
 
 
-def convert(spec: ConvertSpec, progress: Progress | None = None) -> ConvertReport:
-    """Copy a volume into another format and verify the copy.
+def convert(spec: ConvertSpec, progress: Progress | None = None, box: Box | None = None) -> ConvertReport:
+    """Copy a volume, or a box of it, into another format and verify the copy.
 
     Args:
         spec: what to copy where.
         progress: called with (cells done, cells in all); writing and verifying count separately.
+        box: the voxels to copy; the offset of the copy is the corner of the box. Default: all.
 
     Raises:
-        InputError: the source is unreadable, incomplete or holds values that its kind forbids (NaN in floating
-            data; negative, floating or huge labels); the target exists; the disk refuses. Nothing is left behind.
+        InputError: the box is empty or leaves the volume; the source is unreadable, incomplete or holds values
+            that its kind forbids (NaN in floating data; negative, floating or huge labels); the target exists; the
+            disk refuses. Nothing is left behind.
     """
     source = open_volume(
         spec.source,
@@ -96,24 +100,33 @@ def convert(spec: ConvertSpec, progress: Progress | None = None) -> ConvertRepor
         kind=spec.kind,
         neighborhood=spec.neighborhood,
     )
-    wanted, changes = _target_info(source.info, spec)
+    region = source.info.box if box is None else _inside(box, source.info)
+    wanted, changes = _target_info(source.info, region, spec)
     cell = bounded_cell(source, spec.shard_vox or wanted.chunks or spec.chunk_vox)
-    boxes = [box for _, box in cells(wanted.box, cell)]
+    boxes = [part for _, part in cells(wanted.box, cell)]
     tell = progress or (lambda done, total: None)
-    with staged_volume(spec.target, wanted, zarr_format=spec.zarr_format, shards=spec.shard_vox) as target:
+    layout: dict[str, Any] = {"zarr_format": spec.zarr_format, "shards": spec.shard_vox, "encoding": spec.encoding}
+    with staged_volume(spec.target, wanted, **layout) as target:
         hashes = []
-        for done, box in enumerate(boxes, start=1):
-            array = _checked(source.read(box), box, source.info)
+        for done, part in enumerate(boxes, start=1):
+            place = part.shift(region.start)
+            array = _checked(source.read(place), place, source.info)
             hashes.append(_hash(array))
-            target.write(box, array)
+            target.write(part, array)
             tell(done, 2 * len(boxes))
         copy = _verify(target, boxes, hashes, lambda done: tell(len(boxes) + done, 2 * len(boxes)))
     info = copy.with_(source=spec.target)
     return ConvertReport(spec.source, spec.target, info, len(boxes), changes, _notes(source.info))
 
 
-def _target_info(info: VolumeInfo, spec: ConvertSpec) -> tuple[VolumeInfo, tuple[str, ...]]:
-    wanted = info.with_(chunks=spec.chunk_vox)
+def _inside(box: Box, info: VolumeInfo) -> Box:
+    if box.is_empty or not info.box.contains(box):
+        raise InputError(f"{box} is empty or leaves {info.source}, which is {info.box}: choose a box inside it")
+    return box
+
+
+def _target_info(info: VolumeInfo, region: Box, spec: ConvertSpec) -> tuple[VolumeInfo, tuple[str, ...]]:
+    wanted = info.with_(chunks=spec.chunk_vox, shape=region.shape, grid=info.grid.crop(region))
     if info.kind != "labels" or info.dtype.kind == "u":
         return wanted, ()
     if info.channels is None and info.dtype.kind == "i":
