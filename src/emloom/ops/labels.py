@@ -28,6 +28,8 @@ Ids = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
 
 LARGEST_ID = 2**63
+_LATELY = 1 << 12
+_SHIFT = np.uint64(64 - 12)
 
 
 def require_labels_array(labels_ZYX: Array, what: str = "labels") -> Ids:
@@ -191,25 +193,51 @@ def apply_lut(labels: Array, keys_sorted: Array, values: Array, out: Ids | None 
         out = np.empty_like(ids)
     elif out.shape != ids.shape or out.dtype != np.uint64 or not out.flags.c_contiguous:
         raise InputError(f"out is {out.dtype} {out.shape}: give contiguous uint64 of shape {ids.shape}")
-    largest = int(_look_up(ids.reshape(-1), keys, new, out.reshape(-1)))
+    in_place = ids.ctypes.data == out.ctypes.data
+    largest = int(_look_up(ids.reshape(-1), keys, new, out.reshape(-1), in_place))
     if largest > LARGEST_ID:
         raise InputError(_too_large("labels", largest))
     return out
 
 
 @njit(cache=True, nogil=True)
-def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids) -> np.uint64:
+def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids, in_place: bool) -> np.uint64:
     """Fill `out`; return the largest label (asked for here, a check of its own would read them all again)."""
-    old = largest = np.uint64(0)
-    new = _find(old, keys, values)
-    for i in range(labels.size):
-        # Objects are many voxels wide: the answer is nearly always the previous one.
-        if labels[i] != old:
-            old = labels[i]
-            new = _find(old, keys, values)
+    largest = np.uint64(0)
+    # Ids met lately and what became of them; a search takes ten times longer. Only id 0 has slot 0 of key 0.
+    known, answers = np.zeros(_LATELY, np.uint64), np.zeros(_LATELY, np.uint64)
+    answers[0] = _find(np.uint64(0), keys, values)
+    start, size = np.uint64(0), np.uint64(labels.size)
+    # Objects are many voxels wide: one look per run, and in place nothing to write where the id stays.
+    while start < size:
+        old = labels[start]
+        stop = _run_stop(labels, start)
+        slot = (old * np.uint64(0x9E3779B97F4A7C15)) >> _SHIFT
+        if known[slot] != old:
+            known[slot], answers[slot] = old, _find(old, keys, values)
             largest = max(largest, old)
-        out[i] = new
+        new = answers[slot]
+        if new != old or not in_place:
+            out[start:stop] = new
+        start = stop
     return largest
+
+
+@njit(cache=True, nogil=True)
+def _run_stop(labels: Ids, start: np.uint64) -> np.uint64:
+    """Return the first index after `start` where the label changes."""
+    one, four, size = np.uint64(1), np.uint64(4), np.uint64(labels.size)
+    label, stop = labels[start], start + one
+    while stop + four <= size:  # four voxels per branch
+        change = np.uint64(0)
+        for k in range(4):
+            change |= labels[stop + np.uint64(k)] ^ label
+        if change != 0:
+            break
+        stop += four
+    while stop < size and labels[stop] == label:
+        stop += one
+    return stop
 
 
 @njit(cache=True, nogil=True)
