@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emloom.geometry import Box
+from emloom.geometry import Box, Grid
 from emloom.io.volume import Array, Volume, VolumeInfo, check_box, check_write
 from emloom.testing.contracts import ALL_DTYPES, Layout, VolumeContract
 
@@ -37,6 +37,32 @@ class TestZarr2(VolumeContract):
 
     def suffix_path(self, folder: Path) -> Path:
         return folder / "out.zarr"
+
+
+class TestN5(VolumeContract):
+    dtypes = tuple(dtype for dtype in ALL_DTYPES if dtype != "bool")
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.n5/raw"
+
+
+class TestPrecomputed(VolumeContract):
+    dtypes = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
+    whole_voxel_offsets = True
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.precomputed"
+
+
+class TestWkw(VolumeContract):
+    dtypes = tuple(dtype for dtype in ALL_DTYPES if dtype != "bool")
+    whole_voxel_offsets = True
+    negative_offsets = False
+    layouts = (Layout((32, 32, 32)),)
+    example_grid = Grid((40, 4, 4))  # chunks of a volume that starts inside a cube file lie in two files
+
+    def suffix_path(self, folder: Path) -> Path:
+        return folder / "out.wkw/color"
 
 
 class TestHdf5(VolumeContract):

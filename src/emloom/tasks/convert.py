@@ -102,11 +102,12 @@ def convert(spec: ConvertSpec, progress: Progress | None = None, box: Box | None
     )
     region = source.info.box if box is None else _inside(box, source.info)
     wanted, changes = _target_info(source.info, region, spec)
-    cell = bounded_cell(source, spec.shard_vox or wanted.chunks or spec.chunk_vox)
-    boxes = [part for _, part in cells(wanted.box, cell)]
     tell = progress or (lambda done, total: None)
     layout: dict[str, Any] = {"zarr_format": spec.zarr_format, "shards": spec.shard_vox, "encoding": spec.encoding}
     with staged_volume(spec.target, wanted, **layout) as target:
+        # What the format writes in one piece: a shard, a cube file, a chunk.
+        cell = bounded_cell(target, target.info.chunks or spec.chunk_vox)
+        boxes = [part for _, part in cells(wanted.box, cell)]
         hashes = []
         for done, part in enumerate(boxes, start=1):
             place = part.shift(region.start)

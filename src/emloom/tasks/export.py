@@ -42,13 +42,13 @@ class Export:
 
 _CREMI: Mapping[Kind | None, str] = {"raw": "volumes/raw", "labels": "volumes/labels/neuron_ids"}
 
-#: Name of a format -> how to write it. webKnossos cubes are 32 voxels wide; the others keep 64.
+#: Name of a format -> how to write it. A wkw cube file holds many blocks of 32 voxels, so its "chunk" is large.
 EXPORTS: dict[Target, Export] = {
     "zarr": Export((".zarr",)),
     "zarr2": Export((".zarr",), {"zarr_format": 2}),
     "n5": Export((".n5",)),
     "precomputed": Export((".precomputed",)),
-    "wkw": Export((".wkw",), {"chunk_vox": (32, 32, 32)}),
+    "wkw": Export((".wkw",), {"chunk_vox": (256, 256, 256)}),
     "hdf5": Export((".h5", ".hdf5", ".hdf"), {}, _CREMI),
     "tiff": Export((".tif", ".tiff")),
 }

@@ -88,6 +88,7 @@ class VolumeContract:
         parallel: whether two processes may write disjoint chunks at once.
         crash_safe: whether a killed writer leaves every chunk old or new.
         crash_layout: chunk of the crash test; large enough that writing one takes a while.
+        example_grid: the grid of tests that draw none.
     """
 
     dtypes: Sequence[str] = ALL_DTYPES
@@ -100,6 +101,7 @@ class VolumeContract:
     parallel: bool = True
     crash_safe: bool = True
     crash_layout: Layout = Layout((64, 64, 64))
+    example_grid: Grid = Grid((40, 4, 4), (80, 4, 0))
 
     def suffix_path(self, folder: Path) -> Path:
         """Return the path of a new volume in an empty folder, with the suffix (and inner name) of the format."""
@@ -278,8 +280,7 @@ class VolumeContract:
         return max((np.dtype(d) for d in self.dtypes if np.dtype(d).kind in "iu"), key=lambda d: d.itemsize)
 
     def _example(self, shape: Vec = (20, 23, 29), dtype: np.dtype[Any] | None = None) -> VolumeInfo:
-        grid = Grid((40, 4, 4), (80, 4, 0))
-        return VolumeInfo(shape, dtype or np.dtype(self.dtypes[0]), grid)
+        return VolumeInfo(shape, dtype or np.dtype(self.dtypes[0]), self.example_grid)
 
     def _filled(self, folder: Path) -> tuple[Volume, Array]:
         info = self._example()
