@@ -265,7 +265,7 @@ def test_bf16_is_close_to_float32():
     raw = raw_volume()
     exact = answer(predictor_of("same"), raw)
     rough = answer(Predictor(net_of("same"), normalise, precision="bf16"), raw)
-    assert 0 < steps(rough, exact) <= 12
+    assert 0 < steps(rough, exact) <= 16
 
 
 def test_the_chosen_tile_is_on_the_lattice_within_the_budget_and_no_worse_than_its_neighbours():

@@ -22,7 +22,7 @@ from tests.nn.tissue import cubes, tiny_model
 
 HERE = Hardware("cpu", 1, 0)
 SPEC = TrainingSpec(steps=6, crop_shape_vox=(8, 8, 8), validate_every=2)
-VALIDATION = [(0, Box((0, 0, 0), (8, 8, 8)))]
+VALIDATION = [(0, Box((8, 8, 8), (8, 8, 8)))]
 
 
 def run(folder: Path, spec: TrainingSpec = SPEC, on_step: Any = lambda _: None, **objective: object) -> Path:

@@ -26,7 +26,7 @@ def cubes(shape: tuple[int, int, int] = (32, 40, 40), cell: int = 8) -> Labelled
         ArrayVolume(raw.astype(np.uint8), GRID, "raw"),
         ArrayVolume(labels, GRID, "labels"),
         Box.whole(shape),
-        held_out=(Box((0, 0, 0), (8, 8, 8)),),
+        held_out=(Box((8, 8, 8), (8, 8, 8)),),
     )
 
 

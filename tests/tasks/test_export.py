@@ -95,7 +95,7 @@ def test_a_format_that_is_only_read_says_so(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("to", [name for name in EXPORTS if task._writable(name)])
 def test_every_format_that_is_written_gives_the_same_volume(tmp_path: Path, to: Target) -> None:
-    grid = Grid((40, 4, 4), (80, 40, -400))  # a whole number of voxels from 0: every format can say it
+    grid = Grid((40, 4, 4), (80, 40, 400))  # whole voxels after 0: every format can say it
     values = np.random.default_rng(0).integers(0, 200, (40, 50, 60), dtype=np.uint8)
     info = VolumeInfo(values.shape, values.dtype, grid, kind="raw")
     create_volume(tmp_path / "in.zarr", info).write(info.box, values)
