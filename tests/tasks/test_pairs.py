@@ -27,7 +27,7 @@ PLACES: dict[str, dict[Kind, str]] = {
 GRID = Grid((29.5, 6.25, 4.0), (29.5 * 3, 6.25 * 700, 4.0 * 11))
 VALUES: dict[Kind, np.ndarray] = {
     "raw": np.random.default_rng(0).integers(0, 256, (11, 40, 35)).astype(np.uint8),
-    "labels": np.random.default_rng(1).choice(np.array([0, 1, 7, 2**40, 2**63], np.uint64), (11, 40, 35)),
+    "labels": np.random.default_rng(1).choice(np.array([0, 1, 7, 2**40, 2**63 - 1], np.uint64), (11, 40, 35)),
 }
 
 

@@ -1,6 +1,6 @@
 """What one does to arrays of instance ids: check, shrink, split, renumber, relabel, describe.
 
-Convention: ids are unsigned integers of at least 1 and at most 2**63 (so that tables and databases can hold
+Convention: ids are unsigned integers of at least 1 and below 2**63 (so that tables and databases can hold
 them as signed integers); 0 is background. Nothing here ever narrows an id: kernels see uint64.
 
 Algebra::
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 Ids = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
 
-LARGEST_ID = 2**63
+LARGEST_ID = 2**63 - 1
 _LATELY = 1 << 12
 _SHIFT = np.uint64(64 - 12)
 
@@ -40,7 +40,7 @@ def require_labels_array(labels_ZYX: Array, what: str = "labels") -> Ids:
         what: the array's name in messages.
 
     Raises:
-        InputError: not three-dimensional, not unsigned, or an id above 2**63.
+        InputError: not three-dimensional, not unsigned, or an id of 2**63 or more.
     """
     if labels_ZYX.ndim != 3:
         raise InputError(f"{what} has {labels_ZYX.ndim} dimensions: give one array of ids, z, y, x")
@@ -64,7 +64,7 @@ def _contiguous_ids(ids: Array, what: str) -> Ids:
 
 
 def _too_large(what: str, largest: int) -> str:
-    return f"{what} holds the id {largest}: ids are at most 2**63; relabel them first"
+    return f"{what} holds the id {largest}: ids are below 2**63; relabel them first"
 
 
 def require_mask_array(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
@@ -146,8 +146,6 @@ def split_disconnected(labels_ZYX: Array, connectivity: Literal[6, 18, 26] = 6) 
     if connectivity not in (6, 18, 26):
         raise InputError(f"connectivity {connectivity} is unknown: use 6 (faces), 18 (edges) or 26 (corners)")
     ids = require_labels_array(labels_ZYX)
-    if ids.size and int(ids.max()) >= 2**63:  # cc3d reads ids as signed
-        ids, _ = relabel_dense(ids)
     pieces: Ids = cc3d.connected_components(ids, connectivity=connectivity).astype(np.uint64)
     return pieces
 
@@ -180,7 +178,7 @@ def apply_lut(labels: Array, keys_sorted: Array, values: Array, out: Ids | None 
         uint64 ids of the shape of `labels`: `out` where it was given.
 
     Raises:
-        InputError: not unsigned, an id above 2**63 (`out` is then spoilt), keys unsorted or repeated, keys and
+        InputError: not unsigned, an id of 2**63 or more (`out` is then spoilt), keys unsorted or repeated, keys and
             values of different length, or an `out` that does not fit.
     """
     keys, new = require_ids(keys_sorted, "keys"), require_ids(values, "values")
