@@ -178,8 +178,8 @@ def apply_lut(labels: Array, keys_sorted: Array, values: Array, out: Ids | None 
         uint64 ids of the shape of `labels`: `out` where it was given.
 
     Raises:
-        InputError: not unsigned, an id of 2**63 or more (`out` is then spoilt), keys unsorted or repeated, keys and
-            values of different length, or an `out` that does not fit.
+        InputError: not unsigned, an id of 2**63 or more (`out` is then spoilt), keys unsorted or repeated, keys
+            and values of different length, or an `out` that does not fit.
     """
     keys, new = require_ids(keys_sorted, "keys"), require_ids(values, "values")
     ids = _contiguous_ids(labels, "labels")
