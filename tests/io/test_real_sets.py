@@ -1,4 +1,4 @@
-"""The real sets open as what they are: axes, shape, voxel size and offset, as docs/formats-real-sets.md lists them."""
+"""The real sets open as what they are; docs/formats-real-sets.md lists axes, shape, voxel size and offset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from emloom.io.open import inspect
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats-real-sets.md"
-ROW = re.compile(r"^\| `(?P<path>[^`]+)` \| (?P<axes>\w+) \| (?P<what>[^|]+) \| (?P<nm>[^|]+) \| (?P<at>[^|]+) \|$", re.M)
+ROW = re.compile(
+    r"^\| `(?P<path>[^`]+)` \| (?P<axes>\w+) \| (?P<what>[^|]+) \| (?P<nm>[^|]+) \| (?P<at>[^|]+) \|$", re.M
+)
 
 
 def numbers(text: str) -> tuple[float, ...] | None:

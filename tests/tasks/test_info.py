@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, cells
-from emloom.io.open import create_volume
+from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import ArrayVolume, VolumeInfo
 from emloom.tasks import info as module
 from emloom.tasks.info import bounded_cell, info
+from emloom.tasks.pyramid import PyramidSpec, pyramid
 
 GRID = Grid((40, 4, 4.5))
 
@@ -99,3 +100,30 @@ def test_fib25(real_data: Path) -> None:
     assert report.values is not None
     assert report.values.n_ids in (525, 526)
     assert report.found.kind == "labels"
+
+
+def test_coarser_levels_are_listed_and_open(tmp_path: Path) -> None:
+    """OME-NGFF, N5 and precomputed name their levels, finer ones first."""
+    image = tmp_path / "raw.zarr"
+    info_ = VolumeInfo((64, 64, 64), np.dtype(np.uint8), Grid((8, 8, 8)), kind="raw")
+    create_volume(image, info_).write(info_.box, np.full(info_.shape, 7, np.uint8))
+    pyramid(PyramidSpec(image=str(image), levels=2))
+    for k in range(2):
+        create_volume(tmp_path / f"raw.n5/s{k}", info_.with_(shape=(64 >> k,) * 3, grid=Grid((8 << k,) * 3)))
+    create_volume(tmp_path / "raw.precomputed", info_)
+    about = json.loads((tmp_path / "raw.precomputed/info").read_text())
+    about["scales"].append(
+        {**about["scales"][0], "key": "16_16_16", "resolution": [16, 16, 16], "size": [32, 32, 32]}
+    )
+    (tmp_path / "raw.precomputed/info").write_text(json.dumps(about))
+    expected = {
+        "raw.zarr": [("1", 16), ("2", 32)],
+        "raw.n5": [("s1", 16)],
+        "raw.precomputed": [("16_16_16", 16)],
+    }
+    for name, levels in expected.items():
+        (report,) = info(tmp_path / name, values=False)
+        assert report.to_dict()["levels"] == [f"{tmp_path / name}/{level}" for level, _ in levels]
+        assert all(f"level      {tmp_path / name}/{level}" in report.to_text() for level, _ in levels)
+        for path, (_, size) in zip(report.found.levels, levels, strict=True):
+            assert open_volume(path).info.grid.voxel_size_nm == (size, size, size)

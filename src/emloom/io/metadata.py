@@ -131,6 +131,7 @@ class Found:
         problems: why this array cannot be opened as a volume.
         notes: observations that deserve a look but stop nothing.
         squeezed: positions of axes of extent 1 that are left out of `axes` and `shape`.
+        levels: paths of its coarser levels, finer ones first; each opens as a volume.
     """
 
     path: str
@@ -147,6 +148,7 @@ class Found:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     squeezed: tuple[int, ...] = ()
+    levels: tuple[str, ...] = ()
 
 
 def found(path: str, form: str, array: ArrayFacts, said: Statement, notes: Sequence[str] = ()) -> Found:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,12 @@ def _found(place: Place) -> Found:
     chunks = store.chunk_layout.write_chunk.shape
     turned = tuple(store.shape[i] for i in order)
     facts = ArrayFacts(turned, dtype_of(store), tuple(chunks[i] for i in order), "" if own.axes else "tc")
-    return found(str(place), "n5", facts, said)
+    coarser = [] if here.array == place else takewhile(_is_array_at, (place / LEVEL.format(k) for k in count(1)))
+    return replace(found(str(place), "n5", facts, said), levels=tuple(map(str, coarser)))
+
+
+def _is_array_at(place: Place) -> bool:
+    return _is_array(_attributes(place))
 
 
 def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:

@@ -24,7 +24,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -175,18 +175,22 @@ def find(container: Place, inner: str) -> list[Found]:
     path = str(container / inner if inner else container)
     notes = ["its chunks are jpeg: values are not those of the microscope"]
     facts = ArrayFacts(shape, dtype_of(store), chunks)
-    return [
-        found(path, "precomputed", facts, said, notes if info["scales"][index].get("encoding") == "jpeg" else [])
-    ]
+    hit = found(path, "precomputed", facts, said, notes if info["scales"][index].get("encoding") == "jpeg" else [])
+    return [hit if inner else replace(hit, levels=tuple(f"{container}/{key}" for key in _by_size(info)[1:]))]
 
 
 def _turned(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values[i] for i in _ORDER)
 
 
+def _by_size(info: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the scales, finest first."""
+    scales = sorted(info["scales"], key=lambda scale: prod(float(v) for v in scale["resolution"]))
+    return [str(scale["key"]) for scale in scales]
+
+
 def _finest(info: Mapping[str, Any]) -> int:
-    sizes = [prod(float(v) for v in scale["resolution"]) for scale in info["scales"]]
-    return sizes.index(min(sizes))
+    return [str(scale["key"]) for scale in info["scales"]].index(_by_size(info)[0])
 
 
 def _scale_index(container: Place, info: Mapping[str, Any], inner: str) -> int:

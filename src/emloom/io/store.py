@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,8 @@ def _found(node: Node) -> Found:
     said = said.agree(read_plain(array.attributes), "the image", "the array's attributes")
     names = Statement(axes=axis_letters(array.metadata.get("dimension_names")))
     said = said.agree(names, "the metadata", "dimension_names")
-    return found(str(node.folder), f"zarr{node.zarr_format}", _facts(array, droppable), said)
+    hit = found(str(node.folder), f"zarr{node.zarr_format}", _facts(array, droppable), said)
+    return replace(hit, levels=tuple(str(node.folder / name) for name in node.levels[1:]))
 
 
 def _facts(node: Node, droppable: str) -> ArrayFacts:

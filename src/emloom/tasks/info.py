@@ -55,7 +55,7 @@ class InfoReport:
         f = self.found
         plain: dict[str, Any] = {"path": f.path, "format": f.format, "axes": f.axes, "shape": list(f.shape)}
         plain |= {"dtype": f.dtype.name, "chunks": _listed(f.chunks), "voxel_size_nm": _listed(f.voxel_size_nm)}
-        plain |= {"offset_nm": _listed(f.offset_nm), "kind": f.kind}
+        plain |= {"offset_nm": _listed(f.offset_nm), "kind": f.kind, "levels": list(f.levels)}
         plain["neighborhood"] = None if f.neighborhood is None else [list(v) for v in f.neighborhood]
         values = self.values
         if values is not None:
@@ -80,6 +80,7 @@ class InfoReport:
             ),
             _line("offset", "-" if f.offset_nm is None else f"{_triple(f.offset_nm)} nm"),
             _line("kind", f.kind or "-"),
+            *(_line("level", text) for text in f.levels),
             *([] if f.neighborhood is None else [_line("neighbors", " ".join(map(str, f.neighborhood)))]),
             *self._value_lines(),
             *(_line("missing", text) for text in f.missing),
