@@ -9,7 +9,7 @@ import functools
 import http.server
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from emloom.io import places
 from emloom.io.open import create_volume, inspect, open_volume
 from emloom.io.places import Remote, place_of
 from emloom.io.volume import VolumeInfo
+from emloom.tasks.convert import ConvertSpec, convert
+from emloom.tasks.crop import CropSpec, crop
+from emloom.tasks.export import ExportSpec, export
+from emloom.tasks.info import info
+from emloom.tasks.stats import StatsSpec, stats
 
 INFO = VolumeInfo((20, 24, 30), np.dtype("uint16"), Grid((40, 4, 4), (80, 4, 0)), None, (8, 8, 16), "raw")
 VALUES = np.random.default_rng(0).integers(1, 60000, INFO.shape, dtype=np.uint16)
@@ -46,7 +51,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status = next((s for part, s in self.state.faults.items() if part in self.path), None)
-        if status is None:
+        if status is None and "Range" in self.headers:
+            self.send_part()
+        elif status is None:
             super().do_GET()
         elif status == BREAK:
             self.send_response(200)
@@ -56,6 +63,22 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self.close_connection = True
         else:
             self.send_error(status)
+
+    def send_part(self) -> None:
+        """Answer `bytes=a-b`, or `bytes=-n` for the last n, as shards are read."""
+        file = Path(self.translate_path(self.path))
+        if not file.is_file():
+            return self.send_error(404)
+        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+        whole = file.read_bytes()
+        start, stop = (int(first), int(last or len(whole)) + 1) if first else (len(whole) - int(last), len(whole))
+        part = whole[start:stop]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(whole)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+        return None
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -130,21 +153,84 @@ def test_what_consolidated_metadata_name_is_listed(server: Server, zarr_format: 
     assert found == {f"{server.url}/x.zarr/{name}" for name in ("a", "b/c", "images/em")}
 
 
-@pytest.mark.parametrize(
-    ("name", "chunk"), [("out.zarr", "c/1/1/1"), ("out.n5", "out.n5/1/1/1"), ("out.precomputed", "16-30_")]
-)
-def test_a_missing_chunk_is_zero_and_a_failing_one_an_error(server: Server, name: str, chunk: str) -> None:
-    create_volume(server.folder / name, INFO).write(INFO.box, VALUES)
+#: Volume -> (part of the address of one chunk, the voxels in it), so that every other chunk must still be read.
+LAST = Box.of((16, 16, 16), INFO.shape)
+CHUNKS = {
+    "out.zarr": ("out.zarr/0/c/2/2/1", LAST),
+    "out.zarr/a/raw": ("raw/0/c/2/2/1", LAST),
+    "sharded.zarr": ("sharded.zarr/0/c/1/1/0", Box.of((16, 16, 0), INFO.shape)),
+    "v2/out.zarr": ("out.zarr/0/2/2/1", LAST),
+    "out.n5": ("out.n5/1/2/2", LAST),
+    "out.n5/raw": ("raw/1/2/2", LAST),
+    "out.precomputed": ("4_4_40/16-30_17-25_18-22", LAST),
+}
+LAYOUTS = FORMATS | {"out.n5": {}, "sharded.zarr": {"shards": (16, 16, 32)}}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_a_missing_chunk_is_an_error_with_its_address_and_the_way_out(server: Server, name: str) -> None:
+    create_volume(server.folder / name, INFO, **LAYOUTS[name]).write(INFO.box, VALUES)
+    chunk, lost = CHUNKS[name]
+    server.faults = {chunk: 404}
+    address = f"{server.url}/{name}"
+    volume = open_volume(address)  # the metadata are whole
+    told = f"cannot read {address}: chunk .*{chunk}.* is missing; .*a broken copy, or .* zero: .*{address}#sparse"
+    with pytest.raises(InputError, match=told) as caught:
+        volume.read(INFO.box)
+    assert "[" not in str(caught.value)  # no page of the server, no internals
+    whole = Box.of((0, 0, 0), (8, 8, 16))
+    np.testing.assert_array_equal(volume.read(whole), VALUES[whole.slices()])
+    expected = VALUES.copy()
+    expected[lost.slices()] = 0
+    for sparse in (open_volume(address, sparse=True), open_volume(f"{address}#sparse")):
+        assert sparse.info == volume.info.with_(source=f"{address}#sparse")
+        np.testing.assert_array_equal(sparse.read(INFO.box), expected)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(sparse)).read(INFO.box), expected)
+    assert [hit.path for hit in inspect(f"{address}#sparse")] == [f"{address}#sparse"]
+
+
+@pytest.mark.parametrize("name", ["out.zarr", "out.n5", "out.precomputed"])
+@pytest.mark.parametrize("end", ["", "#sparse"])
+def test_a_chunk_that_fails_is_an_error_in_sparse_volumes_too(server: Server, name: str, end: str) -> None:
+    create_volume(server.folder / name, INFO, **LAYOUTS[name]).write(INFO.box, VALUES)
     for status in (403, 500, 503, BREAK):
-        server.faults = {chunk: status}
-        volume = open_volume(f"{server.url}/{name}")
-        with pytest.raises(InputError, match=f"cannot read {server.url}/{name}: .*check the address") as caught:
+        server.faults = {CHUNKS[name][0]: status}
+        volume = open_volume(f"{server.url}/{name}{end}")
+        with pytest.raises(
+            InputError, match=f"cannot read {server.url}/{name}{end}: .*check the address"
+        ) as caught:
             volume.read(INFO.box)
         assert "<" not in str(caught.value)  # the server's page is not part of the message
-    server.faults = {chunk: 404}
-    got = open_volume(f"{server.url}/{name}").read(INFO.box)
-    assert 0 < (got == 0).sum() < got.size
-    np.testing.assert_array_equal(got[got > 0], VALUES[got > 0])
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_a_missing_chunk_of_a_local_volume_is_zero(tmp_path: Path, name: str) -> None:
+    create_volume(tmp_path / name, INFO, **LAYOUTS[name])
+    for sparse in (False, True):
+        assert not open_volume(tmp_path / name, sparse=sparse).read(INFO.box).any()
+
+
+def test_a_lost_chunk_stops_every_command_and_sparse_lets_it_pass(server: Server, tmp_path: Path) -> None:
+    create_volume(server.folder / "far/in.n5", INFO).write(INFO.box, VALUES)
+    server.faults = {"in.n5/1/2/2": 404}
+    address = f"{server.url}/far/in.n5"
+    copy, part, out = tmp_path / "copy.zarr", tmp_path / "part.zarr", tmp_path / "out.n5"
+    whole: dict[str, Any] = {"start": (0, 0, 0), "stop": INFO.shape}
+    jobs: list[Callable[[str], Any]] = [
+        lambda source: convert(ConvertSpec(source=source, target=str(copy))),
+        lambda source: crop(CropSpec(source=source, target=str(part), **whole)),
+        lambda source: export(ExportSpec(source=source, target=str(out))),
+        lambda source: stats(StatsSpec(source=source)),
+        info,
+    ]
+    for job in jobs:
+        with pytest.raises(InputError, match=r"in\.n5/1/2/2.* is missing"):
+            job(address)
+    assert [place.name for place in tmp_path.iterdir()] == ["far"]  # nothing was left behind
+    for job in jobs:
+        job(f"{address}#sparse")
+    for made in (copy, part, out):
+        assert (open_volume(made).read(INFO.box) == 0).sum() == LAST.size
 
 
 @pytest.mark.parametrize(
@@ -199,6 +285,8 @@ def test_remote_volumes_are_only_read(server: Server) -> None:
         ("http:///x.zarr", "not the address"),
         ("https://host/a/../x.zarr", "not the address"),
         ("https://host/x.zarr?token=1", "not the address"),
+        ("https://host/x.zarr#dense", "only #sparse may follow"),
+        ("https://host/x.zarr#sparse/raw", "only #sparse may follow"),
     ],
 )
 def test_bad_addresses(address: str, message: str) -> None:
@@ -212,7 +300,11 @@ def test_addresses_are_places() -> None:
     assert str(place) == "s3://bucket/a/out.zarr/raw"
     assert (place.name, place.parent.suffix, str(place.parents[-1])) == ("raw", ".zarr", "s3://bucket")
     assert place.parent / "raw" == place
+    sparse = place_of(f"{place}#sparse")
+    assert (sparse.parent / "raw", str(sparse)) == (Remote("s3", "bucket", place.keys, True), f"{place}#sparse")
+    assert (sparse.name, places.kvstore(sparse)) == ("raw", places.kvstore(place))
     assert places.inner_name(place.parent, place) == "raw"
     assert places.kvstore(place) == {"driver": "s3", "bucket": "bucket", "path": "a/out.zarr/raw/"}
     assert places.kvstore(place_of("gs://b/x")) == {"driver": "gcs", "bucket": "b", "path": "x/"}
+    assert places.kvstore(place_of("https://h/x#sparse")) == places.kvstore(place_of("https://h/x"))
     assert places.kvstore(place_of("https://h/x")) == {"driver": "http", "base_url": "https://h/x/"}

@@ -119,6 +119,7 @@ def open_volume(
     kind: Kind | None = None,
     neighborhood: Sequence[Sequence[int]] | None = None,
     writable: bool = False,
+    sparse: bool = False,
 ) -> Volume:
     """Open an array as a volume.
 
@@ -131,10 +132,15 @@ def open_volume(
         kind: what the values mean.
         neighborhood: for affinities, one ZYX voxel offset per channel.
         writable: allow `write`.
+        sparse: take a chunk that is missing at a remote address as zero, because the volume is stored so; without
+            it, reading one is an `InputError`. An address ending in ``#sparse`` says the same. In a local volume a
+            missing chunk is always zero.
 
     Raises:
         InputError: nothing or several arrays there, voxel size missing, contradictory metadata, damaged file.
     """
+    if sparse and isinstance(place := place_of(path), Remote):
+        path = str(replace(place, sparse=True))
     form, container, inner = locate(path)
     if writable and isinstance(container, Remote):
         raise InputError(f"{path} is a remote address, and these are only read: open it without writable=True")

@@ -11,8 +11,9 @@ know which it holds; what touches bytes goes through the functions below, and th
 Remote places are only read, and never listed: http cannot, and listing a bucket lists every chunk in it. What lies
 inside a remote container is what its metadata name, or what the user names.
 
-What a missing file means depends on who asks: `read_bytes` says None, and the formats take a chunk that was
-never written as zero. Every other failure (403, 500, a connection that stays broken) is an `InputError`.
+What a missing file means depends on who asks: `read_bytes` says None; a missing chunk is an `InputError`, but zero
+at an address that ends in ``#sparse``, which says that the volume is stored so. Every other failure (403, 500, a
+connection that stays broken) is an `InputError`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import tensorstore
 from emloom.errors import InputError, did_you_mean
 from emloom.io.files import explained
 
+#: End of an address whose missing chunks are zero. As the fragment of an address it is never sent to a server.
+SPARSE = "#sparse"
 SCHEMES = ("s3", "gs", "http", "https")
 _RETRIES = {"max_retries": 5, "initial_delay": "100ms", "max_delay": "2s"}
 _DRIVERS = {"s3": "s3", "gs": "gcs"}
@@ -43,11 +46,13 @@ class Remote:
         scheme: one of `SCHEMES`.
         host: bucket, or host and port.
         keys: names below it.
+        sparse: a missing chunk is zero, not an error.
     """
 
     scheme: str
     host: str
     keys: tuple[str, ...] = ()
+    sparse: bool = False
 
     @property
     def name(self) -> str:
@@ -83,7 +88,7 @@ class Remote:
         return replace(self, keys=(*self.keys, *(key for key in inner.split("/") if key not in ("", "."))))
 
     def __str__(self) -> str:
-        return "/".join(self.parts)
+        return "/".join(self.parts) + (SPARSE if self.sparse else "")
 
 
 Place = Path | Remote
@@ -103,12 +108,13 @@ def place_of(path: str | Path | Remote) -> Place:
     if scheme not in SCHEMES:
         hint = did_you_mean(scheme, SCHEMES)
         raise InputError(f"{path} has the unknown scheme {scheme!r}{hint}: use one of {', '.join(SCHEMES)}")
+    rest, sparse = rest.removesuffix(SPARSE), rest.endswith(SPARSE)
     host, *keys = rest.split("/")
     names = tuple(key for key in keys if key)
     if not host or {".", ".."} & set(names) or re.search("[?#]", rest):
-        rule = "give scheme://bucket-or-host/path, without '?', '#', '.' or '..'"
+        rule = f"give scheme://bucket-or-host/path, without '?', '#', '.' or '..'; only {SPARSE} may follow"
         raise InputError(f"{path} is not the address of a volume: {rule}")
-    return Remote(scheme, host, names)
+    return Remote(scheme, host, names, sparse)
 
 
 def above(place: Place, levels: int) -> list[Place]:
@@ -131,7 +137,7 @@ def kvstore(place: Place) -> dict[str, Any]:
             "bucket": place.host,
             "path": "".join(f"{key}/" for key in place.keys),
         }
-    return {"driver": "http", "base_url": f"{place}/"}
+    return {"driver": "http", "base_url": "".join(f"{part}/" for part in place.parts)}
 
 
 @cache

@@ -21,8 +21,11 @@ import tensorstore
 from emloom.errors import InputError
 from emloom.geometry import Box, cells
 from emloom.io.files import explained
-from emloom.io.places import Place, Remote, context, kvstore, short, unreachable
+from emloom.io.places import SPARSE, Place, Remote, context, kvstore, short, unreachable
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
+
+#: How TensorStore begins to tell of a chunk that is not there, where that is an error.
+_MISSING = "NOT_FOUND: chunk "
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,12 @@ class StoreVolume:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, box: Box) -> Array:
-        """Return the voxels of `box`, C-contiguous, native byte order; a damaged chunk is an `InputError`."""
+        """Return the voxels of `box`, C-contiguous, native byte order.
+
+        Raises:
+            InputError: the box leaves the volume; a chunk is damaged, cannot be reached, or is missing at a remote
+                place that is not sparse.
+        """
         check_box(self.info, box)
         # Memory that NumPy allocates comes in huge pages where the system has them: half the time of a large read.
         out = np.empty(self.info.shape_of(box), self.info.dtype)
@@ -93,12 +101,17 @@ class StoreVolume:
 def open_store(array: Place, driver: str, scale: int | None = None) -> Any:
     """Return the opened TensorStore of an array, axes and origin as stored.
 
+    Of a remote array a missing chunk is an error unless its address is sparse: nobody can see from afar whether it
+    was never written or got lost on the way. A local array is zero there: that is how empty volumes are made.
+
     Raises:
         InputError: the metadata are damaged or not supported, or the place cannot be reached.
     """
     spec: dict[str, Any] = {"driver": driver, "kvstore": kvstore(array)}
     if scale is not None:
         spec["scale_index"] = scale
+    if isinstance(array, Remote) and not array.sparse:
+        spec["fill_missing_data_reads"] = False
     with explained(str(array), "read"):
         return told(tensorstore.open(spec, open=True, context=context()), array)
 
@@ -111,11 +124,23 @@ def told(future: Any, source: object) -> Any:
         text = str(problem)
         if "os_error_code" in text:
             raise
+        if text.startswith(_MISSING):
+            raise InputError(_lost(source, problem)) from problem
         if isinstance(source, Remote) or "://" in str(source):
             raise InputError(unreachable(source, problem)) from problem
         raise InputError(
             f"cannot read or write {source}: {short(problem)}; copy it again or write it anew"
         ) from problem
+
+
+def _lost(source: object, problem: Exception) -> str:
+    """Return the message about a remote volume one of whose chunks is missing."""
+    what = short(problem).removeprefix("NOT_FOUND: ")
+    return (
+        f"cannot read {source}: {what}; a missing chunk may be a broken copy, "
+        "or a volume stored sparsely, where it means zero: copy the volume there again, or, if it is stored "
+        f"sparsely, say so with {source}{SPARSE}, or sparse=True in Python"
+    )
 
 
 def dtype_of(store: Any) -> np.dtype[Any]:
