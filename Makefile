@@ -8,13 +8,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install demo test test-slow lint types imports check format bench docs clean
+.PHONY: help install peers demo test test-slow lint types imports check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
 		| while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 install: .venv/.installed ## Create .venv and install emloom with its development tools, at pinned versions
+
+peers: .venv-peers/.installed ## Create .venv-peers with cloud-volume and ome-zarr, which judge what emloom writes
 
 demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
 	$(BIN)/emloom demo -o demo
@@ -47,7 +49,7 @@ bench: install ## Run every benchmark in turn
 docs: .venv/.installed-docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-clean: ## Remove what was built; keeps .venv (delete it by hand to start over)
+clean: ## Remove what was built; keeps .venv and .venv-peers (delete them by hand to start over)
 	rm -rf build dist site demo htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -66,4 +68,11 @@ clean: ## Remove what was built; keeps .venv (delete it by hand to start over)
 
 .venv/.installed-docs: .venv/.installed
 	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+# cloud-volume and ome-zarr have pins of their own, so they judge from an environment of their own.
+.venv-peers/.installed: peers.txt | .venv/bin/python
+	@echo "Installing the libraries that judge emloom's files into .venv-peers"
+	@.venv/bin/python -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check --no-input install -qq --requirement peers.txt
 	@touch $@
