@@ -30,8 +30,8 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import Vec3
-from emloom.io.files import explained
 from emloom.io.metadata import OWN_KEY, nm_per, problem_tuple
+from emloom.io.nodes import load_json
 
 PROPERTIES = "datasource-properties.json"
 _FLOATS = {"float": "float32", "double": "float64"}
@@ -110,17 +110,9 @@ def load(root: Path) -> dict[str, Any]:
         InputError: no readable JSON mapping.
     """
     path = root / PROPERTIES
-    with explained(path, "read"):
-        text = path.read_bytes()
-    try:
-        data = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
-        state = "is empty" if not text else f"is not valid JSON ({problem})"
-        raise InputError(f"{path} {state}: the file is damaged; copy it again") from None
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{path} holds a {type(data).__name__}, not a mapping: the file is damaged; copy it again"
-        )
+    data = load_json(path)
+    if data is None:
+        raise InputError(f"{path} does not exist: {root} is no webKnossos dataset")
     return data
 
 

@@ -95,7 +95,8 @@ def load_json(place: Place) -> dict[str, Any] | None:
         state = "is empty" if not text else f"is not valid JSON ({problem})"
         raise InputError(f"{place} {state}: the file is damaged; copy it again or write it anew") from None
     if not isinstance(data, dict):
-        raise InputError(f"{place} holds a {type(data).__name__}, not a mapping: the file is damaged")
+        kind = type(data).__name__
+        raise InputError(f"{place} holds a {kind}, not a mapping: the file is damaged; copy it again")
     return data
 
 

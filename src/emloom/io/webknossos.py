@@ -49,7 +49,7 @@ from emloom.io.metadata import (
     read_own,
 )
 from emloom.io.nodes import Node, image_around, node_at
-from emloom.io.tensors import StoreVolume, kept_axes
+from emloom.io.tensors import StoreVolume
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 from emloom.io.wkw import HEADER, LIMIT_VOX, WkwVolume, box_of_cubes, has_cubes, read_header
 
@@ -59,39 +59,28 @@ _OTHERS = ("n5", "neuroglancerPrecomputed")
 
 
 @dataclass(frozen=True)
-class TurnedVolume:
-    """A box of a zarr array whose axes are stored in another order than z, y, x.
+class BoxVolume:
+    """The box of a layer inside its array, which starts at the origin of the world.
 
     Attributes:
         info: what the volume says about itself.
-        stored: the array as it is stored, its three spatial axes taken in stored order.
-        order: positions of z, y, x among the stored spatial axes.
+        stored: the whole array.
         start: (z, y, x) of the volume's first voxel in the array.
     """
 
     info: VolumeInfo
     stored: StoreVolume
-    order: Vec
     start: Vec
 
     def read(self, box: Box) -> Array:
         """Return the voxels of `box`, C-contiguous, native byte order."""
         check_box(self.info, box)
-        values = self.stored.read(self._turned(box))
-        lead = values.ndim - 3
-        return np.ascontiguousarray(values.transpose(*range(lead), *(lead + i for i in self.order)))
+        return self.stored.read(box.shift(self.start))
 
     def write(self, box: Box, array: Array) -> None:
         """Replace the voxels of `box`."""
         check_write(self.info, box, array)
-        lead = array.ndim - 3
-        turned = array.transpose(*range(lead), *(lead + self.order.index(i) for i in range(3)))
-        self.stored.write(self._turned(box), np.ascontiguousarray(turned))
-
-    def _turned(self, box: Box) -> Box:
-        low, shape = box.shift(self.start)
-        axes = [self.order.index(i) for i in range(3)]
-        return Box.of([low[i] for i in axes], [low[i] + shape[i] for i in axes])
+        self.stored.write(box.shift(self.start), array)
 
 
 @dataclass(frozen=True)
@@ -104,19 +93,17 @@ class _Stored:
     chunks: Vec | None
     said: Statement = field(default_factory=Statement)
     notes: tuple[str, ...] = ()
-    turned: _Turned | None = None
+    zarr: _Zarr | None = None
 
 
 @dataclass(frozen=True)
-class _Turned:
-    """How a zarr array is stored: its folder, positions of axes left out, positions of z, y, x, spatial shape."""
+class _Zarr:
+    """A zarr array: its folder, TensorStore's driver, the stored axes of z, y, x, and its shape (z, y, x)."""
 
     array: Path
     driver: str
-    squeezed: tuple[int, ...]
-    order: Vec
+    axes: Vec
     shape: Vec
-    chunks: Vec | None
 
 
 def marks(folder: Path) -> bool:
@@ -176,7 +163,7 @@ def _chosen(source: Datasource, inner: str) -> list[tuple[str, Layer, Mag | None
     raise InputError(f"{source.root}/{name} has no magnification {rest!r}{hint}")
 
 
-def open_found(hit: Found, info: VolumeInfo, writable: bool) -> WkwVolume | TurnedVolume:
+def open_found(hit: Found, info: VolumeInfo, writable: bool) -> WkwVolume | BoxVolume:
     """Return the volume of a magnification that `find` found."""
     path = Path(hit.path)
     root = _dataset_around(path)
@@ -189,15 +176,12 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> WkwVolume | Turn
     if mag is None or mag.folder is None:
         raise InputError(f"{hit.path} is no longer there: somebody changed {root / PROPERTIES}")
     stored = _stored(layer, mag, mag.folder)
-    if stored.turned is None:
+    if stored.zarr is None:
         return WkwVolume(info, mag.folder, stored.box.start, read_header(mag.folder), writable)
-    turned = stored.turned
-    inside = VolumeInfo(
-        turned.shape, info.dtype, Grid((1, 1, 1)), info.channels, turned.chunks, source=info.source
-    )
-    axes = kept_axes(tuple(range(len(inside.axes) + len(turned.squeezed))), turned.squeezed)
-    array = StoreVolume(inside, turned.array, turned.driver, axes, writable)
-    return TurnedVolume(info, array, turned.order, stored.box.start)
+    zarr = stored.zarr
+    whole = VolumeInfo(zarr.shape, info.dtype, Grid((1, 1, 1)), info.channels, stored.chunks, source=info.source)
+    axes = zarr.axes if info.channels is None else (0, *zarr.axes)
+    return BoxVolume(info, StoreVolume(whole, zarr.array, zarr.driver, axes, writable), stored.box.start)
 
 
 def _found_bare(folder: Path) -> Found:
@@ -308,9 +292,10 @@ def _stored_zarr(folder: Path, box: Box | None, mag: Mag) -> _Stored:
         raise InputError(f"{folder} holds no zarr array of 3 or 4 axes: copy it again")
     full = (1,) * len(hit.squeezed) + hit.shape
     axes = _axes(node, mag, len(full))
-    squeezed = (0,) if axes[0] == "c" and full[0] == 1 else ()
-    spatial, shape, chunks = axes[-3:], (full[-3], full[-2], full[-1]), hit.chunks
+    spatial, lead = axes[-3:], len(full) - 3
     order = (spatial.index("z"), spatial.index("y"), spatial.index("x"))
+    z, y, x = (lead + i for i in order)
+    shape, chunks = full[-3:], hit.chunks
     extent = Box.whole(tuple(shape[i] for i in order))
     box = extent if box is None else box
     if not extent.contains(box):
@@ -322,7 +307,7 @@ def _stored_zarr(folder: Path, box: Box | None, mag: Mag) -> _Stored:
         full[0] if len(full) == 4 else 1,
         None if chunks is None else (chunks[order[0]], chunks[order[1]], chunks[order[2]]),
         Statement(voxel_size_nm=hit.voxel_size_nm),
-        turned=_Turned(array, "zarr3" if node.zarr_format == 3 else "zarr", squeezed, order, shape, chunks),
+        zarr=_Zarr(array, "zarr3" if node.zarr_format == 3 else "zarr", (z, y, x), extent.shape),
     )
 
 

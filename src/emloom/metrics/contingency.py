@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -178,19 +178,15 @@ def contingency(
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != truth.shape):
         raise InputError(f"mask is {mask.dtype} {mask.shape}: give bool of the shape of truth, {truth.shape}")
     ignored = _id_list(ignore_truth)
-    slabs = _slabs(truth, segmentation, mask)
-    workers = min(_processors() if threads is None else threads, -(-truth.size // _SLAB_VOXELS))
-    if workers <= 1:
-        rows = _count(slabs, ignored)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            shared = _Shared(slabs)
-            rows = np.concatenate(list(pool.map(lambda _: _count(shared, ignored), range(workers))))
+    workers = max(1, min(_processors() if threads is None else threads, -(-truth.size // _SLAB_VOXELS)))
+    shares = [_slabs(truth, segmentation, mask, worker, workers) for worker in range(workers)]
+    with ThreadPoolExecutor(workers) as pool:
+        rows = np.concatenate(list(pool.map(partial(_count, ignored=ignored), shares)))
     return Contingency.from_rows(rows[:, 0], rows[:, 1], rows[:, 2])
 
 
 def _count(slabs: Iterator[_Slab], ignored: Ids) -> Ids:
-    """Return (truth, segment, voxels) rows, each pair once, of the slabs this thread gets."""
+    """Return (truth, segment, voxels) rows, each pair once, of some slabs."""
     table, recent = np.zeros((_FIRST_ROWS, 3), np.uint64), np.zeros((_RECENT_ROWS, 3), np.uint64)
     for t, s, m in slabs:
         start = np.uint64(0)
@@ -201,21 +197,6 @@ def _count(slabs: Iterator[_Slab], ignored: Ids) -> Ids:
     _flush(recent, table)
     rows: Ids = table[table[:, 2] > 0]
     return rows
-
-
-class _Shared:
-    """An iterator that threads may share: each item goes to one of them."""
-
-    def __init__(self, items: Iterator[_Slab]) -> None:
-        self._items = items
-        self._one_at_a_time = Lock()
-
-    def __iter__(self) -> _Shared:
-        return self
-
-    def __next__(self) -> _Slab:
-        with self._one_at_a_time:
-            return next(self._items)
 
 
 def _processors() -> int:
@@ -279,13 +260,15 @@ def _sizes(ids: Ids, counts: Counts) -> tuple[Ids, Counts]:
     return ids[first], np.add.reduceat(counts, first) if counts.size else counts
 
 
-def _slabs(truth: NDArray[Any], segmentation: NDArray[Any], mask: NDArray[np.bool_] | None) -> Iterator[_Slab]:
-    """Yield flat, contiguous uint64 pieces; whole arrays where that needs no copy."""
+def _slabs(
+    truth: NDArray[Any], segmentation: NDArray[Any], mask: NDArray[np.bool_] | None, worker: int, workers: int
+) -> Iterator[_Slab]:
+    """Yield one worker's share of the flat, contiguous uint64 pieces; no copy where the arrays are so already."""
     t, s = np.atleast_1d(truth), np.atleast_1d(segmentation)
     m = None if mask is None else np.atleast_1d(mask)
     per_row = max(1, t.size // max(1, len(t)))
     rows = max(1, _SLAB_VOXELS // per_row)
-    for start in range(0, len(t), rows):
+    for start in range(worker * rows, len(t), workers * rows):
         piece = slice(start, start + rows)
         yield (
             np.ascontiguousarray(t[piece], np.uint64).reshape(-1),

@@ -1,4 +1,7 @@
-"""Where a model trains and predicts; never part of a spec, because results must not depend on it.
+"""Where a model trains and predicts: not part of a spec, which is about the science.
+
+One setting follows the hardware where the user leaves it open, the precision of training; the checkpoint records
+what it became.
 
 Brain floats (bf16) halve the bytes of every product. They pay only where the processor multiplies them natively;
 elsewhere they are emulated, many times slower than float32.

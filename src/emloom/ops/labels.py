@@ -202,7 +202,8 @@ def apply_lut(labels: Array, keys_sorted: Array, values: Array, out: Ids | None 
 def _look_up(labels: Ids, keys: Ids, values: Ids, out: Ids, in_place: bool) -> np.uint64:
     """Fill `out`; return the largest label (asked for here, a check of its own would read them all again)."""
     largest = np.uint64(0)
-    # Ids met lately and what became of them; a search takes ten times longer. Only id 0 has slot 0 of key 0.
+    # Ids met lately and what became of them: a look costs less than a search. Empty slots hold id 0, which is
+    # looked up in slot 0 only, so that one is filled beforehand.
     known, answers = np.zeros(_LATELY, np.uint64), np.zeros(_LATELY, np.uint64)
     answers[0] = _find(np.uint64(0), keys, values)
     start, size = np.uint64(0), np.uint64(labels.size)

@@ -36,7 +36,7 @@ def stack(data: str | None = None) -> StackSpec:
 
 
 def quick(seed: int = 0, data: str | None = None, steps: int = 1000) -> NeuronsJob:
-    """Return the two-core variant: a lean network, ten minutes in float32, four with bf16 units."""
+    """Return the two-core variant: a lean network, about ten minutes in float32, two with bf16 units."""
     return NeuronsJob(
         name="fib25-quick",
         data=(stack(data),),

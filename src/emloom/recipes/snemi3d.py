@@ -53,7 +53,7 @@ def stack(data: str | None = None) -> StackSpec:
 
 
 def quick(seed: int = 0, data: str | None = None, steps: int = 1000) -> NeuronsJob:
-    """Return the two-core variant: a lean anisotropic network, nine minutes in float32, four with bf16 units."""
+    """Return the two-core variant: a lean anisotropic network, nine minutes in float32, three with bf16 units."""
     return NeuronsJob(
         name="snemi3d-quick",
         data=(stack(data),),

@@ -19,7 +19,6 @@ Whenever it is killed, the image is what it was before, and the same command goe
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -44,6 +43,7 @@ from emloom.io.tensors import StoreVolume
 from emloom.io.volume import Kind, Volume, VolumeInfo
 from emloom.ops.downsample import coarse_shape, downsample_majority, downsample_mean
 from emloom.run.journal import Journal, key_of
+from emloom.run.machine import cores
 from emloom.run.provenance import fingerprint
 from emloom.spec import Spec
 from emloom.tasks.info import bounded_cell
@@ -161,7 +161,7 @@ def pyramid(spec: PyramidSpec, progress: Progress | None = None, workers: int | 
     with explained(image.folder):
         if not build.journal.is_done(_ALL_DONE, build.key):
             with build.journal.record(_ALL_DONE, build.key):
-                _make(build, downsample, progress or (lambda done, total: None), workers or _processors())
+                _make(build, downsample, progress or (lambda done, total: None), workers or cores().usable)
         build.publish("majority" if downsample is downsample_majority else "mean")
     return levels
 
@@ -172,10 +172,6 @@ def _method(info: VolumeInfo) -> Callable[[NDArray[Any], Vec], NDArray[Any]]:
             f"{info.source} does not say what its values mean: pass --kind raw (mean) or --kind labels (majority)"
         )
     return downsample_majority if info.kind in ("labels", "mask") else downsample_mean
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
