@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
-from emloom.nn.augment import rng_of
 from emloom.nn.crops import LabelledVolume, draw_box, possible_starts, read_labels
+from emloom.nn.draw import Streams
 from tests.nn.tissue import GRID, cubes
 
 starts = st.tuples(*(st.integers(0, 20) for _ in range(3)))
@@ -40,16 +40,16 @@ def test_boxes_are_allowed_and_their_count_is_exact(
     )
     assert possible_starts(volume, crop) == brute
     if brute > 50:
-        box = draw_box(volume, crop, rng_of(seed, 0, 0))
+        box = draw_box(volume, crop, Streams(seed, 0, 0).of("place"))
         assert volume.allows(box)
         assert not box.meets(Box(start, held))
 
 
 def test_no_room_is_an_error_that_says_what_to_change() -> None:
     with pytest.raises(InputError, match="larger than the training region"):
-        draw_box(volume_of(()), (17, 4, 4), rng_of(0, 0, 0))
+        draw_box(volume_of(()), (17, 4, 4), Streams(0, 0, 0).of("place"))
     with pytest.raises(InputError, match="avoids the held-out boxes"):
-        draw_box(volume_of((Box((4, 4, 4), (8, 8, 8)),)), (12, 12, 12), rng_of(0, 0, 0))
+        draw_box(volume_of((Box((4, 4, 4), (8, 8, 8)),)), (12, 12, 12), Streams(0, 0, 0).of("place"))
 
 
 def test_raw_and_labels_must_share_one_grid() -> None:
@@ -89,4 +89,4 @@ def test_masked_crops_are_rejected() -> None:
     plain = volume_of(())
     volume = LabelledVolume(plain.raw, plain.labels, plain.region, (), ArrayVolume(mask, GRID))
     for seed in range(20):
-        assert draw_box(volume, (4, 6, 4), rng_of(seed, 0, 0)).start[1] <= 6
+        assert draw_box(volume, (4, 6, 4), Streams(seed, 0, 0).of("place")).start[1] <= 6

@@ -7,9 +7,9 @@ import pytest
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.io.volume import ArrayVolume
-from emloom.nn.augment import SamplePlan
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker
 from tests.nn.tissue import tiny_model
 
@@ -26,7 +26,7 @@ def test_the_end_of_the_volume_is_no_boundary(start: Vec) -> None:
         Box.whole(shape),
     )
     maker = SampleMaker(tiny_model(), [one], CropShape((8, 8, 8), (8, 8, 8)))
-    _, targets = maker.make(SamplePlan(0, start), augment=False)
+    _, targets = maker.make(SamplePlan(source=0, start=start))
     target, valid = targets["affinities"]
     assert (target[valid > 0] == 1).all()
     outside = [int((np.array(start) == 0)[axis]) for axis in range(3)]  # pairs reach towards smaller coordinates

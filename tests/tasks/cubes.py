@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from emloom.nn.augment import AugmentSpec
+from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
@@ -56,7 +56,7 @@ def job(path: Path, **changes: object) -> NeuronsJob:
             crop_shape_vox=(16, 16, 16),
             learning_rate=0.02,
             validate_every=20,
-            augment=AugmentSpec(noise=0.0, gamma=(1.0, 1.0)),
+            augment=AugmentSpec(noise=0.0, intensity=IntensitySpec(gamma=(1.0, 1.0))),
         ),
         segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=5), thresholds=(0.3, 0.5, 0.7)),
     )

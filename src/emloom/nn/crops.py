@@ -8,6 +8,7 @@ not). Sources are read-only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class LabelledVolume:
         weight: how often this volume is drawn, relative to the others.
         background_vox: how far (z, y, x) from a labelled voxel a 0 still means background; further away it means
             that nobody painted there, which is unknown. None: 0 is background everywhere.
+        hidden: boxes (validation, test) whose labels never count as known, wherever a deformed sample reaches.
     """
 
     raw: Volume
@@ -42,6 +44,7 @@ class LabelledVolume:
     mask: Volume | None = None
     weight: float = 1.0
     background_vox: Vec | None = None
+    hidden: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         for other in (self.labels, *([] if self.mask is None else [self.mask])):
@@ -116,10 +119,19 @@ def _known(volume: LabelledVolume, box: Box) -> float:
     return 1.0 if volume.mask is None else float((volume.mask.read(box) != 0).mean())
 
 
-def read_labels(volume: LabelledVolume, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown."""
+def read_labels(
+    volume: LabelledVolume, box: Box, held_out: bool = False
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown.
+
+    Labels have the type of the volume. `known` is empty where everything is known. What lies in hidden boxes is
+    known only if `held_out`.
+    """
     inside = box.intersect(volume.labels.info.box)
-    labels = np.zeros(box.shape, np.uint64)
+    hidden = [held.intersect(box) for held in volume.hidden if not held_out and held.meets(box)]
+    if inside == box and volume.mask is None and volume.background_vox is None and not hidden:
+        return volume.labels.read(box), np.zeros((0, 0, 0), np.uint8)
+    labels = np.zeros(box.shape, volume.labels.info.dtype)
     known = np.zeros(box.shape, np.uint8)
     at = inside.slices(box.start)
     labels[at] = volume.labels.read(inside)
@@ -127,4 +139,6 @@ def read_labels(volume: LabelledVolume, box: Box) -> tuple[NDArray[np.uint64], N
     if volume.background_vox is not None:
         window = [2 * reach + 1 for reach in volume.background_vox]
         known &= ndimage.maximum_filter((labels != 0).view(np.uint8), size=window, mode="constant")
+    for held in hidden:
+        known[held.slices(box.start)] = 0
     return labels, known

@@ -19,19 +19,16 @@ from torch.utils.data import Dataset
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import read_padded
-from emloom.nn.augment import (
-    AugmentSpec,
-    SamplePlan,
-    apply_geometry,
-    apply_intensity,
-    draw_plan,
-    interchangeable_orders,
-    rng_of,
-)
+from emloom.io.volume import Array, Volume, read_padded
+from emloom.nn.augment import AugmentSpec
 from emloom.nn.crops import LabelledVolume, draw_box, read_labels
+from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
+from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.neurons import to_tensors
+from emloom.nn.plan import SamplePlan
+from emloom.nn.render import Geometry, finish_raw, label_part, raw_part
+from emloom.ops.resample import gather
 
 Sample = tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
 
@@ -50,34 +47,79 @@ class CropShape:
         return (z, y, x)
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A sample before its targets are computed.
+
+    Attributes:
+        raw: float32 of the network's input.
+        labels: ids of the output and of the context its targets need.
+        known: uint8, where they are known.
+        output: box of the output in `labels`.
+    """
+
+    raw: NDArray[np.float32]
+    labels: NDArray[Any]
+    known: NDArray[np.uint8]
+    output: Box
+
+
 class SampleMaker:
     """Turns a plan into a sample; pure, and safe to send to a worker."""
 
-    def __init__(self, model: ModelSpec, volumes: Sequence[LabelledVolume], crop: CropShape) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        volumes: Sequence[LabelledVolume],
+        crop: CropShape,
+        library: Library | None = None,
+    ) -> None:
         self.model = model
         self.volumes = tuple(volumes)
         self.crop = crop
+        self.library = library
         for volume in self.volumes:
             require_voxel_size(model, volume.raw.info.grid.voxel_size_nm, volume.raw.info.source)
 
-    def make(self, plan: SamplePlan, augment: bool) -> Sample:
-        """Return (raw ``[1, Z, Y, X]``, targets by head)."""
-        volume = self.volumes[plan.source]
-        grid = volume.raw.info.grid
-        output = Box(plan.start, self.crop.output)
-        raw = self.model.preprocessing(read_padded(volume.raw, output.grow(self.crop.margin)))
-        context = self.model.objective.context_vox(grid)
-        labels, known = read_labels(volume, output.grow(context))
-        raw, labels, known = (_moved(plan, array) for array in (raw, labels, known))
-        if augment:
-            raw = apply_intensity(plan, raw)
-        inner = Box(context, self.crop.output)
-        targets = self.model.objective.targets(labels, known, inner, grid)
-        return torch.from_numpy(raw[None].copy()), to_tensors(targets)
+    def frame(self, source: int) -> Frame:
+        """Return the frame of samples of a volume: output, and the larger of margin and context around it."""
+        grid = self.volumes[source].raw.info.grid
+        reach = [max(a, b) for a, b in zip(self.crop.margin, self._context(source), strict=True)]
+        return Frame(self.crop.output, (reach[0], reach[1], reach[2]), grid.voxel_size_nm)
+
+    def render(self, plan: SamplePlan, held_out: bool = False) -> Rendered:
+        """Carry out a plan: raw and labels, moved together; labels of held-out boxes count only if `held_out`."""
+        volume, frame = self.volumes[plan.source], self.frame(plan.source)
+        geometry = Geometry.of(plan, frame)
+        output = Box(frame.reach, frame.output)
+        raw_box, label_box = output.grow(self.crop.margin), output.grow(self._context(plan.source))
+        span = (self.model.preprocessing.low, self.model.preprocessing.high)
+        raw, labels, known = gather(
+            geometry.mapping,
+            raw_part(plan, geometry, raw_box, lambda box: _raw(volume.raw, box), span),
+            label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out)),
+        )
+        finish_raw(plan, raw, raw_box, self.library)
+        return Rendered(raw, labels, known, output.shift([-v for v in label_box.start]))
+
+    def make(self, plan: SamplePlan, held_out: bool = False) -> Sample:
+        """Return (raw ``[1, Z, Y, X]``, targets by head); see `render`."""
+        made = self.render(plan, held_out)
+        grid = self.volumes[plan.source].raw.info.grid
+        targets = self.model.objective.targets(made.labels, made.known, made.output, grid)
+        return torch.from_numpy(made.raw[None]), to_tensors(targets)
+
+    def _context(self, source: int) -> Vec:
+        return self.model.objective.context_vox(self.volumes[source].raw.info.grid)
 
 
-def _moved(plan: SamplePlan, array: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(apply_geometry(plan, array))
+def _raw(volume: Volume, box: Box) -> Array:
+    raw = read_padded(volume, box)
+    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+        raise InputError(
+            f"{volume.info.source} holds NaN or infinite values in {box}: replace them, or import it again"
+        )
+    return raw
 
 
 class TrainingSamples(Dataset[Sample]):
@@ -90,23 +132,35 @@ class TrainingSamples(Dataset[Sample]):
         self.count = count
         weights = np.array([volume.weight for volume in maker.volumes], float)
         self._shares = np.cumsum(weights / weights.sum())
-        self._contexts = [maker.model.objective.context_vox(v.raw.info.grid) for v in maker.volumes]
+        self._frames = [maker.frame(source) for source in range(len(maker.volumes))]
+        for volume, frame in zip(maker.volumes, self._frames, strict=True):
+            require_room(augment, volume.raw, frame)
 
     def __len__(self) -> int:
         return self.count
 
     def plan(self, index: int) -> SamplePlan:
         """Draw every decision of sample `index`."""
-        rng = rng_of(self.seed, 0, index)
+        streams = Streams(self.seed, 0, index)
+        rng = streams.of("place")
         source = int(np.searchsorted(self._shares, rng.random(), side="right").clip(0, len(self._shares) - 1))
-        volume = self.maker.volumes[source]
-        box = draw_box(volume, self.maker.crop.output, rng)
-        crop, spacing_nm = self.maker.crop, volume.raw.info.grid.voxel_size_nm
-        orders = interchangeable_orders(crop.input, crop.output, self._contexts[source], spacing_nm)
-        return draw_plan(self.augment, rng, source, box.start, orders)
+        box = draw_box(self.maker.volumes[source], self.maker.crop.output, rng)
+        return draw_plan(self.augment, streams, source, box.start, self._frames[source], self.maker.library)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plan(index), augment=True)
+        return self.maker.make(self.plan(index))
+
+
+def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
+    """Raise `InputError` where a deformed sample needs more voxels within a section than the volume has."""
+    if augment.affine is None and augment.elastic is None and augment.sections.slip + augment.sections.shift == 0:
+        return
+    needed, there = widest_read(augment, frame), raw.info.shape[1:]
+    if any(n > m for n, m in zip(needed, there, strict=True)):
+        raise InputError(
+            f"a sample of {frame.shape} voxels can need {needed} voxels (y, x) of {raw.info.source} after "
+            f"rotation, scaling and displacement, and it has {there}: use a smaller crop or milder geometry"
+        )
 
 
 class ValidationSamples(Dataset[Sample]):
@@ -115,14 +169,16 @@ class ValidationSamples(Dataset[Sample]):
     def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
         self.maker = maker
         self.plans = [
-            SamplePlan(source, start) for source, box in boxes for start in cover(box, maker.crop.output)
+            SamplePlan(source=source, start=start)
+            for source, box in boxes
+            for start in cover(box, maker.crop.output)
         ]
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], augment=False)
+        return self.maker.make(self.plans[index], held_out=True)
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:

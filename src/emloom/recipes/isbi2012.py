@@ -6,7 +6,7 @@ data are free for making and testing non-commercial segmentation software; do no
 
 from __future__ import annotations
 
-from emloom.nn.augment import AugmentSpec
+from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
@@ -57,7 +57,10 @@ def quick(seed: int = 0, data: str | None = None, steps: int = 700) -> NeuronsJo
         ),
         network=UNetSpec.lean(isotropic=False),
         training=TrainingSpec(
-            steps=steps, seed=seed, crop_shape_vox=(12, 96, 96), augment=AugmentSpec(section_jitter=0.1)
+            steps=steps,
+            seed=seed,
+            crop_shape_vox=(12, 96, 96),
+            augment=AugmentSpec(intensity=IntensitySpec(section_jitter=0.1)),
         ),
         segmentation=SegmentSpec(
             fragments=SeededSpec(per_section=True, seed_distance_vox=10), linkage=QuantileLinkage(quantile=50)

@@ -7,7 +7,7 @@ neurites (a soma fills the lower left: a box there would choose a threshold that
 
 from __future__ import annotations
 
-from emloom.nn.augment import AugmentSpec
+from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
@@ -64,7 +64,7 @@ def quick(seed: int = 0, data: str | None = None, steps: int = 1000) -> NeuronsJ
             seed=seed,
             crop_shape_vox=(14, 96, 96),
             validate_every=200,
-            augment=AugmentSpec(section_jitter=0.1),
+            augment=AugmentSpec(intensity=IntensitySpec(section_jitter=0.1)),
         ),
         segmentation=_segmentation(),
         evaluation=EvaluationSpec(border_in_plane=True),
@@ -85,7 +85,7 @@ def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
             learning_rate=5e-5,
             validate_every=2000,
             precision="bf16-mixed",
-            augment=AugmentSpec(section_jitter=0.1),
+            augment=AugmentSpec(intensity=IntensitySpec(section_jitter=0.1)),
         ),
         segmentation=_segmentation(),
         evaluation=EvaluationSpec(border_in_plane=True),

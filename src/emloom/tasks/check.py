@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from emloom.geometry import Box, Vec
 from emloom.io.volume import ArrayVolume, Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
-from emloom.nn.augment import SamplePlan
 from emloom.nn.crops import possible_starts
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
+from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
 from emloom.nn.samples import CropShape, SampleMaker
 from emloom.nn.train import crop_shape
@@ -254,7 +254,7 @@ def check_parity(model: ModelSpec, network: Network, stack: Stack) -> Finding:
     box = Box((centre[0], centre[1], centre[2]), (inner[0], inner[1], inner[2])).intersect(whole)
     start = tuple(b - m for b, m in zip(box.start, margin, strict=True))
     maker = SampleMaker(model, [stack.labelled], crop)
-    raw, _ = maker.make(SamplePlan(0, (start[0], start[1], start[2])), augment=False)
+    raw, _ = maker.make(SamplePlan(source=0, start=(start[0], start[1], start[2])))
     network.eval()
     with torch.no_grad():
         logits = network(raw[None])["affinities"][0]
@@ -273,7 +273,7 @@ def check_cost(job: NeuronsJob, model: ModelSpec, network: Network, stacks: list
     crop = crop_shape(network, job.training.crop_shape_vox)
     maker = SampleMaker(model, [stack.labelled for stack in stacks], crop)
     first = held_out(job.data, "validation")[0]
-    raw, targets = maker.make(SamplePlan(first.stack, first.box.start), augment=False)
+    raw, targets = maker.make(SamplePlan(source=first.stack, start=first.box.start), held_out=True)
     batch = raw[None].repeat(job.training.batch_size, 1, 1, 1, 1)
     wanted = {name: (t[None], w[None]) for name, (t, w) in targets.items()}
     network.train()

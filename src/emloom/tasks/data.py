@@ -116,8 +116,9 @@ class Stack:
         gap = gap_vox(spec, self.raw.info.grid.voxel_size_nm)
         held_out = tuple(box.grow(gap) for part in PARTS for box in spec.boxes(part))
         region = whole if spec.region is None else spec.region.box
+        hidden = tuple(box for part in PARTS for box in spec.boxes(part))
         return LabelledVolume(
-            self.raw, self.labels, region, held_out, self.mask, background_vox=spec.background_vox
+            self.raw, self.labels, region, held_out, self.mask, background_vox=spec.background_vox, hidden=hidden
         )
 
 
