@@ -1,4 +1,4 @@
-"""An HTTP server in a thread that can misbehave in the ways real ones do."""
+"""HTTP servers in threads: one that can misbehave in the ways real ones do, one that serves a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -94,6 +96,64 @@ def serving(behaviour: Behaviour) -> Iterator[Behaviour]:
     thread.start()
     try:
         yield behaviour
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _FolderHandler(SimpleHTTPRequestHandler):
+    """Files with byte ranges, for pages of any origin: what a bucket that serves neuroglancer does."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self._answer(404, b"")
+            return
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            self._answer(200, content)
+            return
+        low, high = asked.groups()
+        start = int(low) if low else max(0, len(content) - int(high))
+        stop = min(int(high) + 1, len(content)) if low and high else len(content)
+        self._answer(206, content[start:stop], f"bytes {start}-{stop - 1}/{len(content)}")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_OPTIONS(self) -> None:
+        self._answer(204, b"")
+
+    def _answer(self, status: int, content: bytes, content_range: str | None = None) -> None:
+        self.send_response(status)
+        for name in ("Origin", "Methods", "Headers"):
+            self.send_header(f"Access-Control-Allow-{name}", "*")
+        self.send_header("Access-Control-Expose-Headers", "Content-Range, Content-Length")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content)))
+        if content_range:
+            self.send_header("Content-Range", content_range)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving_folder(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder until the block ends; yields the address."""
+    server = Quiet(("127.0.0.1", 0), partial(_FolderHandler, directory=str(folder)))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

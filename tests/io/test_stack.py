@@ -154,6 +154,10 @@ def test_mixed_and_empty_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "empty", tmp_path / "empty/*.png"):
         with pytest.raises(InputError, match="holds no"):
             open_volume(path, voxel_size_nm=SIZE)
+    with pytest.raises(
+        InputError, match=r"holds no volume and no images \(it holds: empty, sections\): name a vol"
+    ):
+        open_volume(tmp_path)
 
 
 TRUNCATED = {"plain": {}, "zlib": {"compression": "zlib"}, "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}}}

@@ -20,6 +20,7 @@ from emloom.geometry import Box, Grid
 from emloom.io.datasource import in_mag, mag_factor, mag_name
 from emloom.io.open import create_volume, inspect, open_volume, staged_volume, unplaced_volume
 from emloom.io.volume import VolumeInfo
+from emloom.tasks.info import info
 
 PROPERTIES = "datasource-properties.json"
 INFO = VolumeInfo((20, 30, 40), np.dtype("uint8"), Grid((28, 11.24, 11.24), (280, 33 * 11.24, 56.2)), kind="raw")
@@ -125,6 +126,8 @@ def test_wkw_with_three_channels(real_data: Path) -> None:
 def test_other_formats_of_layers_are_listed_with_the_way_out(real_data: Path, name: str) -> None:
     (hit,) = inspect(real_data / "webknossos" / name)
     assert hit.shape == (24, 24, 24)
+    (report,) = info(real_data / "webknossos" / name)
+    assert "object" not in report.to_text()  # its element type is not known, so none is shown
     with pytest.raises(InputError, match=rf"not read as part of a dataset: open .*{name}/color/1 itself"):
         open_volume(real_data / "webknossos" / name)
     with pytest.raises(InputError):

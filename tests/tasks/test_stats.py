@@ -113,6 +113,7 @@ def test_labels_are_counted(tmp_path: Path) -> None:
     assert (got["smallest"]["id"], got["smallest"]["voxels"]) == (7, 1)
     assert got["largest"] == {"id": 5, "voxels": 100, "volume_um3": pytest.approx(100 * 800e-9)}
     assert got["sections"]["zeros"] == [1, 0.91, 0.99, 0]
+    assert "largest        id: 5  voxels: 100  µm³: 8e-05" in report.to_text()
     table = read_table(tmp_path / "sizes.parquet").columns
     assert dict(zip(table["id"].tolist(), table["voxels"].tolist(), strict=True)) == {5: 100, 7: 1, 2**64 - 1: 9}
 

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.volume import ArrayVolume
 from emloom.view.neuroglancer import Viewer, serve
+from tests.browser import chromium_or_skip, shown
 
 GRID = Grid((40.0, 4.0, 4.5), (80.0, 10.0, 9.0))
 RAW = np.random.default_rng(0).integers(0, 256, (6, 7, 8)).astype(np.uint8)
@@ -105,6 +107,31 @@ def test_voxels_arrive_unchanged(viewer: Viewer) -> None:
     np.testing.assert_array_equal(voxels(viewer, "mask", start, stop), (RAW > 99)[where])
     both = voxels(viewer, "affinities", (0, *start), (2, *stop))
     np.testing.assert_array_equal(both, AFFINITIES[(slice(None), *where)])
+
+
+def test_the_page_draws_the_voxels_where_they_are(tmp_path: Path) -> None:
+    program = chromium_or_skip()
+    ids = RAW.astype(np.uint64) % np.uint64(5)
+    layers = [("raw", ArrayVolume(RAW, GRID, "raw")), ("neurons", ArrayVolume(ids, GRID, "labels"))]
+    edges = (8, 9)  # pixels per voxel along y and x: 4 and 4.5 nm
+    with serve(layers) as viewer, shown(program, viewer.viewer, tmp_path / "profile") as page:
+        place = {"z": 2 + 3.5, "y": 2.5 + 3.5, "x": 2 + 4}
+        size = (7 * edges[0], 8 * edges[1])
+        with viewer.viewer.txn() as state:
+            state.layers["neurons"].visible = False
+        raw = page.draw("xy", place, size, 8)
+        with viewer.viewer.txn() as state:
+            state.layers["raw"].visible, state.layers["neurons"].visible = False, True
+        neurons = page.draw("xy", place, size, 8)
+    np.testing.assert_array_equal(raw, enlarged(RAW[3], edges)[..., None].repeat(3, -1))
+    shown_ids = enlarged(ids[3], edges)
+    colours = {i: np.unique(neurons[shown_ids == i], axis=0) for i in range(5)}
+    assert all(len(of_id) == 1 for of_id in colours.values())  # an object has one colour ...
+    assert len({tuple(of_id[0]) for of_id in colours.values()}) == 5  # ... of its own
+
+
+def enlarged(section: np.ndarray, edges: tuple[int, int]) -> np.ndarray:
+    return section.repeat(edges[0], 0).repeat(edges[1], 1)
 
 
 def test_closing_stops_the_server() -> None:

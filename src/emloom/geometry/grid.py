@@ -41,7 +41,7 @@ def as_nm(value: Sequence[float], what: str) -> Vec3:
     except (TypeError, ValueError) as problem:
         raise InputError(f"{what} {value!r} is not three numbers: give z, y, x in nm") from problem
     if len(out) != 3:
-        raise InputError(f"{what} {tuple(value)!r} has {len(out)} values: give three, z, y, x in nm")
+        raise InputError(f"{what} {tuple(out)!r} has {len(out)} values: give three, z, y, x in nm")
     if not all(isfinite(v) for v in out):
         raise InputError(f"{what} {tuple(out)!r} is not finite: give z, y, x in nm")
     return (out[0], out[1], out[2])

@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from emloom.geometry.box import as_vec
 from emloom.geometry.grid import Vec3
 from emloom.io.metadata import OWN_KEY, nm_per, problem_tuple
 from emloom.io.nodes import load_json
+from emloom.io.places import stays_inside
 
 PROPERTIES = "datasource-properties.json"
 _FLOATS = {"float": "float32", "double": "float64"}
@@ -197,7 +198,7 @@ def _layer(root: Path, data: Mapping[str, Any]) -> Layer:
         problems.append(
             f"has additional axes {[a.get('name') for a in extra if isinstance(a, dict)]}: not a volume"
         )
-    if isinstance(name, str) and ("/" in name or not _stays_inside(name)):
+    if isinstance(name, str) and ("/" in name or not stays_inside(name)):
         problems.append(f"the layer name {name!r} leads out of its folder: a layer is a folder of the dataset")
     mags, problems_of_mags = _mags(root, name, data.get("mags", data.get("wkwResolutions")))
     channels = data.get("numChannels")
@@ -253,7 +254,7 @@ def _mag(root: Path, layer: str, factor: Vec, entry: Mapping[str, Any]) -> Mag:
     stated = entry.get("path")
     names = [mag_name(factor), "-".join(map(str, factor[::-1]))]
     paths = [f"{layer}/{name}" for name in names] if stated is None else [str(stated)]
-    inside = [root / path for path in paths if _stays_inside(path)]
+    inside = [root / path for path in paths if stays_inside(path)]
     if not inside:
         rule = "a path stays inside the dataset's folder; correct it, or open what it names itself"
         return Mag(factor, None, problems=(f"its path {paths[0]!r} leads out of the dataset: {rule}",))
@@ -261,11 +262,6 @@ def _mag(root: Path, layer: str, factor: Vec, entry: Mapping[str, Any]) -> Mag:
     lost = f"its folder {folder} does not exist: copy it again or remove the entry"
     problems = () if folder.is_dir() else (lost,)
     return Mag(factor, folder, entry.get("axisOrder"), entry.get(OWN_KEY), problems)
-
-
-def _stays_inside(path: str) -> bool:
-    parts = PurePosixPath(path.replace("\\", "/"))
-    return not parts.is_absolute() and ".." not in parts.parts and "://" not in path and "\0" not in path
 
 
 def _is_vector(value: Any) -> bool:

@@ -196,7 +196,11 @@ def _settle_axes(
     if named is None:
         named = {3: "zyx", 4: "czyx"}.get(len(shape), "?" * len(shape))
     if len(named) != len(shape):
-        return "?" * len(shape), (), [f"names {len(named)} axes ({named}) but has {len(shape)} dimensions"]
+        return (
+            "?" * len(shape),
+            (),
+            [f"names {len(named)} axes ({named}) but has {len(shape)} dimensions: correct one"],
+        )
     squeezed = tuple(i for i, (a, n) in enumerate(zip(named, shape, strict=True)) if n == 1 and a in droppable)
     axes = "".join(a for i, a in enumerate(named) if i not in squeezed)
     if axes in ("zyx", "czyx"):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.metadata import Statement, axis_letters, nm_per
 from emloom.io.volume import VolumeInfo
@@ -86,6 +87,8 @@ def read_image(image: Mapping[str, Any], level: str) -> Statement:
         if not {"z", "y", "x"} <= set(axes):
             return Statement(axes=axes)
         return _place(axes, units, scale, translation)
+    except InputError as problem:
+        return Statement(problems=(f"its OME-NGFF {problem}",))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
         return Statement(problems=(f"its OME-NGFF metadata are malformed ({problem!r}): rewrite them",))
 

@@ -12,7 +12,7 @@ from typing import Any
 from emloom.errors import InputError
 from emloom.io.files import explained, write_text_atomic
 from emloom.io.ngff import image_of, levels_of
-from emloom.io.places import Place, above, children, exists, read_bytes
+from emloom.io.places import Place, above, children, exists, read_bytes, stays_inside
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -32,6 +32,11 @@ class Node:
         """The OME-NGFF image this group is; None where it is none, or where its finest level does not exist."""
         image = None if self.is_array else image_of(self.attributes)
         levels = [] if image is None else levels_of(image)
+        for level in (name for name in levels if not stays_inside(name)):
+            raise InputError(
+                f"{self.folder}: its OME-NGFF metadata list the level {level!r}, which leads out of the image: "
+                "levels lie inside; correct it, or open what it names itself"
+            )
         return image if levels and is_store(self.folder / levels[0]) else None
 
     @cached_property

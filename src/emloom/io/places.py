@@ -23,7 +23,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tensorstore
@@ -123,14 +123,30 @@ def above(place: Place, levels: int) -> list[Place]:
 
 
 def inner_name(container: Place, whole: Place) -> str:
-    """Return what follows a container in a place inside it, with slashes; "" for the container itself."""
-    return "/".join(whole.parts[len(container.parts) :])
+    """Return what follows a container in a place inside it, with slashes; "" for the container itself.
+
+    Raises:
+        InputError: it leads out of the container.
+    """
+    parts = whole.parts[len(container.parts) :]
+    if ".." in parts:
+        raise InputError(
+            f"{whole} leads out of {container} again ('..'): write the path to what you mean without it"
+        )
+    return "/".join(parts)
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path that a file states stays inside the folder it is relative to."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return not parts.is_absolute() and ".." not in parts.parts and "://" not in path and "\0" not in path
 
 
 def kvstore(place: Place) -> dict[str, Any]:
     """Return TensorStore's specification of a place as a key-value store."""
     if isinstance(place, Path):
-        return {"driver": "file", "path": os.fspath(place)}
+        # TensorStore takes no "..": it is resolved as the system would, symbolic links included.
+        return {"driver": "file", "path": os.fspath(place.resolve() if ".." in place.parts else place)}
     if place.scheme in _DRIVERS:
         return {
             "driver": _DRIVERS[place.scheme],

@@ -39,7 +39,7 @@ from emloom.geometry.grid import TOLERANCE_VOX
 from emloom.io.files import staged, write_text_atomic
 from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own_attribute, read_own
 from emloom.io.nodes import load_json
-from emloom.io.places import Place, above, exists, inner_name, kvstore, place_of, read_bytes
+from emloom.io.places import Place, above, exists, inner_name, kvstore, place_of, read_bytes, stays_inside
 from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import Array, VolumeInfo, check_box
 
@@ -222,6 +222,10 @@ def _said(info: Mapping[str, Any], index: int, is_finest: bool) -> tuple[Stateme
             hint = did_you_mean(str(value), valid)
             rule = f"emloom reads {', '.join(valid)}"
             raise InputError(f"scale {key!r} of a precomputed volume has the {what} {value!r}{hint}: {rule}")
+    if not stays_inside(str(key)):
+        raise InputError(
+            f"scale {key!r} of a precomputed volume leads out of its folder: correct the key in its info"
+        )
     size = [float(v) for v in reversed(scale["resolution"])]
     start = as_vec(list(reversed(scale.get("voxel_offset", [0, 0, 0]))))
     own = read_own(info.get(OWN_KEY)) if is_finest else Statement()

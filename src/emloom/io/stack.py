@@ -38,6 +38,7 @@ from emloom.io.volume import Array, VolumeInfo, check_box
 _JPEG = (".jpg", ".jpeg")
 IMAGES = (".png", *_JPEG, *tiff.SUFFIXES)
 _LISTED = 10
+_WAY_OUT = f"name a volume, or a folder or a pattern of {', '.join(IMAGES)} sections"
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,20 @@ def section_files(path: Path) -> list[Path]:
     else:
         files = [Path(name) for name in glob(str(path)) if Path(name).is_file()]
     if not files:
-        raise InputError(f"{path} holds no {', '.join(IMAGES)} images: name a folder or a pattern of sections")
+        raise InputError(f"{path} holds no volume and no images{_others(path)}: {_WAY_OUT}")
     kinds = sorted({f.suffix.lower() for f in files})
     if len({"tiff" if k in tiff.SUFFIXES else "jpeg" if k in _JPEG else k for k in kinds}) > 1:
         raise InputError(
             f"{path} holds {' and '.join(kinds)} images: keep one format in a stack, or name a pattern"
         )
     return sorted(files, key=lambda f: natural_key(f.name))
+
+
+def _others(folder: Path) -> str:
+    """Return what a folder without images holds, to choose from."""
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    more = ", ..." if len(names) > _LISTED else ""
+    return f" (it holds: {', '.join(names[:_LISTED])}{more})" if names else ""
 
 
 def _section(path: Path) -> Array:

@@ -141,17 +141,21 @@ class _BrokenChain(logging.Filter):
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
     """Open a TIFF file and its first series; raises `InputError` where the file ends too early."""
+    with decoding(path), _watched() as chain, tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        if chain.messages or _ends_early(path, series):
+            raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
+        yield tif, series
+
+
+@contextmanager
+def _watched() -> Iterator[_BrokenChain]:
     log, chain = logging.getLogger("tifffile"), _BrokenChain()
-    with decoding(path):
-        log.addFilter(chain)
-        try:
-            with tifffile.TiffFile(path) as tif:
-                series = tif.series[0]
-                if chain.messages or _ends_early(path, series):
-                    raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
-                yield tif, series
-        finally:
-            log.removeFilter(chain)
+    log.addFilter(chain)
+    try:
+        yield chain
+    finally:
+        log.removeFilter(chain)
 
 
 def find_file(container: Path, path: Path) -> Found:
@@ -160,6 +164,7 @@ def find_file(container: Path, path: Path) -> Found:
     Raises:
         InputError: it is damaged, in colour, in several files, or holds several stacks.
     """
+    _require_alike(path)
     with opened(path) as (tif, series):
         shape, dtype, axes = tuple(series.shape), np.dtype(series.dtype), str(series.axes)
         said, notes = _stated(tif)
@@ -167,7 +172,7 @@ def find_file(container: Path, path: Path) -> Found:
     if "S" in axes:
         raise InputError(f"{path} is a colour image (axes {axes}): convert it to grey values first")
     if several > 1:
-        raise InputError(f"{path} holds {several} image series of different shape: save one stack per file")
+        raise InputError(f"{path} holds {several} image series: save one stack per file")
     if scattered:
         raise InputError(f"{path} is one of several files of an OME set: save the stack as one file")
     if axes.endswith("YX") and len(axes) == 2:
@@ -176,6 +181,20 @@ def find_file(container: Path, path: Path) -> Found:
     letters = axes.replace("I", "Z").replace("Q", "Z").lower()
     facts = ArrayFacts(shape, dtype, droppable="tc")
     return found(str(container), "tiff", facts, replace(said, axes=letters), notes)
+
+
+def _require_alike(path: Path) -> None:
+    """Raise `InputError` where a page differs from the first: headers say one type for all, pages may not."""
+    # Pages are looked at alone, because those of a series are taken to be like its first.
+    with decoding(path), _watched(), tifffile.TiffFile(path) as tif:
+        first = tif.pages.first
+        for index, page in enumerate(tif.pages):
+            thumbnail = isinstance(page, tifffile.TiffPage) and page.is_reduced
+            if (page.shape, page.dtype) != (first.shape, first.dtype) and not thumbnail:
+                raise InputError(
+                    f"{path}: page {index} is {page.shape} {page.dtype}, but the first is {first.shape} "
+                    f"{first.dtype}: all pages of a stack have one size and type; crop, pad or convert them first"
+                )
 
 
 def open_file(path: Path, info: VolumeInfo, writable: bool) -> TiffVolume:
@@ -263,6 +282,9 @@ def _imagej(tif: tifffile.TiffFile) -> Statement:
     tags = tif.pages.first.tags
     per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
     spacing = header.get("spacing")
+    if spacing is not None and float(spacing) < 0:
+        rule = "a distance is positive; correct it in ImageJ (Image > Properties)"
+        return Statement(problems=(f"its ImageJ spacing {spacing} is negative: {rule}",))
     # One pixel per unit along both axes is what uncalibrated images carry.
     if spacing is None or float(spacing) <= 0 or min(per_unit) <= 0 or per_unit == [1.0, 1.0]:
         return Statement(why_missing="ImageJ states no spacing or resolution")

@@ -75,7 +75,7 @@ class ConvertReport:
     def to_text(self) -> str:
         """Return a short paragraph for a person."""
         shape = " x ".join(map(str, self.info.array_shape))
-        verified = f"{self.n_cells} cells verified by read-back"
+        verified = f"{self.n_cells} {'cell' if self.n_cells == 1 else 'cells'} verified by read-back"
         head = f"{self.source} -> {self.target}: {shape} {self.info.dtype}, {verified}"
         return "\n".join([head, *(f"  {text}" for text in (*self.changes, *self.notes))])
 

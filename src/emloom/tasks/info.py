@@ -69,11 +69,10 @@ class InfoReport:
     def to_text(self) -> str:
         """Return a short paragraph for a person."""
         f = self.found
-        size = prod(f.shape) * f.dtype.itemsize
         lines = [
             f.path,
-            _line("format", f"{f.format}, axes {','.join(f.axes)}"),
-            _line("shape", f"{' x '.join(map(str, f.shape))} {f.dtype.name} ({_bytes(size)} uncompressed)"),
+            _line("format", f"{f.format}, axes {','.join(f.axes)}" if f.axes.strip("?") else f.format),
+            _line("shape", f"{' x '.join(map(str, f.shape))}{_type(f)}"),
             _line("chunks", _triple(f.chunks)),
             _line(
                 "voxel size", "MISSING" if f.voxel_size_nm is None else f"{_triple(f.voxel_size_nm)} nm (z, y, x)"
@@ -169,6 +168,13 @@ class _Tally:
         if self.ids is not None:
             merged = np.union1d(self.ids.astype(array.dtype), array)
             self.ids = merged if merged.size <= MAX_IDS else None
+
+
+def _type(f: Found) -> str:
+    """Return element type and size of an array; nothing where its format is not read and its type not known."""
+    if f.dtype.kind == "O":
+        return ""
+    return f" {f.dtype.name} ({_bytes(prod(f.shape) * f.dtype.itemsize)} uncompressed)"
 
 
 def _line(word: str, text: str) -> str:

@@ -71,7 +71,7 @@ class Report:
 
     def to_text(self) -> str:
         """Return a short paragraph for a person."""
-        words = [f"{name:<14}{_short(value)}" for name, value in self.summary.items() if _is_short(value)]
+        words = [f"{_plain(name):<15}{_short(value)}" for name, value in self.summary.items() if _is_short(value)]
         return "\n  ".join([self.info.source, *words])
 
 
@@ -249,9 +249,17 @@ def _is_short(value: Any) -> bool:
     return not isinstance(value, dict) or not any(isinstance(v, list) for v in value.values())
 
 
+_PLAIN = {"zeros": "zeros (share)", "median_voxels": "median voxels", "volume_um3": "µm³"}
+
+
+def _plain(name: str) -> str:
+    """Return a key of the summary in words."""
+    return _PLAIN.get(name, name)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return "  ".join(f"{name}: {_short(v)}" for name, v in value.items())
+        return "  ".join(f"{_plain(name)}: {_short(v)}" for name, v in value.items())
     if isinstance(value, list):
         return " to ".join(_short(v) for v in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
