@@ -104,6 +104,12 @@ def serving(behaviour: Behaviour) -> Iterator[Behaviour]:
         thread.join()
 
 
+#: Status, content, headers.
+Answer = tuple[int, bytes, dict[str, str]]
+#: Generation and content of an object.
+Stored = tuple[int, bytes]
+
+
 @dataclass
 class Gcs:
     """The part of Google's storage JSON API that TensorStore uses, with objects in memory.
@@ -112,7 +118,7 @@ class Gcs:
     list and delete, with ifGenerationMatch and ifGenerationNotMatch.
     """
 
-    buckets: dict[str, dict[str, tuple[int, bytes]]] = field(default_factory=dict)
+    buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
     """Bucket -> name -> (generation, content)."""
     refused: str = ""
     """Part of the names of objects that answer 403."""
@@ -120,7 +126,7 @@ class Gcs:
     lock: threading.Lock = field(default_factory=threading.Lock)
     clock: int = 1000
 
-    def reply(self, method: str, target: str, body: bytes, span: str | None) -> tuple[int, bytes, dict[str, str]]:
+    def reply(self, method: str, target: str, body: bytes, span: str | None) -> Answer:
         """Answer one request: (status, content, headers)."""
         parts = urlsplit(target)
         query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
@@ -137,9 +143,7 @@ class Gcs:
                 return self._list(objects, query)
             return self._object(method, objects, name, query, body, span)
 
-    def _list(
-        self, objects: dict[str, tuple[int, bytes]], query: dict[str, str]
-    ) -> tuple[int, bytes, dict[str, str]]:
+    def _list(self, objects: dict[str, Stored], query: dict[str, str]) -> Answer:
         start, end = query.get("startOffset", ""), query.get("endOffset", "")
         start = max(start, query.get("pageToken", ""))
         names = sorted(n for n in objects if n.startswith(query.get("prefix", "")) and n >= start)
@@ -153,12 +157,12 @@ class Gcs:
     def _object(
         self,
         method: str,
-        objects: dict[str, tuple[int, bytes]],
+        objects: dict[str, Stored],
         name: str,
         query: dict[str, str],
         body: bytes,
         span: str | None,
-    ) -> tuple[int, bytes, dict[str, str]]:
+    ) -> Answer:
         generation, content = objects.get(name, (0, b""))
         if int(query.get("ifGenerationMatch", generation)) != generation:
             return 412, b"", {}
@@ -204,7 +208,7 @@ def gcs_handler(state: Gcs) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (names the base class calls)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

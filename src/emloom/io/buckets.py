@@ -62,7 +62,8 @@ def advice(scheme: str, problem: str) -> str:
     if scheme in _SERVERS:
         if "PERMISSION_DENIED" in problem or "='401'" in problem or "redentials" in problem:
             return f"permission denied, or credentials are missing: {_CREDENTIALS[scheme]}"
-        if "NoSuchBucket" in problem or "bucket does not exist" in problem:
+        if "http_response_code='404'" in problem:
+            # An object that does not exist is no failure, so what is missing is the bucket.
             return f"there is no such bucket: check its name and {_SERVERS[scheme]}, or create it"
     return "check the address and the network, then try again"
 

@@ -32,7 +32,7 @@ import tensorstore
 from emloom.errors import InputError
 from emloom.io import files
 from emloom.io.buckets import removal
-from emloom.io.places import BUCKETS, DRAFT, METADATA, Place, Remote, exists, objects, reached
+from emloom.io.places import BUCKETS, DRAFT, METADATA, Place, Remote, exists, objects, reached, unreachable
 from emloom.io.volume import Volume
 
 _REMOVAL_ATTEMPTS = 5
@@ -89,7 +89,7 @@ def refuse_taken(place: Place) -> None:
     if isinstance(place, Path):
         files.refuse_existing(place)
     elif is_taken(place):
-        explain_absence(place)
+        explain_absence(finished(place))
         raise InputError(
             f"{finished(place)} already exists and is never overwritten by accident: choose another name, remove "
             f"it ({_removal(place)}), or ask to overwrite it"
@@ -105,22 +105,17 @@ def explain_absence(place: Place) -> None:
             f"{place} is unfinished: whoever wrote it was stopped, or is still writing; look at it with "
             f"{draft_of(place)}, or, if nobody writes any more, remove it: {_removal(place)}"
         )
-    if "NoSuchBucket" in (problem := _listing_problem(place)) or "bucket does not exist" in problem:
-        with reached(place):
-            objects(place).list(_NOBODY).result()
+    try:
+        objects(place).list(_NOBODY).result()
+    except (ValueError, RuntimeError, OSError) as problem:
+        # Who may read a bucket may still not be permitted to list it; that explains nothing.
+        if "PERMISSION_DENIED" not in str(problem):
+            raise InputError(unreachable(place, problem)) from problem
 
 
 def _is_finished(place: Remote) -> bool:
     drafts = [name for name in METADATA if exists(place / (name + DRAFT))]
     return all(exists(place / name) for name in drafts)
-
-
-def _listing_problem(place: Remote) -> str:
-    try:
-        objects(place).list(_NOBODY).result()
-    except (ValueError, RuntimeError, OSError) as problem:
-        return str(problem)
-    return ""
 
 
 def _removal(place: Remote) -> str:

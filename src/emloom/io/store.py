@@ -141,12 +141,20 @@ def _refuse_loss(target: Place) -> None:
     if node is None or not (node.is_array or node.levels):
         raise InputError(f"{shown} is not a zarr volume and is not overwritten: choose another name or remove it")
     if isinstance(target, Remote):
-        nodes = {name.rpartition("/")[0] for name in names_below(target) if name.endswith(MARKERS)}
-        others = [str(finished(target) / name) for name in sorted(nodes - {"", *node.levels})]
+        others = [str(place) for place in _below(replace(target, unfinished=False), node.levels)]
     else:
         others = [hit.path for hit in _walk(target) if Path(hit.path) != target]
     if others:
         raise InputError(f"overwriting {shown} would delete {', '.join(others)} inside it: move them first")
+
+
+def _below(target: Remote, levels: list[str]) -> Iterator[Remote]:
+    """Yield the volumes inside a volume in a bucket."""
+    folders = {name.rpartition("/")[0] for name in names_below(target) if name.endswith(MARKERS)}
+    for name in sorted(folders - {"", *levels}):
+        node = node_at(target / name)
+        if node is not None and (node.levels or (node.is_array and image_around(node)[0] is None)):
+            yield target / name
 
 
 def _check_layout(info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int) -> None:
