@@ -79,7 +79,7 @@ def names_below(place: Remote) -> list[str]:
 
 
 def _keys(place: Remote) -> list[bytes]:
-    with reached(place, "list"):
+    with reached(finished(place), "list"):
         keys: list[bytes] = objects(finished(place)).list().result()
     return keys
 
@@ -158,19 +158,22 @@ def new_folder(target: Place, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _upload(folder: Path, target: Remote) -> None:
-    """Upload metadata as drafts, innermost first; where one is there already, take back those before it."""
+    """Upload metadata as drafts, innermost first; where that fails, those before it are taken back."""
     found = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (-len(p.parts), p.name))
     place = finished(target)
     done: list[str] = []
     with reached(place, "write"):
         store = objects(place)
-        for file in found:
-            key = file.relative_to(folder).as_posix() + DRAFT
-            if not write_new(store, key, file.read_bytes()):
-                for earlier in done:
-                    store.write(earlier, None).result()
-                raise InputError(f"{place} already exists: somebody else began to write it just now")
-            done.append(key)
+        try:
+            for file in found:
+                key = file.relative_to(folder).as_posix() + DRAFT
+                if not write_new(store, key, file.read_bytes()):
+                    raise InputError(f"{place} already exists: somebody else began to write it just now")
+                done.append(key)
+        except BaseException:
+            for earlier in done:
+                store.write(earlier, None).result()
+            raise
 
 
 def write_new(store: Any, key: str, value: bytes) -> bool:
