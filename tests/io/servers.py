@@ -1,8 +1,11 @@
-"""HTTP servers in threads: one that can misbehave in the ways real ones do, one that serves a folder."""
+"""Servers in threads: of files, some misbehaving as real ones do, and of buckets (s3 by moto, gs by `Gcs`)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass
@@ -154,6 +158,136 @@ def serving_folder(folder: Path) -> Iterator[str]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+#: Status, content, headers.
+Answer = tuple[int, bytes, dict[str, str]]
+#: Generation and content of an object.
+Stored = tuple[int, bytes]
+
+
+@dataclass
+class Gcs:
+    """The part of Google's storage JSON API that TensorStore uses, with objects in memory.
+
+    https://cloud.google.com/storage/docs/json_api/v1: objects get (alt=media, Range), insert (uploadType=media),
+    list and delete, with ifGenerationMatch and ifGenerationNotMatch.
+    """
+
+    buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    """Bucket -> name -> (generation, content)."""
+    refused: str = ""
+    """Part of the names of objects that answer 403."""
+    url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    clock: int = 1000
+
+    def reply(self, method: str, target: str, body: bytes, span: str | None) -> Answer:
+        """Answer one request: (status, content, headers)."""
+        parts = urlsplit(target)
+        query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        found = re.fullmatch(r"(?:/upload)?/storage/v1/b/([^/]+)/o(?:/([^/]*))?", parts.path)
+        assert found, f"not a request of the JSON API: {method} {target}"
+        name = unquote(found[2]) if found[2] is not None else query.get("name", "")
+        with self.lock:
+            objects = self.buckets.get(found[1])
+            if objects is None:
+                return 404, b'{"error": {"code": 404, "message": "The specified bucket does not exist."}}', {}
+            if self.refused and self.refused in (name or query.get("prefix", "")):
+                return 403, b'{"error": {"code": 403, "message": "no permission"}}', {}
+            if method == "GET" and found[2] is None:
+                return self._list(objects, query)
+            return self._object(method, objects, name, query, body, span)
+
+    def _list(self, objects: dict[str, Stored], query: dict[str, str]) -> Answer:
+        start, end = query.get("startOffset", ""), query.get("endOffset", "")
+        start = max(start, query.get("pageToken", ""))
+        names = sorted(n for n in objects if n.startswith(query.get("prefix", "")) and n >= start)
+        names = [n for n in names if not end or n < end]
+        # Pages of three, so that listing more than one page is tested.
+        page: dict[str, object] = {"items": [self._about(n, *objects[n]) for n in names[:3]]}
+        if len(names) > 3:
+            page["nextPageToken"] = names[3]
+        return 200, json.dumps(page).encode(), {}
+
+    def _object(
+        self,
+        method: str,
+        objects: dict[str, Stored],
+        name: str,
+        query: dict[str, str],
+        body: bytes,
+        span: str | None,
+    ) -> Answer:
+        generation, content = objects.get(name, (0, b""))
+        if int(query.get("ifGenerationMatch", generation)) != generation:
+            return 412, b"", {}
+        if int(query.get("ifGenerationNotMatch", -1)) == generation:
+            return 304, b"", {}
+        if method == "POST":
+            self.clock += 1
+            objects[name] = (self.clock, body)
+            return 200, json.dumps(self._about(name, *objects[name])).encode(), {}
+        if not generation:
+            return 404, b"", {}
+        if method == "DELETE":
+            del objects[name]
+            return 204, b"", {}
+        if query.get("alt") != "media":
+            return 200, json.dumps(self._about(name, generation, content)).encode(), {}
+        headers = {"x-goog-generation": str(generation)}
+        if span is None:
+            return 200, content, headers
+        first, _, last = span.removeprefix("bytes=").partition("-")
+        a, b = (int(first), int(last or len(content)) + 1) if first else (len(content) - int(last), len(content))
+        part = content[a:b]
+        return 206, part, headers | {"Content-Range": f"bytes {a}-{a + len(part) - 1}/{len(content)}"}
+
+    @staticmethod
+    def _about(name: str, generation: int, content: bytes) -> dict[str, str]:
+        stamp = "2026-01-01T00:00:00.000Z"
+        about = {"name": name, "generation": str(generation), "metageneration": "1", "size": str(len(content))}
+        return about | {"md5Hash": hashlib.md5(content).hexdigest(), "timeCreated": stamp, "updated": stamp}
+
+
+def gcs_handler(state: Gcs) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, content, headers = state.reply(self.command, self.path, body, self.headers.get("Range"))
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (names the base class calls)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def serving_gcs(*buckets: str) -> Iterator[Gcs]:
+    """Serve empty buckets until the block ends."""
+    state = Gcs({bucket: {} for bucket in buckets})
+    server = Quiet(("127.0.0.1", 0), gcs_handler(state))
+    # Answers are small and the client waits for each: do not collect them (Nagle's algorithm).
+    server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield state
     finally:
         server.shutdown()
         server.server_close()

@@ -1,6 +1,6 @@
 """Remote addresses, through a web server in a thread: the same volumes, and no failure taken for zeros.
 
-s3:// and gs:// take the same path with another key-value store, and need a network: here only what they specify.
+s3:// and gs:// take the same path with another key-value store: test_buckets.py.
 """
 
 from __future__ import annotations
@@ -266,12 +266,12 @@ def test_a_server_that_does_not_answer() -> None:
         open_volume("http://127.0.0.1:1/x.zarr")
 
 
-def test_remote_volumes_are_only_read(server: Server) -> None:
+def test_volumes_on_web_servers_are_only_read(server: Server) -> None:
     create_volume(server.folder / "out.zarr", INFO)
-    with pytest.raises(InputError, match="are only read"):
+    with pytest.raises(InputError, match="only read"):
         open_volume(f"{server.url}/out.zarr", writable=True)
-    for address in (f"{server.url}/new.zarr", "s3://bucket/new.n5", "gs://bucket/new.precomputed"):
-        with pytest.raises(InputError, match=r"remote address.*only read"):
+    for address in (f"{server.url}/new.zarr", "https://host/new.n5", "http://host/new.precomputed"):
+        with pytest.raises(InputError, match="an address that is only read: write to a local disk, or to s3://"):
             create_volume(address, INFO)
     with pytest.raises(InputError, match="open read-only"):
         open_volume(f"{server.url}/out.zarr").write(Box((0, 0, 0), (1, 1, 1)), VALUES[:1, :1, :1])
@@ -280,13 +280,14 @@ def test_remote_volumes_are_only_read(server: Server) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
+        ("https://host/x.zarr#unfinished", "#unfinished is for s3 and gs"),
         ("ftp://host/x.zarr", "unknown scheme 'ftp'"),
         ("precomputed://gs://bucket/x", "unknown scheme 'precomputed'"),
         ("http:///x.zarr", "not the address"),
         ("https://host/a/../x.zarr", "not the address"),
         ("https://host/x.zarr?token=1", "not the address"),
-        ("https://host/x.zarr#dense", "only #sparse may follow"),
-        ("https://host/x.zarr#sparse/raw", "only #sparse may follow"),
+        ("https://host/x.zarr#dense", "only #sparse or #unfinished may follow"),
+        ("https://host/x.zarr#sparse/raw", "only #sparse or #unfinished may follow"),
     ],
 )
 def test_bad_addresses(address: str, message: str) -> None:

@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from emloom.errors import InputError
+from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Grid, Vec
+from emloom.geometry.box import as_vec
 from emloom.geometry.grid import Vec3, as_nm
 from emloom.io.volume import Kind, VolumeInfo
 from emloom.spec import Spec
@@ -278,6 +279,21 @@ def read_plain(attributes: Mapping[str, Any]) -> Statement:
     offset, problem = _lengths(attributes.get("offset"), factors, "offset")
     problems = (*said.problems, *problem_tuple(problem))
     return replace(said, offset_nm=offset, why_missing=why, problems=problems)
+
+
+def said_by_caller(
+    voxel_size_nm: Sequence[float] | None,
+    offset_nm: Sequence[float] | None,
+    kind: Kind | None,
+    neighborhood: Sequence[Sequence[int]] | None,
+) -> Statement:
+    """Return what the caller of `open_volume` says; raises `InputError` where it is no grid, kind or offset."""
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind {kind!r} is unknown: use one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+    size = None if voxel_size_nm is None else Grid(as_nm(voxel_size_nm, "voxel size")).voxel_size_nm
+    offset = None if offset_nm is None else as_nm(offset_nm, "offset")
+    offsets: tuple[Vec, ...] | None = None if neighborhood is None else tuple(as_vec(v) for v in neighborhood)
+    return Statement(voxel_size_nm=size, offset_nm=offset, kind=kind, neighborhood=offsets)
 
 
 def problem_tuple(problem: str | None) -> tuple[str, ...]:

@@ -17,11 +17,9 @@ Written: gzip, which every reader of N5 has; channels last in `dimensions`, whic
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
-from pathlib import Path
 from typing import Any
 
 import tensorstore
@@ -29,11 +27,12 @@ import tensorstore
 from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Vec
 from emloom.geometry.box import as_vec
-from emloom.io.files import explained, staged, write_text_atomic
+from emloom.io.files import write_text_atomic
 from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own_attribute, read_own
 from emloom.io.n5words import LEVEL, array_axes, attributes_of_volume, read_words
 from emloom.io.nodes import load_json
 from emloom.io.places import Place, Remote, above, children, exists, is_folder, kvstore, place_of
+from emloom.io.remote import as_created, draft_of, finished, is_taken, make_folder, new_folder, write_metadata
 from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import VolumeInfo
 
@@ -135,7 +134,7 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:
     return StoreVolume(info, here.array, "n5", kept_axes(order, hit.squeezed), writable)
 
 
-def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False) -> StoreVolume:
+def create(path: Place, inner: str, info: VolumeInfo, *, overwrite: bool = False) -> StoreVolume:
     """Create an empty (all zero) array, ready to be written block by block.
 
     Args:
@@ -155,22 +154,22 @@ def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False)
     if min(chunks) < 1:
         raise InputError(f"chunk shape {chunks} has an extent below 1 voxel")
     target = path / inner if inner else path
-    if overwrite and os.path.lexists(target) and not _is_array(_attributes(target)):
+    if overwrite and is_taken(target) and not _is_array(_attributes(draft_of(target))):
         raise InputError(f"{target} is not an N5 array and is not overwritten: choose another name or remove it")
     if inner:
-        _ensure_container(path, target)
-    with staged(target, overwrite=overwrite) as temporary:
-        temporary.mkdir(parents=True)
+        ensure_container(path, inner)
+    with new_folder(target, overwrite=overwrite) as temporary:
         told(tensorstore.open(_array_spec(temporary, info, chunks), create=True), target)
         attributes = {**_attributes(temporary), **attributes_of_volume(info), OWN_KEY: own_attribute(info)}
         if not inner:
             attributes = {"n5": _VERSION, **attributes}
         write_text_atomic(temporary / _ATTRIBUTES, json.dumps(attributes, indent=2))
+    target = as_created(target)
     created = info.with_(chunks=chunks, source=str(target))
     return StoreVolume(created, target, "n5", tuple(reversed(range(len(info.axes)))), writable=True)
 
 
-def _array_spec(folder: Path, info: VolumeInfo, chunks: Vec) -> dict[str, Any]:
+def _array_spec(folder: Place, info: VolumeInfo, chunks: Vec) -> dict[str, Any]:
     channels = () if info.channels is None else (info.channels,)
     metadata = {
         "dimensions": list(reversed(info.array_shape)),
@@ -181,12 +180,16 @@ def _array_spec(folder: Path, info: VolumeInfo, chunks: Vec) -> dict[str, Any]:
     return {"driver": "n5", "kvstore": kvstore(folder), "metadata": metadata}
 
 
-def _ensure_container(path: Path, target: Path) -> None:
-    """Make the container; raise where an array lies above the new one, because blocks and arrays would mix."""
+def ensure_container(container: Place, inner: str) -> None:
+    """Make the container; raise where an array lies above the new one, because blocks and arrays would mix.
+
+    Above an array that is unfinished it is only checked, and made when the array is finished.
+    """
+    path = finished(container)
+    target = path / inner
     for folder in [path, *(parent for parent in target.parents if path in parent.parents)]:
         if _is_array(_attributes(folder)):
             raise InputError(f"{folder} is an array, not a group: choose another name inside {path}")
-    if not exists(path / _ATTRIBUTES):
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path / _ATTRIBUTES, json.dumps({"n5": _VERSION}))
+    if path == container and not exists(path / _ATTRIBUTES):
+        make_folder(path)
+        write_metadata(path / _ATTRIBUTES, json.dumps({"n5": _VERSION}))

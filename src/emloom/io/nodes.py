@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from emloom.errors import InputError
-from emloom.io.files import explained, write_text_atomic
 from emloom.io.ngff import image_of, levels_of
-from emloom.io.places import Place, above, children, exists, read_bytes, stays_inside
+from emloom.io.places import Place, Remote, above, children, exists, is_folder, read_bytes, stays_inside
+from emloom.io.remote import finished, make_folder, write_metadata
 
-_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Node:
 
 def is_store(folder: Place) -> bool:
     """Whether a folder is a zarr group or array."""
-    return any(exists(folder / name) for name in _MARKERS)
+    return any(exists(folder / name) for name in MARKERS)
 
 
 def node_at(folder: Place) -> Node | None:
@@ -105,16 +105,21 @@ def load_json(place: Place) -> dict[str, Any] | None:
     return data
 
 
-def ensure_groups(container: Path, inner: str, zarr_format: int) -> None:
-    """Make the container and the groups above `inner`, leaving those that exist."""
+def ensure_groups(container: Place, inner: str, zarr_format: int) -> None:
+    """Make the container and the groups above `inner`, leaving those that exist.
+
+    Above a volume that is unfinished they are only checked: they are made when it is finished.
+    """
+    draft = isinstance(container, Remote) and container.unfinished
+    container = finished(container)
     folder = container
     for name in ["", *Path(inner).parts[:-1]]:
         folder = folder / name
-        node = node_at(folder) if folder.is_dir() else None
+        node = node_at(folder) if is_folder(folder) else None
         if node is None:
-            with explained(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_group(folder, {}, zarr_format)
+            make_folder(folder)
+            if not draft:
+                write_group(folder, {}, zarr_format)
         elif node.is_array:
             raise InputError(f"{folder} is an array, not a group: choose another name inside {container}")
         elif node.zarr_format != zarr_format:
@@ -124,15 +129,15 @@ def ensure_groups(container: Path, inner: str, zarr_format: int) -> None:
             )
 
 
-def write_group(folder: Path, attributes: Mapping[str, Any], zarr_format: int) -> None:
-    """Write the metadata of a group; existing metadata are replaced."""
+def write_group(folder: Place, attributes: Mapping[str, Any], zarr_format: int) -> None:
+    """Write the metadata of a group; existing metadata are replaced on a disk, and kept in a bucket."""
     if zarr_format == 3:
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        write_text_atomic(folder / "zarr.json", json.dumps(group, indent=2))
+        write_metadata(folder / "zarr.json", json.dumps(group, indent=2))
         return
-    write_text_atomic(folder / ".zgroup", json.dumps({"zarr_format": 2}))
+    write_metadata(folder / ".zgroup", json.dumps({"zarr_format": 2}))
     if attributes:
-        write_text_atomic(folder / ".zattrs", json.dumps(attributes, indent=2))
+        write_metadata(folder / ".zattrs", json.dumps(attributes, indent=2))
 
 
 def image_around(node: Node) -> tuple[Node | None, str]:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from emloom.errors import InputError, did_you_mean
-from emloom.geometry import Grid, Vec
+from emloom.geometry import Grid
 from emloom.geometry.box import as_vec
-from emloom.geometry.grid import as_nm
 from emloom.io import cremi, n5, newlayer, npy, precomputed, stack, store, webknossos
 from emloom.io.files import refuse_existing, staged
-from emloom.io.metadata import KINDS, Found, Statement
-from emloom.io.nodes import is_store
+from emloom.io.metadata import Found, Statement, said_by_caller
+from emloom.io.nodes import ensure_groups, is_store
 from emloom.io.places import Remote, inner_name, place_of
+from emloom.io.remote import explain_absence, finished, require_bucket, staged_remote
 from emloom.io.volume import Kind, Volume, VolumeInfo
 
 
@@ -42,6 +42,7 @@ class Format:
         is_folder: whether a container is a folder (else a file).
         marks: whether a folder of any name is a node of this format; None for formats known by suffix alone.
         remote: whether a container may be a remote address.
+        ensure: (container, inner name, zarr format) -> None; makes what lies above a volume in a bucket.
         staged_addition: (container, inner name, info) -> context of the path at which a volume to be added to an
             existing container is built, for formats whose container lists what it holds.
         options: what `create` takes besides, of `zarr_format`, `shards` and `encoding`.
@@ -53,6 +54,7 @@ class Format:
     is_folder: bool
     marks: Callable[[Any], bool] | None = None
     remote: bool = False
+    ensure: Callable[[Any, str, int], None] = lambda *_: None
     staged_addition: Callable[[Path, str, VolumeInfo], AbstractContextManager[Path]] | None = None
     options: tuple[str, ...] = ()
 
@@ -64,9 +66,18 @@ _ZARR = Format(
     is_folder=True,
     marks=is_store,
     remote=True,
+    ensure=ensure_groups,
     options=("zarr_format", "shards", "encoding"),
 )
-_N5 = Format(n5.find, n5.open_found, n5.create, is_folder=True, marks=n5.is_n5, remote=True)
+_N5 = Format(
+    n5.find,
+    n5.open_found,
+    n5.create,
+    is_folder=True,
+    marks=n5.is_n5,
+    remote=True,
+    ensure=lambda container, inner, _: n5.ensure_container(container, inner),
+)
 _PRECOMPUTED = Format(
     precomputed.find,
     precomputed.open_found,
@@ -142,12 +153,12 @@ def open_volume(
     if sparse and isinstance(place := place_of(path), Remote):
         path = str(replace(place, sparse=True))
     form, container, inner = locate(path)
-    if writable and isinstance(container, Remote):
-        raise InputError(f"{path} is a remote address, and these are only read: open it without writable=True")
-    hit = _the_one(form.find(container, inner), path)
+    if writable:
+        require_bucket(container)
+    hit = _the_one(_find(form, container, inner), path)
     if hit.problems:
         raise InputError(f"{hit.path}: {'; '.join(hit.problems)}")
-    given = _given(voxel_size_nm, offset_nm, kind, neighborhood)
+    given = said_by_caller(voxel_size_nm, offset_nm, kind, neighborhood)
     return form.open_found(hit, _complete(hit, given), writable)
 
 
@@ -157,8 +168,15 @@ def inspect(path: str | Path) -> list[Found]:
     Raises:
         InputError: nothing there, an unknown format, or a file so damaged that nothing can be said about it.
     """
-    form, container, inner = locate(path)
-    return form.find(container, inner)
+    return _find(*locate(path))
+
+
+def _find(form: Format, container: Any, inner: str) -> list[Found]:
+    try:
+        return form.find(container, inner)
+    except InputError:
+        explain_absence(container / inner)
+        raise
 
 
 def create_volume(
@@ -174,7 +192,7 @@ def create_volume(
 
     Args:
         path: ``out.zarr``, ``out.zarr/name``, ``out.h5/volumes/raw`` or ``out.wkw/layer``; the suffix chooses
-            the format.
+            the format. zarr, N5 and precomputed also at addresses in buckets, ``s3://bucket/out.zarr``.
         info: shape, dtype, grid, channels, chunks (default 64x64x64), kind, neighborhood.
         overwrite: replace what is there.
         zarr_format: 3 (OME-NGFF 0.5) or 2 (OME-NGFF 0.4); for ``.zarr``.
@@ -218,6 +236,9 @@ def staged_volume(
     For work done in one go; work that shall resume after a crash creates its volume with `create_volume`. A
     dataset is added to an existing HDF5 file by way of a copy, so a crash cannot damage the other datasets.
 
+    In a bucket, where nothing can be renamed, the volume is unfinished until then: it has its final key, but only
+    addresses that end in ``#unfinished`` open it (see `emloom.io.remote`).
+
     Yields:
         The volume under its temporary name, which is `volume.info.source`.
 
@@ -225,6 +246,15 @@ def staged_volume(
         InputError: the path exists, the format cannot be written, or the disk refuses.
     """
     form, container, inner = locate(path, creating=True)
+    layout: dict[str, Any] = {"zarr_format": zarr_format, "shards": shards, "encoding": encoding}
+    if isinstance(container, Remote):
+        with staged_remote(
+            container / inner,
+            lambda draft: create_volume(str(draft), info, **layout),
+            lambda: form.ensure(finished(container), inner, zarr_format) if inner else None,
+        ) as volume:
+            yield volume
+        return
     if form.staged_addition is not None and container.exists():
         refuse_existing(path)
         with form.staged_addition(container, inner, info) as apart:
@@ -244,7 +274,7 @@ def staged_volume(
         if adds:
             shutil.copyfile(top, temporary)
         whole = temporary / Path(path).relative_to(top)
-        yield create_volume(whole, info, zarr_format=zarr_format, shards=shards, encoding=encoding)
+        yield create_volume(whole, info, **layout)
 
 
 def _refuse_dataset(form: Format, container: Path, inner: str) -> None:
@@ -277,8 +307,8 @@ def locate(path: str | Path, *, creating: bool = False) -> tuple[Format, Any, st
     whole = place_of(path)
     if isinstance(whole, Remote):
         if creating:
-            raise InputError(f"{path} is a remote address, and these are only read: write to a local disk")
-        return _locate_remote(whole)
+            require_bucket(whole)
+        return _locate_remote(whole, creating)
     for container in [*reversed(whole.parents), whole]:
         form = FORMATS.get(container.suffix.lower())
         if form is not None and not (container.is_file() if form.is_folder else container.is_dir()):
@@ -303,13 +333,16 @@ def _located(form: Format, container: Path, whole: Path, creating: bool) -> tupl
     return form, container, inner_name(container, whole)
 
 
-def _locate_remote(whole: Remote) -> tuple[Format, Remote, str]:
+def _locate_remote(whole: Remote, creating: bool) -> tuple[Format, Remote, str]:
     """Return what `locate` does, of an address: nothing can be listed there, so metadata files are asked for."""
     places = [*reversed(whole.parents), whole]
     for container in places:
         form = FORMATS.get(container.suffix.lower())
         if form is not None and form.remote:
             return form, container, inner_name(container, whole)
+    if creating:
+        known = ", ".join(suffix for suffix, form in FORMATS.items() if form.remote)
+        raise InputError(f"{whole} is not a volume that can be written to a bucket: end its name in {known}")
     for folder, (form, marks) in product(reversed(places), _MARKED):
         if form.remote and marks(folder):
             root = _root_of(folder, marks)
@@ -341,20 +374,6 @@ def _the_one(hits: list[Found], path: str | Path) -> Found:
         return (exact or hits)[0]
     listed = ", ".join(hit.path for hit in hits)
     raise InputError(f"{path} holds {len(hits)} arrays: name one of {listed}")
-
-
-def _given(
-    voxel_size_nm: Sequence[float] | None,
-    offset_nm: Sequence[float] | None,
-    kind: Kind | None,
-    neighborhood: Sequence[Sequence[int]] | None,
-) -> Statement:
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind {kind!r} is unknown: use one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
-    size = None if voxel_size_nm is None else Grid(as_nm(voxel_size_nm, "voxel size")).voxel_size_nm
-    offset = None if offset_nm is None else as_nm(offset_nm, "offset")
-    offsets: tuple[Vec, ...] | None = None if neighborhood is None else tuple(as_vec(v) for v in neighborhood)
-    return Statement(voxel_size_nm=size, offset_nm=offset, kind=kind, neighborhood=offsets)
 
 
 def _complete(hit: Found, given: Statement) -> VolumeInfo:

@@ -8,19 +8,26 @@
 Both answer to ``/``, `name`, `suffix`, `parent`, `parents` and `parts`, so code that walks a container need not
 know which it holds; what touches bytes goes through the functions below, and these through TensorStore.
 
-Remote places are only read, and never listed: http cannot, and listing a bucket lists every chunk in it. What lies
-inside a remote container is what its metadata name, or what the user names.
+Remote places are never listed to find volumes: http cannot, and listing a bucket lists every chunk in it. What
+lies inside a remote container is what its metadata name, or what the user names. Buckets (s3, gs) are also
+written, see `emloom.io.remote`; http and https are only read.
 
 What a missing file means depends on who asks: `read_bytes` says None; a missing chunk is an `InputError`, but zero
 at an address that ends in ``#sparse``, which says that the volume is stored so. Every other failure (403, 500, a
 connection that stays broken) is an `InputError`.
+
+A volume in a bucket that is still being written keeps its metadata under other names, so nobody takes it for
+finished; at an address that ends in ``#unfinished`` these are the metadata, and missing chunks are zero::
+
+    s3://bucket/out.zarr/raw/zarr.json.unfinished       is  s3://bucket/out.zarr/raw#unfinished / zarr.json
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -29,13 +36,20 @@ from typing import Any
 import tensorstore
 
 from emloom.errors import InputError, did_you_mean
+from emloom.io.buckets import advice, bucket_spec
 from emloom.io.files import explained
 
 #: End of an address whose missing chunks are zero. As the fragment of an address it is never sent to a server.
 SPARSE = "#sparse"
+#: End of the address of a volume that is still being written, or whose writer was stopped.
+UNFINISHED = "#unfinished"
+#: What is added to the names of its metadata until it is finished, and these names.
+DRAFT = ".unfinished"
+METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json", "info")
 SCHEMES = ("s3", "gs", "http", "https")
+#: Schemes that are also written.
+BUCKETS = ("s3", "gs")
 _RETRIES = {"max_retries": 5, "initial_delay": "100ms", "max_delay": "2s"}
-_DRIVERS = {"s3": "s3", "gs": "gcs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +61,14 @@ class Remote:
         host: bucket, or host and port.
         keys: names below it.
         sparse: a missing chunk is zero, not an error.
+        unfinished: its metadata have the names they have while it is written, and a missing chunk is zero.
     """
 
     scheme: str
     host: str
     keys: tuple[str, ...] = ()
     sparse: bool = False
+    unfinished: bool = False
 
     @property
     def name(self) -> str:
@@ -88,7 +104,7 @@ class Remote:
         return replace(self, keys=(*self.keys, *(key for key in inner.split("/") if key not in ("", "."))))
 
     def __str__(self) -> str:
-        return "/".join(self.parts) + (SPARSE if self.sparse else "")
+        return "/".join(self.parts) + (UNFINISHED if self.unfinished else SPARSE if self.sparse else "")
 
 
 Place = Path | Remote
@@ -108,13 +124,19 @@ def place_of(path: str | Path | Remote) -> Place:
     if scheme not in SCHEMES:
         hint = did_you_mean(scheme, SCHEMES)
         raise InputError(f"{path} has the unknown scheme {scheme!r}{hint}: use one of {', '.join(SCHEMES)}")
-    rest, sparse = rest.removesuffix(SPARSE), rest.endswith(SPARSE)
+    sparse, unfinished = rest.endswith(SPARSE), rest.endswith(UNFINISHED)
+    rest = rest.removesuffix(SPARSE).removesuffix(UNFINISHED)
+    if unfinished and scheme not in BUCKETS:
+        raise InputError(
+            f"{path}: {UNFINISHED} is for {' and '.join(BUCKETS)}, as only these are written: leave it out"
+        )
     host, *keys = rest.split("/")
     names = tuple(key for key in keys if key)
     if not host or {".", ".."} & set(names) or re.search("[?#]", rest):
-        rule = f"give scheme://bucket-or-host/path, without '?', '#', '.' or '..'; only {SPARSE} may follow"
+        endings = f"only {SPARSE} or {UNFINISHED} may follow"
+        rule = f"give scheme://bucket-or-host/path, without '?', '#', '.' or '..'; {endings}"
         raise InputError(f"{path} is not the address of a volume: {rule}")
-    return Remote(scheme, host, names, sparse)
+    return Remote(scheme, host, names, sparse, unfinished)
 
 
 def above(place: Place, levels: int) -> list[Place]:
@@ -147,13 +169,22 @@ def kvstore(place: Place) -> dict[str, Any]:
     if isinstance(place, Path):
         # TensorStore takes no "..": it is resolved as the system would, symbolic links included.
         return {"driver": "file", "path": os.fspath(place.resolve() if ".." in place.parts else place)}
-    if place.scheme in _DRIVERS:
-        return {
-            "driver": _DRIVERS[place.scheme],
-            "bucket": place.host,
-            "path": "".join(f"{key}/" for key in place.keys),
-        }
+    if not place.unfinished:
+        return _server(place)
+    drafts = [{"exact": name, "strip_prefix": len(name), "base": _named(place, name + DRAFT)} for name in METADATA]
+    return {"driver": "kvstack", "layers": [{"base": _server(place)}, *drafts]}
+
+
+def _server(place: Remote) -> dict[str, Any]:
+    if place.scheme in BUCKETS:
+        return bucket_spec(place.scheme, place.host, "".join(f"{key}/" for key in place.keys))
     return {"driver": "http", "base_url": "".join(f"{part}/" for part in place.parts)}
+
+
+def _named(place: Remote, name: str) -> dict[str, Any]:
+    """Return the specification of the one object with a name in a place."""
+    spec = _server(place)
+    return {**spec, "path": spec["path"] + name}
 
 
 @cache
@@ -173,12 +204,29 @@ def read_bytes(place: Place) -> bytes | None:
             return None
         with explained(place, "read"):
             return place.read_bytes()
-    try:
-        answer = tensorstore.KvStore.open(kvstore(place.parent), context=context()).result()
-        got = answer.read(place.name).result()
-    except (ValueError, RuntimeError, OSError) as problem:
-        raise InputError(unreachable(place, problem)) from problem
+    if place.unfinished and place.name in METADATA:
+        draft = read_bytes(replace(place.parent / (place.name + DRAFT), unfinished=False))
+        if draft is not None:
+            return draft
+    with reached(place):
+        got = objects(replace(place.parent, unfinished=False)).read(place.name).result()
     return None if got.state == "missing" else bytes(got.value)
+
+
+def objects(place: Place) -> Any:
+    """Return the opened key-value store of a place."""
+    return tensorstore.KvStore.open(kvstore(place), context=context()).result()
+
+
+@contextmanager
+def reached(place: Place, doing: str = "read") -> Iterator[None]:
+    """Turn the failures of a request to a server into an `InputError` that names the place and the way out."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, RuntimeError, OSError) as problem:
+        raise InputError(unreachable(place, problem, doing)) from problem
 
 
 def exists(place: Place) -> bool:
@@ -199,9 +247,10 @@ def children(place: Place) -> list[str] | None:
         return sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def unreachable(place: object, problem: Exception) -> str:
+def unreachable(place: object, problem: Exception, doing: str = "read") -> str:
     """Return the message about a remote place that did not answer as it should."""
-    return f"cannot read {place}: {short(problem)}; check the address and the network, then try again"
+    scheme = str(place).partition("://")[0]
+    return f"cannot {doing} {place}: {short(problem)}; {advice(scheme, str(problem))}"
 
 
 def short(problem: Exception) -> str:

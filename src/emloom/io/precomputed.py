@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -36,10 +35,11 @@ from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Box, Grid, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import TOLERANCE_VOX
-from emloom.io.files import staged, write_text_atomic
+from emloom.io.files import write_text_atomic
 from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own_attribute, read_own
 from emloom.io.nodes import load_json
 from emloom.io.places import Place, above, exists, inner_name, kvstore, place_of, read_bytes, stays_inside
+from emloom.io.remote import as_created, draft_of, is_taken, new_folder
 from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import Array, VolumeInfo, check_box
 
@@ -260,7 +260,7 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume | Pr
     return PrecomputedVolume(volume, str(scale["key"]), start)
 
 
-def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False) -> StoreVolume:
+def create(path: Place, inner: str, info: VolumeInfo, *, overwrite: bool = False) -> StoreVolume:
     """Create an empty (all zero) volume of one scale, ready to be written block by block.
 
     Args:
@@ -282,7 +282,7 @@ def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False)
         raise InputError(f"precomputed stores no {info.dtype}: {advice}")
     scale = {**_place(info.grid, path), "size": list(reversed(info.shape)), "chunk_size": list(reversed(chunks))}
     scale |= _encoding(info)
-    if overwrite and os.path.lexists(path) and not is_precomputed(path):
+    if overwrite and is_taken(path) and not is_precomputed(draft_of(path)):
         raise InputError(f"{path} is not a precomputed volume and is not overwritten: choose another name")
     is_ids = info.kind in ("labels", "mask") and info.dtype.kind == "u"
     about = {
@@ -290,17 +290,17 @@ def create(path: Path, inner: str, info: VolumeInfo, *, overwrite: bool = False)
         "data_type": info.dtype.name,
         "num_channels": 1 if info.channels is None else info.channels,
     }
-    with staged(path, overwrite=overwrite) as temporary:
-        temporary.mkdir(parents=True)
+    with new_folder(path, overwrite=overwrite) as temporary:
         spec = {"driver": _DRIVER, "kvstore": kvstore(temporary), "multiscale_metadata": about}
         told(tensorstore.open({**spec, "scale_metadata": scale}, create=True), path)
         whole = {**(load_json(temporary / "info") or {}), OWN_KEY: own_attribute(info)}
         write_text_atomic(temporary / "info", json.dumps(whole, indent=2))
-    created = info.with_(chunks=chunks, source=str(path))
-    return StoreVolume(created, path, _DRIVER, _ORDER if info.channels else _ORDER[1:], True, 0)
+    target = as_created(path)
+    created = info.with_(chunks=chunks, source=str(target))
+    return StoreVolume(created, target, _DRIVER, _ORDER if info.channels else _ORDER[1:], True, 0)
 
 
-def _place(grid: Grid, path: Path) -> dict[str, Any]:
+def _place(grid: Grid, path: Place) -> dict[str, Any]:
     """Return key, resolution and voxel offset of a grid; raises where its offset is no whole number of voxels."""
     voxels = [o / s for o, s in zip(grid.offset_nm, grid.voxel_size_nm, strict=True)]
     start = [round(v) for v in voxels]

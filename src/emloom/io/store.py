@@ -19,7 +19,6 @@ consolidated metadata name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ import tensorstore
 from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Vec
 from emloom.geometry.box import as_vec
-from emloom.io.files import final_name, staged
+from emloom.io.files import final_name
 from emloom.io.metadata import (
     OWN_KEY,
     ArrayFacts,
@@ -44,8 +43,9 @@ from emloom.io.metadata import (
     read_plain,
 )
 from emloom.io.ngff import image_attributes, read_image
-from emloom.io.nodes import Node, ensure_groups, image_around, is_unlisted, names_in, node_at, write_group
+from emloom.io.nodes import MARKERS, Node, ensure_groups, image_around, is_unlisted, names_in, node_at, write_group
 from emloom.io.places import Place, Remote, is_folder, kvstore, place_of
+from emloom.io.remote import as_created, draft_of, finished, is_taken, names_below, new_folder
 from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import VolumeInfo
 
@@ -88,7 +88,7 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:
 
 
 def create(
-    path: Path,
+    path: Place,
     inner: str,
     info: VolumeInfo,
     *,
@@ -117,31 +117,44 @@ def create(
     compressor = _compressor(encoding or ENCODINGS[0], zarr_format, info.dtype)
     target = path / inner if inner else path
     attributes = {
-        **image_attributes(info, Path(final_name(target)).stem, zarr_format),
+        **image_attributes(info, Path(final_name(target.name)).stem, zarr_format),
         OWN_KEY: own_attribute(info),
     }
-    if overwrite and os.path.lexists(target):
-        _refuse_loss(target)
+    if overwrite and is_taken(target):
+        _refuse_loss(draft_of(target))
     if inner:
         ensure_groups(path, inner, zarr_format)
-    with staged(target, overwrite=overwrite) as temporary:
-        temporary.mkdir(parents=True)
+    with new_folder(target, overwrite=overwrite) as temporary:
         write_group(temporary, attributes, zarr_format)
         spec = _array_spec(info, chunks, shards, zarr_format, compressor)
         told(tensorstore.open({**spec, "kvstore": kvstore(temporary / "0")}, create=True), target)
+    target = as_created(target)
     created = info.with_(chunks=shards or chunks, source=str(target))
     driver = "zarr3" if zarr_format == 3 else "zarr"
     return StoreVolume(created, target / "0", driver, tuple(range(len(info.axes))), writable=True)
 
 
-def _refuse_loss(target: Path) -> None:
+def _refuse_loss(target: Place) -> None:
     """Raise where overwriting a volume would take with it anything but that volume."""
-    node = node_at(target) if target.is_dir() else None
+    node = node_at(target) if is_folder(target) else None
+    shown = finished(target)
     if node is None or not (node.is_array or node.levels):
-        raise InputError(f"{target} is not a zarr volume and is not overwritten: choose another name or remove it")
-    others = [hit.path for hit in _walk(target) if Path(hit.path) != target]
+        raise InputError(f"{shown} is not a zarr volume and is not overwritten: choose another name or remove it")
+    if isinstance(target, Remote):
+        others = [str(place) for place in _below(replace(target, unfinished=False), node.levels)]
+    else:
+        others = [hit.path for hit in _walk(target) if Path(hit.path) != target]
     if others:
-        raise InputError(f"overwriting {target} would delete {', '.join(others)} inside it: move them first")
+        raise InputError(f"overwriting {shown} would delete {', '.join(others)} inside it: move them first")
+
+
+def _below(target: Remote, levels: list[str]) -> Iterator[Remote]:
+    """Yield the volumes inside a volume in a bucket."""
+    folders = {name.rpartition("/")[0] for name in names_below(target) if name.endswith(MARKERS)}
+    for name in sorted(folders - {"", *levels}):
+        node = node_at(target / name)
+        if node is not None and (node.levels or (node.is_array and image_around(node)[0] is None)):
+            yield target / name
 
 
 def _check_layout(info: VolumeInfo, chunks: Vec, shards: Vec | None, zarr_format: int) -> None:

@@ -79,7 +79,7 @@ class StoreVolume:
         failures = [write for write in writes if write.exception() is not None]
         if failures:
             with explained(self.info.source):
-                told(failures[0], self.info.source)
+                told(failures[0], self.info.source, "write")
 
     def view(self) -> Any:
         """Return TensorStore's view of the array, its axes and its origin those of the volume."""
@@ -110,13 +110,13 @@ def open_store(array: Place, driver: str, scale: int | None = None) -> Any:
     spec: dict[str, Any] = {"driver": driver, "kvstore": kvstore(array)}
     if scale is not None:
         spec["scale_index"] = scale
-    if isinstance(array, Remote) and not array.sparse:
+    if isinstance(array, Remote) and not (array.sparse or array.unfinished):
         spec["fill_missing_data_reads"] = False
     with explained(str(array), "read"):
         return told(tensorstore.open(spec, open=True, context=context()), array)
 
 
-def told(future: Any, source: object) -> Any:
+def told(future: Any, source: object, doing: str = "read") -> Any:
     """Wait for TensorStore; damaged or unsupported data become an `InputError`, the disk's errors pass through."""
     try:
         return future.result()
@@ -127,7 +127,7 @@ def told(future: Any, source: object) -> Any:
         if text.startswith(_MISSING):
             raise InputError(_lost(source, problem)) from problem
         if isinstance(source, Remote) or "://" in str(source):
-            raise InputError(unreachable(source, problem)) from problem
+            raise InputError(unreachable(source, problem, doing)) from problem
         raise InputError(
             f"cannot read or write {source}: {short(problem)}; copy it again or write it anew"
         ) from problem

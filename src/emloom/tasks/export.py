@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.geometry.grid import Vec3
 from emloom.io.open import FORMATS, open_volume
+from emloom.io.places import Place, above, place_of
 from emloom.io.volume import Kind, VolumeInfo
 from emloom.spec import Spec
 from emloom.tasks.convert import ConvertReport, ConvertSpec, Progress, convert
@@ -110,10 +110,11 @@ def target_path(target: str, to: Target, info: VolumeInfo) -> str:
     if form is None or form.create is None:
         can = ", ".join(name for name in EXPORTS if _writable(name))
         raise InputError(f"this emloom does not write {to} ({wanted.suffixes[0]}): choose one of {can}")
-    place = Path(target)
-    said = next((p for p in [*reversed(place.parents), place] if p.suffix.lower() in _all_suffixes()), None)
+    place = place_of(target)
+    around: list[Place] = [*reversed(above(place, 99)), place]
+    said = next((p for p in around if p.suffix.lower() in _all_suffixes()), None)
     if said is None:
-        said = place = place.with_name(place.name + wanted.suffixes[0])
+        said = place = place.parent / (place.name + wanted.suffixes[0])
     elif said.suffix.lower() not in wanted.suffixes:
         raise InputError(f"{target} ends in {said.suffix}, which is not {to}: leave --to out, or the suffix")
     if said == place and wanted.names:
@@ -122,7 +123,9 @@ def target_path(target: str, to: Target, info: VolumeInfo) -> str:
 
 
 def _by_suffix(target: str) -> Target:
-    for place in (Path(target), *Path(target).parents):
+    whole = place_of(target)
+    places: list[Place] = [whole, *above(whole, 99)]
+    for place in places:
         for name, wanted in EXPORTS.items():
             if place.suffix.lower() in wanted.suffixes:
                 return name

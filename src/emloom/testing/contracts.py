@@ -103,15 +103,18 @@ class VolumeContract:
     crash_layout: Layout = Layout((64, 64, 64))
     example_grid: Grid = Grid((40, 4, 4), (80, 4, 0))
 
-    def suffix_path(self, folder: Path) -> Path:
-        """Return the path of a new volume in an empty folder, with the suffix (and inner name) of the format."""
+    def suffix_path(self, folder: Path) -> str | Path:
+        """Return the path of a new volume in an empty folder, with the suffix (and inner name) of the format.
+
+        Formats that live elsewhere, as in a bucket, return an address that is different for every folder.
+        """
         raise NotImplementedError
 
-    def create(self, path: Path, info: VolumeInfo, layout: Layout, *, overwrite: bool = False) -> Volume:
+    def create(self, path: str | Path, info: VolumeInfo, layout: Layout, *, overwrite: bool = False) -> Volume:
         """Create an empty volume; by default through `create_volume`."""
         return create_volume(path, info.with_(chunks=layout.chunks), overwrite=overwrite, **layout.options)
 
-    def open(self, path: Path, *, writable: bool = False) -> Volume:
+    def open(self, path: str | Path, *, writable: bool = False) -> Volume:
         """Open what `create` made; by default through `open_volume`, with nothing said about it."""
         return open_volume(path, writable=writable)
 
