@@ -71,15 +71,15 @@ def sweep_raw(mapping, box, moves, source, scale, tones, out):  # type: ignore[n
     line = np.empty((3, nodes.shape[2], nx), np.float32)
     place, part = np.empty((3, band, nx), np.int32), np.empty((3, band, nx), np.float32)
     taps, value = np.empty((4, band, nx), np.float32), np.empty((band, nx), np.float32)
-    words = np.empty((band, nx), np.uint32)
+    words, index = np.empty((band, nx), np.uint32), np.empty((band, nx), np.int32)
     packed = packed and planar
     quads = np.empty(shape[1] * shape[2] if packed else 0, np.uint32)
     for i in range(out.shape[0]):
         z = box[0, 0] + i
         _columns(nodes[z], step, planar, origin, shift[z], box, line)
-        first = strides[3] + (z - origin[0]) * strides[0] if planar else strides[3]
+        section = z - origin[0] if planar else 0
         if packed:
-            _pack(memory, first, strides, shape, quads)
+            _pack(memory, strides[3] + section * strides[0], strides, shape, quads)
         for start in range(0, ny, band):
             n = min(band, ny - start)
             _locate(line, step, planar, folds[z], (box[0, 1] + start, box[0, 2], n), place, part)
@@ -87,10 +87,12 @@ def sweep_raw(mapping, box, moves, source, scale, tones, out):  # type: ignore[n
                 _read_words(quads, shape[2], n, place, words)
                 _blend_words(words, n, part, value)
             else:
-                _read_taps(memory, first, strides, planar, n, place, taps)
+                _index(strides, section, planar, n, place, index)
+                _read_taps(memory, strides, n, index, taps)
                 _blend(taps, n, part, value)
                 if not planar:
-                    _read_taps(memory, first + strides[0], strides, planar, n, place, taps)
+                    _index(strides, 1, planar, n, place, index)
+                    _read_taps(memory, strides, n, index, taps)
                     _blend_next(taps, n, part, value)
             _normalise(value, n, scale, start, out[i])
             if toned[z]:
@@ -118,16 +120,21 @@ def sweep_labels(mapping, box, moves, source, known, out, bits):  # type: ignore
     band = max(1, min(ny, _BAND_VOX // max(1, nx)))
     line = np.empty((3, nodes.shape[2], nx), np.float32)
     place, part = np.empty((3, band, nx), np.int32), np.empty((3, band, nx), np.float32)
+    index = np.empty((band, nx), np.int32)
+    place[0], part[0] = 0, 0
     for i in range(out.shape[0]):
         z = box[0, 0] + i
+        section = z - origin[0] if planar else 0
         _columns(nodes[z], step, planar, origin, shift[z], box, line)
         for start in range(0, ny, band):
             n = min(band, ny - start)
             _locate(line, step, planar, folds[z], (box[0, 1] + start, box[0, 2], n), place, part)
-            _round(planar, z - origin[0], n, place, part)
-            _pick(memory, strides, n, place, start, out[i])
+            _round(planar, n, place, part)
+            _index(strides, section, planar, n, place, index)
+            _pick(memory, n, index, start, out[i])
             if masked:
-                _pick(mask, mask_strides, n, place, start, bits[i])
+                _index(mask_strides, section, planar, n, place, index)
+                _pick(mask, n, index, start, bits[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -225,17 +232,15 @@ def _blend_words(words, n, part, value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read_taps(memory, first, strides, planar, n, place, taps):  # type: ignore[no-untyped-def]
-    sz, sy, sx = np.int64(0) if planar else strides[0], strides[1], strides[2]
+def _read_taps(memory, strides, n, index, taps):  # type: ignore[no-untyped-def]
+    sy, sx = np.int32(strides[1]), np.int32(strides[2])
     for i in range(n):
         for x in range(taps.shape[2]):
-            at = first + place[1, i, x] * sy + place[2, i, x] * sx
-            if not planar:
-                at += place[0, i, x] * sz
-            taps[0, i, x] = memory[np.uint64(at)]
-            taps[1, i, x] = memory[np.uint64(at + sx)]
-            taps[2, i, x] = memory[np.uint64(at + sy)]
-            taps[3, i, x] = memory[np.uint64(at + sy + sx)]
+            at = index[i, x]
+            taps[0, i, x] = memory[np.uint32(at)]
+            taps[1, i, x] = memory[np.uint32(at + sx)]
+            taps[2, i, x] = memory[np.uint32(at + sy)]
+            taps[3, i, x] = memory[np.uint32(at + sy + sx)]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -284,22 +289,29 @@ def _apply_table(table, slope, n, start, words, taps, out):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _round(planar, section, n, place, part):  # type: ignore[no-untyped-def]
+def _round(planar, n, place, part):  # type: ignore[no-untyped-def]
     """Replace whole voxels by nearest ones."""
     for axis in range(1 if planar else 0, 3):
         for i in range(n):
             for x in range(place.shape[2]):
                 place[axis, i, x] += np.int32(part[axis, i, x] >= _HALF)
-    if planar:
-        for i in range(n):
-            for x in range(place.shape[2]):
-                place[0, i, x] = section
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pick(memory, strides, n, place, start, out):  # type: ignore[no-untyped-def]
-    sz, sy, sx, first = strides[0], strides[1], strides[2], strides[3]
+def _index(strides, section, planar, n, place, index):  # type: ignore[no-untyped-def]
+    """Find whole voxels in memory; `section` is the first one."""
+    first = np.int32(strides[3] + section * strides[0])
+    sz, sy, sx = np.int32(strides[0]), np.int32(strides[1]), np.int32(strides[2])
+    for i in range(n):
+        for x in range(index.shape[1]):
+            index[i, x] = first + place[1, i, x] * sy + place[2, i, x] * sx
+        if not planar:
+            for x in range(index.shape[1]):
+                index[i, x] += place[0, i, x] * sz
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pick(memory, n, index, start, out):  # type: ignore[no-untyped-def]
     for i in range(n):
         for x in range(out.shape[1]):
-            at = first + place[0, i, x] * sz + place[1, i, x] * sy + place[2, i, x] * sx
-            out[start + i, x] = memory[np.uint64(at)]
+            out[start + i, x] = memory[np.uint32(index[i, x])]
