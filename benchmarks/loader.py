@@ -7,7 +7,7 @@ Every loader is the one that `emloom.nn.train` makes: plans are drawn, volumes i
 affinities and descriptors computed, batches collated, in the training process (0 workers) or in processes of
 their own. `plain` changes nothing, `full` is the chain for the kind of data (`AugmentSpec.isotropic`,
 `AugmentSpec.serial_sections`). Wall-clock time after warm-up. `waiting` is the share of the step time that
-training with the full chain spends waiting for data, as the progress bar shows it after 100 steps, when the start
+training with the full chain spends waiting for data, as the progress bar shows it after 60 steps, when the start
 of the workers no longer counts.
 
 The last line is the speed that augmentation leaves: crops/s of `full` divided by crops/s of `plain`, without
@@ -47,7 +47,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.testing.phantom import PhantomSpec, write_phantom
 
 CROPS = int(sys.argv[1]) if len(sys.argv) > 1 else 24
-STEPS = 100
+STEPS = 60
 WARM_UP = 3
 WORKERS = (0, 1, 2)
 

@@ -179,8 +179,8 @@ def _spline(elastic: Elastic, at: tuple[F64, F64, F64], control: Vec) -> dict[in
     weights = [_weights(p / s, n) for p, s, n in zip(at, elastic.spacing_vox, control, strict=True)]
     out = {}
     for index, axis in enumerate(moving):
-        field_zyx = np.einsum("zi,ijk->zjk", weights[0], elastic.normals[index], optimize=True)
-        field_zyx = np.matmul(weights[1], field_zyx)
+        along_z = weights[0] @ elastic.normals[index].reshape(control[0], -1)
+        field_zyx = np.matmul(weights[1], along_z.reshape(-1, *control[1:]))
         out[axis] = np.matmul(field_zyx, weights[2].T) * elastic.sigma_vox[axis]
     return out
 
