@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
-from emloom.io.datasource import in_mag, mag_factor, mag_name
+from emloom.io.datasource import mag_factor, mag_name
 from emloom.io.open import create_volume, inspect, open_volume, staged_volume, unplaced_volume
 from emloom.io.volume import VolumeInfo
 
@@ -529,7 +529,7 @@ def test_a_magnification_covers_the_layer_and_no_more(
     start: tuple[int, int, int], shape: tuple[int, int, int], factor: tuple[int, int, int]
 ) -> None:
     box = Box(start, shape)
-    coarse = in_mag(box, factor)
+    coarse = box.coarsen(factor)
     for a, b, low, high, f in zip(box.start, box.stop, coarse.start, coarse.stop, factor, strict=True):
         assert low * f <= a < (low + 1) * f
         assert (high - 1) * f < b <= high * f
