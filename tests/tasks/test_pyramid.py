@@ -225,7 +225,11 @@ def test_what_has_no_levels_says_so(tmp_path: Path) -> None:
     image(tmp_path / "out.zarr")
     image(tmp_path / "unknown.zarr", kind=None)
     for name, more, message in [
-        ("a.h5/raw", {"voxel_size_nm": (8, 8, 8)}, "no OME-NGFF image"),
+        (
+            "a.h5/raw",
+            {"voxel_size_nm": (8, 8, 8)},
+            "can have no coarser levels: these are made in zarr, N5, precomputed and wkw",
+        ),
         ("bare.zarr", {"voxel_size_nm": (8, 8, 8)}, "bare array"),
         ("out.zarr/0", {}, "one level of the image"),
         ("out.zarr", {"factors": (1, 1, 1)}, "make no level coarser"),

@@ -8,7 +8,7 @@
 Voxels of a magnification are counted from the origin of the world, so one at the rim of a layer may lie in it only
 in part; it is the mean (or the majority) of the voxels that the layer has (see `emloom.io.levels` and, for the
 box, `datasource`). Magnifications are powers of 2, which is all that webKnossos knows. Cube files are those of the
-finest, at most 256 voxels wide, so that one is built in bounded memory. Cubes of zeros are left out, as always in wkw.
+finest, at most 256 voxels wide, so that memory stays bounded. Cubes of zeros are left out, as in all wkw.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class WkwImage:
         factor = self._factor(total)
         if any(f & (f - 1) for f in factor):
             raise InputError(
-                f"{self.folder}: magnification {mag_name(factor)} (x-y-z) is none, because webKnossos knows powers "
+                f"{self.folder}: magnification {mag_name(factor)} (x-y-z) is none, because webKnossos has powers "
                 "of 2: give factors of 1, 2, 4, ..."
             )
         return mag_name(factor)

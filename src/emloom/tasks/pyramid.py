@@ -64,7 +64,7 @@ class PyramidSpec(Spec):
     """Add coarser levels to a volume in zarr (OME-NGFF), N5, precomputed or wkw."""
 
     image: str
-    """The volume: `out.zarr`, `out.zarr/raw`, `out.n5/raw` (its array is `s0`), `out.precomputed`, `out.wkw/color`."""
+    """The volume: `out.zarr/raw`, `out.n5/raw` (the group of `s0`), `out.precomputed`, `out.wkw/color`."""
     levels: int | None = Field(default=None, ge=1, le=20)
     """How many coarser levels; default: until no extent is above 128 voxels."""
     factors: Vec | None = None
