@@ -217,7 +217,10 @@ def test_layers_and_magnifications_are_added(tmp_path: Path) -> None:
     coarse = INFO.with_(shape=(20, 16, 21), grid=coarse_grid)
     third = written(root / "color/2-2-1", coarse, 2)
     color, seg = inspect(root)
-    assert [str(Path(path).relative_to(root)) for path in (color.path, *color.levels)] == ["color/1", "color/2-2-1"]
+    assert [str(Path(path).relative_to(root)) for path in (color.path, *color.levels)] == [
+        "color/1",
+        "color/2-2-1",
+    ]
     assert (Path(seg.path), seg.levels) == (root / "seg/1", ())
     assert color.problems == seg.problems == ()
     for name, expected in (("color", raw), ("seg", labels), ("color/2-2-1", third)):
