@@ -1,8 +1,8 @@
 """Exact sums of wide integers, in Python's integers, which know no limit.
 
 A float64 holds whole numbers up to 2^53; wide values and sums of squares lie beyond. Here a value is a 64-bit
-unsigned ``u`` (a signed one plus 2^63), cut into halves of 32 bits, whose products fit in 64 bits and are summed in
-halves again::
+unsigned ``u`` (a signed one plus 2^63), cut into halves of 32 bits, whose products fit in 64 bits and are summed
+in halves again::
 
     u = h * 2^32 + l        sum u^2 = 2^64 sum h^2 + 2^33 sum h l + sum l^2
     v = u - 2^63            sum v = sum u - n 2^63        sum v^2 = sum u^2 - 2^64 sum u + n 2^126
