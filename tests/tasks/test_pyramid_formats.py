@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -413,3 +414,18 @@ def test_what_wkw_cannot_have(tmp_path: Path) -> None:
     (tmp_path / "out.wkw/color/1").rename(tmp_path / "alone")
     with pytest.raises(InputError, match="a wkw folder in no dataset"):
         pyramid(PyramidSpec(image=f"{tmp_path}/alone", voxel_size_nm=(40, 4, 4), kind="raw", levels=1))
+
+
+@pytest.mark.real_data
+def test_magnifications_are_those_of_webknossos_itself(real_data: Path, tmp_path: Path) -> None:
+    """All voxels inside the layer are equal; at its rim webKnossos counts what lies outside as zeros, we do not."""
+    theirs = real_data / "webknossos/l4_sample_dev/segmentation"
+    shutil.copytree(theirs.parent, tmp_path / "l4", copy_function=shutil.copyfile)
+    path = tmp_path / "l4/segmentation"
+    (level,) = pyramid(PyramidSpec(image=str(path), levels=1, factors=(1, 2, 2), replace=True))
+    assert open_volume(path / level.name).info.grid == open_volume(theirs / level.name).info.grid
+    ours, expected = read(path / level.name), read(theirs / level.name)
+    # The layer is x 2679 to 2935: the first and the last coarse voxel lie in it by half.
+    np.testing.assert_array_equal(ours[..., 1:-1], expected[..., 1:-1])
+    assert ours[..., [0, -1]].all()
+    assert not expected[..., [0, -1]].any()
