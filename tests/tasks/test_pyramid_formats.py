@@ -418,7 +418,7 @@ def test_what_wkw_cannot_have(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 def test_magnifications_are_those_of_webknossos_itself(real_data: Path, tmp_path: Path) -> None:
-    """All voxels inside the layer are equal; at its rim webKnossos counts what lies outside as zeros, we do not."""
+    """All voxels inside the layer are equal; at its rim webKnossos counts what is outside as zeros, we do not."""
     theirs = real_data / "webknossos/l4_sample_dev/segmentation"
     shutil.copytree(theirs.parent, tmp_path / "l4", copy_function=shutil.copyfile)
     path = tmp_path / "l4/segmentation"
