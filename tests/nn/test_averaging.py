@@ -198,8 +198,8 @@ def test_sixteen_orientations_need_the_memory_of_one():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.02 * peaks[0]
-    # One answer as it arrives, sum and count, and what rounding takes: never sixteen answers.
-    assert peaks[1] < 10 * stored
+    # Sum (2), count (1) and mean (1), and a channel or two on the way; torch's own memory is not seen here.
+    assert peaks[1] < 5 * stored
 
 
 def test_a_chosen_tile_leaves_room_for_the_reach_and_lies_on_both_lattices():
@@ -212,12 +212,25 @@ def test_a_chosen_tile_leaves_room_for_the_reach_and_lies_on_both_lattices():
     assert averager.context[1] == averager.context[2] == max(predictor.net.context[1:]) + 3
 
 
+def test_offsets_may_be_longer_than_the_volume():
+    predictor = Predictor(net("same"), normalise)
+    raw = raw_volume((1, 2, 3))
+    far: dict[str, Channels] = {"affinities": Affinities(neighborhood(1, (0, 7, 7))), "lsds": Descriptors()}
+    averaged, once = answer(predictor, raw, average_of(16, far)), answer(predictor, raw, None)
+    # Of pairs that leave the volume along z, only orientations without a mirror in z speak.
+    assert averaged["affinities"].shape == once["affinities"].shape
+    part = answer(predictor, raw, average_of(16, far), Box((0, 1, 0), (1, 1, 2)))
+    assert steps(part["affinities"], averaged["affinities"][:, :, 1:2, :2]) <= 1
+
+
 def test_what_cannot_be_averaged_is_refused():
     predictor = Predictor(net("same"), normalise)
     stretched = ArrayVolume(raw_volume().array, Grid((20.0, 8.0, 4.0)), "raw")
     answer(predictor, stretched, average_of(8))
     with pytest.raises(InputError, match=r"8 x 4 nm .* without transposition \(--tta 8\)"):
         answer(predictor, stretched, average_of(16))
+    with pytest.raises(InputError, match="over no orientation"):
+        Averaging((), CHANNELS)
     with pytest.raises(InputError, match="what the channels of lsds mean is unknown"):
         answer(predictor, raw_volume(), average_of(4, {"affinities": Affinities(OFFSETS)}))
     open_ended = {"affinities": Affinities((*OFFSETS[:5], (1, 1, 1))), "lsds": Descriptors()}

@@ -48,10 +48,14 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Averaging:
-    """What to average: the orientations, and what the channels of every head mean."""
+    """What to average: the orientations, at least one, and what the channels of every head mean."""
 
     orientations: tuple[Orientation, ...]
     channels: Mapping[str, Channels]
+
+    def __post_init__(self) -> None:
+        if not self.orientations:
+            raise InputError("an average over no orientation is nothing: give at least one, e.g. orientations(8)")
 
 
 class RunningMean:
@@ -72,8 +76,11 @@ class RunningMean:
 
     def mean(self) -> Bytes:
         """Return the rounded means, 0 where nothing arrived."""
-        n = np.maximum(self.count, 1).astype(np.uint16)
-        return ((self.total + n // 2) // n).astype(np.uint8)
+        out = np.empty_like(self.count)
+        for channel, (total, count) in enumerate(zip(self.total, self.count, strict=True)):
+            n = np.maximum(count, 1)
+            out[channel] = (total + n // 2) // n
+        return out
 
 
 class Averager:
@@ -125,16 +132,16 @@ class Averager:
         """Return uint8 ``[C, Z, Y, X]`` by head for a cell of the lattice."""
         answered = cell.grow(self._below, self._above)
         raw = read_padded(self._raw, answered.grow(self._context))
-        means: dict[str, RunningMean] = {}
+        channels = next(iter(self._routes.values()))
+        means = {name: RunningMean((len(ways), *cell.shape)) for name, ways in channels.items()}
         for turned, routes in self._routes.items():
             answers = self._answers(self._seen(raw, turned))
             for name, ways in routes.items():
                 back = turned.backward(answers[name])
-                mean = means.setdefault(name, RunningMean((len(ways), *cell.shape)))
                 for channel, route in enumerate(ways):
                     here = cell if route.shift == (0, 0, 0) else self._known(cell, route)
                     values = read(back, route, here.shift([-v for v in answered.start]))
-                    mean.add(channel, here.slices(cell.start), values)
+                    means[name].add(channel, here.slices(cell.start), values)
         return {name: mean.mean() for name, mean in means.items()}
 
     def _seen(self, raw_ZYX: NDArray[Any], turned: Orientation) -> NDArray[Any]:

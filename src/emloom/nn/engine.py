@@ -85,7 +85,7 @@ class Engine:
         if self.backend == "auto" and device.type != "cpu":
             backends = ["torch"]
         elif self.backend == "auto" and not openvino_backend.available():
-            log.info("OpenVINO is not installed (%s): torch computes", openvino_backend.INSTALL)
+            log.warning("OpenVINO is not installed (%s): torch computes", openvino_backend.INSTALL)
             backends = ["torch"]
         if self.precision != "auto":
             return [(backend, self.precision) for backend in backends]
