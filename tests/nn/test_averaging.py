@@ -217,7 +217,6 @@ def test_offsets_may_be_longer_than_the_volume():
     raw = raw_volume((1, 2, 3))
     far: dict[str, Channels] = {"affinities": Affinities(neighborhood(1, (0, 7, 7))), "lsds": Descriptors()}
     averaged, once = answer(predictor, raw, average_of(16, far)), answer(predictor, raw, None)
-    # Of pairs that leave the volume along z, only orientations without a mirror in z speak.
     assert averaged["affinities"].shape == once["affinities"].shape
     part = answer(predictor, raw, average_of(16, far), Box((0, 1, 0), (1, 1, 2)))
     assert steps(part["affinities"], averaged["affinities"][:, :, 1:2, :2]) <= 1
