@@ -32,7 +32,7 @@ Bytes = NDArray[np.uint8]
 
 BF16_STEPS = 8
 """Of 255: the largest difference to float32 at which bf16 counts as the same answer."""
-BF16_MEAN_STEPS = 0.25
+BF16_MEAN_STEPS = 0.5
 """Of 255: the mean difference to float32 at which bf16 counts as the same answer."""
 
 
