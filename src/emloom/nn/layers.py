@@ -70,6 +70,11 @@ class Conv(nn.Conv3d):
         padding = [size // 2 for size in self.kernel_size] if padded else 0
         return functional.conv3d(x, self._filters(), self.bias, padding=padding)
 
+    def fold(self) -> None:
+        """Keep the standardised filters as plain weights: the same answers, but no longer a network to train."""
+        self.weight = nn.Parameter(self._filters().detach(), requires_grad=False)
+        self.gain = None
+
     def _filters(self) -> Tensor:
         if self.gain is None:
             return self.weight

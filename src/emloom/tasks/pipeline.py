@@ -26,6 +26,7 @@ import numpy as np
 from emloom.io.files import staged, write_text_atomic
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
 from emloom.nn.predict import predict
@@ -202,7 +203,9 @@ def _train(this: Run) -> None:
 
 def _predict(this: Run) -> None:
     items = held_out(this.job.data)
-    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", this.hardware.torch_device)
+    spec, predictor = load_predictor(
+        this.folder / "train" / "model.safetensors", Engine(this.hardware.torch_device)
+    )
     for done, item in enumerate(items, start=1):
         path = this.path("predict", item)
         with staged(path, overwrite=True) as folder:
