@@ -1,7 +1,7 @@
 """What was drawn: a running account of training crops.
 
-A draw is a function of (seed, index), so nobody needs to watch the workers: any process can draw the same crops again
-and count them. Reports add up, so the counting may be shared out too::
+A draw is a function of (seed, index), so nobody needs to watch the workers: any process can draw the same crops
+again and count them. Reports add up, so the counting may be shared out too::
 
     survey(sampler, rng_of, range(0, 500)) + survey(sampler, rng_of, range(500, 1000))
         == survey(sampler, rng_of, range(1000))
