@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import ArrayVolume
+from emloom.io.annotations import POST, PRE, Annotations
+from emloom.io.cremi import read_annotations, write_annotations
+from emloom.io.open import open_volume
+from emloom.io.volume import ArrayVolume, cached
 from emloom.nn.augment import rng_of
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.sampling import CropSampler
@@ -183,6 +188,44 @@ def test_tolerated_crops_are_as_frequent_as_stated() -> None:
     assert np.mean([d.tries for d in draws]) == pytest.approx(mean_tries, rel=0.1)
 
 
+def test_sites_of_a_cremi_file_are_in_their_crops(tmp_path: Path) -> None:
+    voxels = [(1, 1, 1), (20, 30, 40), (39, 39, 49), (5, 35, 2)]
+    sites = Annotations(
+        np.arange(4, dtype=np.uint64),
+        (PRE, POST, PRE, POST),
+        np.array([GRID.centre(v) for v in voxels]),  # type: ignore[arg-type]
+    )
+    write_annotations(tmp_path / "sites.h5", sites, offset_nm=(40.0, 400.0, 4000.0))
+    located = read_annotations(tmp_path / "sites.h5").locations_nm
+    volume = volume_of(np.zeros((40, 40, 50), np.uint8), sites_nm=located)
+    sampler = CropSampler([volume], Foreground(around="sites", probability=1.0), CROP)
+    held = [
+        [
+            i
+            for i, v in enumerate(voxels)
+            if Box(sampler.draw(rng_of(0, 0, n)).start, CROP).contains(Box(v, (1, 1, 1)))
+        ]
+        for n in range(200)
+    ]
+    assert all(len(found) == 1 for found in held)
+    assert {found[0] for found in held} == {0, 1, 2, 3}
+
+
+def test_a_table_that_must_be_coarse_and_voxel_reads_give_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emloom.nn.voxelindex._CELL", 3)
+    monkeypatch.setattr("emloom.nn.voxelindex._READ", 6)
+    sampler = CropSampler([masked()], SPECS["object"], CROP)
+    require_law(sampler, law(sampler))
+
+
+def test_the_job_files_of_the_page_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
+    kinds = []
+    for text in re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M):
+        kinds.append(TypeAdapter(SamplingSpec).validate_python(yaml.safe_load(text)).kind)
+    assert kinds == ["uniform", "foreground", "balanced", "rejection"]
+
+
 # ---- what cannot be is said before training -----------------------------------------------------------------
 
 
@@ -286,9 +329,6 @@ def test_shares_may_sum_to_one_as_floats_do() -> None:
 
 
 def opened(path: Path, labels: str, **more: str) -> LabelledVolume:
-    from emloom.io.open import open_volume
-    from emloom.io.volume import cached
-
     raw = cached(open_volume(f"{path}/volumes/raw"))
     others = {k: cached(open_volume(f"{path}/volumes/labels/{name}")) for k, name in more.items()}
     held_out = (Box((0, 0, 0), (raw.info.shape[0], 128, 128)),)

@@ -38,7 +38,7 @@ from emloom.nn.starts import Starts, Voxels
 _CELL = 32  # voxels per axis of the first lattice: 32^3 are read in a tenth of a millisecond
 _LARGEST_CELL = 256
 _READ = 128  # voxels per axis of one read of the pass
-_ROWS = 1 << 22  # 100 MB
+_ROWS = 1 << 22  # 130 MB
 
 
 @dataclass(frozen=True)
