@@ -7,7 +7,7 @@ not). Sources are read-only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import ndimage
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
+from emloom.nn.starts import free_starts
 
 _TRIES = 10_000
 
@@ -35,6 +36,12 @@ class LabelledVolume:
         background_vox: how far (z, y, x) from a labelled voxel a 0 still means background; further away it means
             that nobody painted there, which is unknown. None: 0 is background everywhere.
         hidden: boxes (validation, test) whose labels never count as known, wherever a deformed sample reaches.
+        avoid: ``zyx``, non-zero where quality control found an artefact; None: nowhere.
+        foreground: ``zyx`` integers that say where crops are wanted (clefts beside neuron ids, say); None: labels.
+        sites_nm: float [n, 3], world positions (z, y, x) in nm of sites around which crops are wanted.
+
+    Raises:
+        InputError: the volumes are not on one grid.
     """
 
     raw: Volume
@@ -45,10 +52,14 @@ class LabelledVolume:
     weight: float = 1.0
     background_vox: Vec | None = None
     hidden: tuple[Box, ...] = ()
+    avoid: Volume | None = None
+    foreground: Volume | None = None
+    sites_nm: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for other in (self.labels, *([] if self.mask is None else [self.mask])):
-            check_same_grid(self.raw, other)
+        for other in (self.labels, self.mask, self.avoid, self.foreground):
+            if other is not None:
+                check_same_grid(self.raw, other)
 
     def allows(self, box: Box) -> bool:
         """Whether a training sample may use `box`."""
@@ -71,22 +82,8 @@ def check_same_grid(raw: Volume, other: Volume) -> None:
 
 
 def possible_starts(volume: LabelledVolume, shape: Vec) -> int:
-    """Return how many training boxes of `shape` the volume has (exact, by counting excluded starts)."""
-    return int(_free_starts(volume, shape).sum())
-
-
-def _free_starts(volume: LabelledVolume, shape: Vec) -> NDArray[np.bool_]:
-    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
-    if min(extents) < 1:
-        return np.zeros((0, 0, 0), bool)
-    free = np.ones(extents, bool)
-    origin = volume.region.start
-    for held in volume.held_out:
-        # A box meets `held` exactly if its start lies in `held` grown below by shape - 1.
-        hit = held.grow([n - 1 for n in shape], 0).intersect(Box(origin, (extents[0], extents[1], extents[2])))
-        if not hit.is_empty:
-            free[hit.slices(origin)] = False
-    return free
+    """Return how many training boxes of `shape` the volume has (exact, in no time)."""
+    return free_starts(volume.region, volume.held_out, shape).count
 
 
 def draw_box(volume: LabelledVolume, shape: Vec, rng: np.random.Generator, min_known: float = 0.5) -> Box:
