@@ -224,8 +224,7 @@ def displacement_nm(augment: AugmentSpec, frame: Frame) -> float:
     """
     needed = widest_read(augment, frame)
     in_plane = [
-        max(0, n - m) / 2 * size
-        for n, m, size in zip(needed, frame.shape[1:], frame.spacing_nm[1:], strict=True)
+        max(0, n - m) / 2 * size for n, m, size in zip(needed, frame.shape[1:], frame.spacing_nm[1:], strict=True)
     ]
     along_z = 0.0 if augment.elastic is None else ELASTIC_REACH_SIGMAS * augment.elastic.sigma_nm[0]
     fold = augment.defects.folds
