@@ -17,7 +17,7 @@ from emloom.io.volume import Array
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, cover
-from emloom.nn.train import Progress, TrainingSpec, learning_rate, train
+from emloom.nn.train import Progress, TrainingData, TrainingSpec, learning_rate, train
 from tests.nn.tissue import cubes, tiny_model
 
 HERE = Hardware("cpu", 1, 0)
@@ -26,7 +26,7 @@ VALIDATION = [(0, Box((8, 8, 8), (8, 8, 8)))]
 
 
 def run(folder: Path, spec: TrainingSpec = SPEC, on_step: Any = lambda _: None, **objective: object) -> Path:
-    return train(tiny_model(**objective), spec, [cubes()], VALIDATION, folder, HERE, on_step)
+    return train(tiny_model(**objective), spec, TrainingData([cubes()], VALIDATION), folder, HERE, on_step)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -37,6 +37,7 @@ def test_a_sound_job_has_no_error(tmp_path: Path) -> None:
         "voxel size",
         "orientation",
         "split",
+        "room",
         "oracle",
         "parity",
         "cost",

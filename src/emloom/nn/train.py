@@ -32,6 +32,7 @@ from emloom.nn.augment import AugmentSpec
 from emloom.nn.checkpoint import load_training_state, save_training_state
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.hardware import Hardware, Precision
+from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec, Network, build, save
 from emloom.nn.monitor import Monitor
 from emloom.nn.samples import CropShape, Sample, SampleMaker, TrainingSamples, ValidationSamples
@@ -60,6 +61,21 @@ class TrainingSpec(Spec):
     augment: AugmentSpec = AugmentSpec()
     precision: Precision | Literal["auto"] = "auto"
     """Of products in the network; `auto` is bf16 where the device multiplies it natively, else float32."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained on and checked with.
+
+    Attributes:
+        volumes: where samples are drawn.
+        validation: (index into `volumes`, box) of every validation box.
+        library: the artifacts that augmentation blends in; needed where they may happen.
+    """
+
+    volumes: Sequence[LabelledVolume]
+    validation: Sequence[tuple[int, Box]]
+    library: Library | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +112,7 @@ def learning_rate(training: TrainingSpec, step: int) -> float:
 def train(
     model: ModelSpec,
     training: TrainingSpec,
-    volumes: Sequence[LabelledVolume],
-    validation: Sequence[tuple[int, Box]],
+    data: TrainingData,
     folder: Path,
     hardware: Hardware | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
@@ -107,8 +122,7 @@ def train(
     Args:
         model: what to learn and with which network.
         training: how.
-        volumes: where samples are drawn.
-        validation: (index into `volumes`, box) of every validation box.
+        data: on what.
         folder: where the checkpoint, the state and the history are kept.
         hardware: where to run.
         on_step: called after every step.
@@ -125,12 +139,12 @@ def train(
     fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
     fabric.launch()
     state = _fresh_state(model, training, precision)
-    maker = SampleMaker(model, volumes, crop_shape(state.network, training.crop_shape_vox))
+    maker = SampleMaker(model, data.volumes, crop_shape(state.network, training.crop_shape_vox), data.library)
     _resume(state, folder, model, training)
     network, optimizer = fabric.setup(state.network, state.optimizer)
     state.average = {name: tensor.to(fabric.device) for name, tensor in state.average.items()}
     samples = _training_loader(maker, training, hardware, fabric, state.step)
-    checks = DataLoader(ValidationSamples(maker, validation), batch_size=1)
+    checks = DataLoader(ValidationSamples(maker, data.validation), batch_size=1)
     clock = _Clock(training.batch_size * fabric.world_size)
     with Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero) as monitor:
         try:

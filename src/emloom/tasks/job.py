@@ -36,6 +36,13 @@ class NeuronsJob(Spec):
     segmentation: SegmentSpec = SegmentSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
+    @property
+    def paths(self) -> list[str]:
+        """Every file the job reads."""
+        library = self.training.augment.defects.library
+        stacks = [path for stack in self.data for path in stack.paths]
+        return [*stacks, *(library.paths if library else [])]
+
     def model(self, voxel_size_nm: Vec3) -> ModelSpec:
         """Return what goes into the checkpoint."""
         return ModelSpec(
