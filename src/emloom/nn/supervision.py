@@ -94,6 +94,17 @@ def coarser(target: Tensor, weight: Tensor, factor: Vec, how: Coarsening) -> tup
     return (share if how == "mean" else (share > 0.5).float()), mean_weight
 
 
+def level_name(head: str, level: int) -> str:
+    """Return the name under which a network answers at a decoder level; level 0 is the head itself."""
+    return f"{head}@{level}" if level else head
+
+
+def levels_of(logits: Mapping[str, Tensor], head: str) -> list[Tensor]:
+    """Return the logits of every level at which a network answered, full resolution first."""
+    names = (level_name(head, level) for level in range(len(logits)))
+    return [logits[name] for name in names if name in logits]
+
+
 class FixedWeights(nn.Module):
     """The sum of the tasks' losses, each times a number.
 
