@@ -68,6 +68,7 @@ __all__ = [
     "distance_weights",
     "one_hot",
     "proximity_weights",
+    "reads_probabilities",
     "weighted_mse_sigmoid",
 ]
 
@@ -123,6 +124,15 @@ class LossSum(Spec):
 
 LossSpec = Annotated[SimpleLoss | LossSum, Field(discriminator="kind")]
 """Any loss a job file can name by its `kind`."""
+
+
+def reads_probabilities(loss: LossSpec) -> bool:
+    """Return whether a loss takes each channel for a probability of its own, sigmoid(logit)."""
+    if isinstance(loss, LossSum):
+        return all(reads_probabilities(part) for part in loss.parts)
+    if isinstance(loss, Regression):
+        return loss.output == "sigmoid"
+    return not isinstance(loss, CrossEntropy | WassersteinDice | Vectors)
 
 
 class _Named(Spec):
