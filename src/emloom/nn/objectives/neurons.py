@@ -9,8 +9,8 @@ The story of this objective, from ground truth to segmentation:
 * **heads** — ``affinities``, one channel per offset, and ``lsds``, ten channels; both are logits.
 * **loss** — affinities: class-balanced cross entropy (or any loss of `emloom.nn.losses` that reads each channel as
   a probability) over valid pairs; descriptors: squared error over labelled voxels. A network that answers at
-  coarser levels too is asked there as well, by the majority of affinities and the mean of descriptors. The descriptors are
-  an auxiliary task: they are predicted, and never decoded.
+  coarser levels too is asked there as well, by the majority of affinities and the mean of descriptors. The
+  descriptors are an auxiliary task: they are predicted, and never decoded.
 * **decode** — affinities to fragments, region graph and agglomeration, which is `emloom.tasks.segment`.
 
 Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learns only the first; ``aclsd`` and
