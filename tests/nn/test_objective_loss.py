@@ -87,11 +87,13 @@ def test_a_loss_that_does_not_fit_is_refused_in_one_line(loss, words):
 
 @pytest.mark.parametrize("norm", ["weight", "batch"])
 def test_a_residual_net_with_supervision_learns_and_predicts(tmp_path: Path, norm: str) -> None:
-    network = ResUNetSpec(features=(4, 6, 8), flat_levels=1, norm=norm, supervision=1)
-    objective = tiny_model(affinity_loss=LossSum.bce_dice().to_dict()).objective
+    network = ResUNetSpec(features=(4, 6, 8), flat_levels=0, norm=norm, supervision=1)
+    objective = tiny_model(variant="affinities", affinity_loss=LossSum.bce_dice().to_dict()).objective
     model = ModelSpec(objective=objective, network=network, voxel_size_nm=(10, 10, 10))
     losses: list[float] = []
-    training = TrainingSpec(steps=40, crop_shape_vox=(8, 8, 8), validate_every=20, batch_size=2)
+    training = TrainingSpec(
+        steps=80, crop_shape_vox=(8, 8, 8), validate_every=40, batch_size=2, learning_rate=1e-2
+    )
     path = train(
         model,
         training,
@@ -101,11 +103,11 @@ def test_a_residual_net_with_supervision_learns_and_predicts(tmp_path: Path, nor
         Hardware("cpu", 1, 0),
         lambda progress: losses.append(progress.loss),
     )
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
     spec, net, _ = load(path)
     assert spec == model
     shown = [n + 2 * c for n, c in zip(net.lattice, net.context, strict=True)]
     raw = torch.randint(0, 255, shown, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     answers = Predictor(net, spec.preprocessing)(raw)
-    assert set(answers) == {"affinities", "lsds"}
+    assert set(answers) == {"affinities"}
     assert answers["affinities"].std() > 0
