@@ -17,6 +17,7 @@ from emloom.nn.augment import AffineSpec, AugmentSpec, DefectSpec, ElasticSpec, 
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
+from emloom.nn.train import TrainingSpec
 from tests.nn.tissue import cubes, tiny_model
 
 CROP = CropShape((12, 16, 16), (12, 16, 16))
@@ -29,7 +30,9 @@ STRONG = AugmentSpec(
 
 
 def samples_of(volume: LabelledVolume, augment: AugmentSpec = STRONG, seed: int = 0) -> TrainingSamples:
-    return TrainingSamples(SampleMaker(tiny_model(), [volume], CROP), augment, seed, 8)
+    return TrainingSamples(
+        SampleMaker(tiny_model(), [volume], CROP), TrainingSpec(steps=8, seed=seed, augment=augment), 8
+    )
 
 
 def bytes_of(sample: Any) -> bytes:
@@ -64,7 +67,9 @@ def test_held_out_labels_are_never_known() -> None:
     volume = replace(
         plain, labels=ArrayVolume(labels, plain.raw.info.grid, "labels"), held_out=(held,), hidden=(held,)
     )
-    samples = TrainingSamples(SampleMaker(tiny_model(), [volume], CROP), STRONG, 0, 40)
+    samples = TrainingSamples(
+        SampleMaker(tiny_model(), [volume], CROP), TrainingSpec(steps=40, augment=STRONG), 40
+    )
     seen = 0
     for i in range(40):
         made = samples.maker.render(samples.plan(i))

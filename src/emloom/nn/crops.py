@@ -19,8 +19,6 @@ from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
 from emloom.nn.starts import free_starts
 
-_TRIES = 10_000
-
 
 @dataclass(frozen=True)
 class LabelledVolume:
@@ -84,36 +82,6 @@ def check_same_grid(raw: Volume, other: Volume) -> None:
 def possible_starts(volume: LabelledVolume, shape: Vec) -> int:
     """Return how many training boxes of `shape` the volume has (exact, in no time)."""
     return free_starts(volume.region, volume.held_out, shape).count
-
-
-def draw_box(volume: LabelledVolume, shape: Vec, rng: np.random.Generator, min_known: float = 0.5) -> Box:
-    """Draw a training box uniformly among the allowed ones.
-
-    With a mask, boxes with less than `min_known` of their voxels known are rejected.
-
-    Raises:
-        InputError: no box of this shape is allowed.
-    """
-    origin = volume.region.start
-    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
-    if min(extents) < 1:
-        raise InputError(
-            f"crop {shape} is larger than the training region {volume.region.shape} of {volume.raw.info.source} "
-            "(z, y, x): use a smaller crop_shape_vox"
-        )
-    for _ in range(_TRIES):
-        start = [o + int(rng.integers(n)) for o, n in zip(origin, extents, strict=True)]
-        box = Box((start[0], start[1], start[2]), shape)
-        if volume.allows(box) and _known(volume, box) >= min_known:
-            return box
-    raise InputError(
-        f"no crop of {shape} voxels in {volume.raw.info.source} avoids the held-out boxes and their gap with "
-        f"enough known labels (tried {_TRIES}): use a smaller crop, a smaller gap or fewer held-out boxes"
-    )
-
-
-def _known(volume: LabelledVolume, box: Box) -> float:
-    return 1.0 if volume.mask is None else float((volume.mask.read(box) != 0).mean())
 
 
 def read_labels(

@@ -87,8 +87,9 @@ class Preview:
         Raises:
             InputError: there is no room for a sample.
         """
-        seed = self.job.training.seed if seed is None else seed
-        samples = TrainingSamples(self.maker, self.job.training.augment, seed, count)
+        how = self.job.training
+        how = how if seed is None else how.model_copy(update={"seed": seed})
+        samples = TrainingSamples(self.maker, how, count)
         return [samples.plan(index) for index in range(count)]
 
     def dump(self, plans: Sequence[SamplePlan]) -> PlanSheet:
@@ -155,7 +156,8 @@ class Preview:
     def effects(self, seed: int | None = None) -> Figure:
         """Return a sheet of one effect at a time, each strong enough to be seen, on one sample of the job."""
         seed = self.job.training.seed if seed is None else seed
-        here = TrainingSamples(self.maker, AugmentSpec.none(), seed, 1).plan(0)
+        still = self.job.training.model_copy(update={"seed": seed, "augment": AugmentSpec.none()})
+        here = TrainingSamples(self.maker, still, 1).plan(0)
         specs = one_at_a_time(self.frame, self.job.training.augment.defects.library)
         z = self.frame.output[0] // 2
         entries = []
