@@ -19,6 +19,7 @@ from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 from emloom.tasks.data import StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
+from emloom.tasks.predict import Orientations
 from emloom.tasks.segment import SegmentSpec
 
 
@@ -34,6 +35,8 @@ class NeuronsJob(Spec):
     network: NetworkSpec = UNetSpec.lean()
     preprocessing: Preprocessing = Preprocessing()
     training: TrainingSpec
+    orientations: Orientations = 1
+    """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
     segmentation: SegmentSpec = SegmentSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 

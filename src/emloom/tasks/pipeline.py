@@ -38,7 +38,7 @@ from emloom.tasks.evaluate import write_scores
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.judge import judge
 from emloom.tasks.library import library_of
-from emloom.tasks.predict import load_predictor, make_outputs
+from emloom.tasks.predict import averaging, load_predictor, make_outputs
 from emloom.tasks.report import write_report
 from emloom.tasks.segment import Segmented, grow_tree, load_segmented, save_tree
 
@@ -98,7 +98,7 @@ class Run:
         inputs = {path: fingerprint(path) for path in job.paths}
         data = [stack.to_dict() for stack in job.data]
         trained = key_of(self.model.content_hash(), job.training.content_hash(), data, inputs)
-        predicted = key_of(trained, "predict")
+        predicted = key_of(trained, "predict", *([] if job.orientations == 1 else [job.orientations]))
         segmented = key_of(predicted, job.segmentation.content_hash())
         evaluated = key_of(segmented, job.evaluation.content_hash())
         return {
@@ -204,14 +204,15 @@ def _train(this: Run) -> None:
 
 def _predict(this: Run) -> None:
     items = held_out(this.job.data)
-    spec, predictor = load_predictor(
-        this.folder / "train" / "model.safetensors", Engine(this.hardware.torch_device)
-    )
+    engine = Engine(this.hardware.torch_device)
+    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", engine)
+    average = averaging(spec, this.job.orientations)
     for done, item in enumerate(items, start=1):
         path = this.path("predict", item)
         with staged(path, overwrite=True) as folder:
             raw = this.stacks[item.stack].raw
-            predict(predictor, raw, make_outputs(spec, raw, item.box, folder), box=item.box)
+            outputs = make_outputs(spec, raw, item.box, folder)
+            predict(predictor, raw, outputs, box=item.box, averaging=average)
         this.listener.advance("predict", done, len(items))
 
 

@@ -29,6 +29,7 @@ from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec
 
 OnTile = Callable[[int, int], None]
+Orientations = Literal[1, 4, 8, 16]
 
 
 class PredictJob(Spec):
@@ -47,7 +48,7 @@ class PredictJob(Spec):
     """Also store the auxiliary descriptors: ten more bytes per voxel."""
     tile_shape_vox: Vec | None = None
     """Voxels per tile; default: as many as fit comfortably in memory."""
-    orientations: Literal[1, 4, 8, 16] = 1
+    orientations: Orientations = 1
     """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
 
 
