@@ -29,12 +29,14 @@ from emloom.io.volume import ArrayVolume, Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.augment import ELASTIC_REACH_SIGMAS, AugmentSpec
 from emloom.nn.crops import possible_starts
-from emloom.nn.draw import Frame, widest_read
+from emloom.nn.draw import Frame, Streams, widest_read
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
 from emloom.nn.samples import CropShape, SampleMaker, require_room
+from emloom.nn.sampling import CropSampler
+from emloom.nn.samplingreport import survey
 from emloom.nn.train import crop_shape
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
@@ -47,6 +49,7 @@ from emloom.tasks.segment import grow_tree
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
 _PROBE_VOX = 128
 _TINY_VOX = 50
+_SURVEYED = 64
 _LARGEST_LABELS = 1 << 30
 
 
@@ -80,6 +83,7 @@ def _findings(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:
         yield check_orientation(stack.raw, stack.labels)
         yield check_split(model, stack, crop, job.training.augment)
         yield check_room(model, stack, crop, job.training.augment)
+    yield check_sampling(job, stacks, crop)
     yield from check_oracle(job, stacks)
     yield check_parity(model, network, stacks[0])
     yield check_cost(job, model, network, stacks)
@@ -215,6 +219,17 @@ def check_split(model: ModelSpec, stack: Stack, crop: CropShape, augment: Augmen
     if stack.spec.gap_nm < reach_nm + further_nm:
         return Finding("ok", "split", f"{text}: deformed samples can look into held-out boxes; {unknown}")
     return Finding("ok", "split", text)
+
+
+def check_sampling(job: NeuronsJob, stacks: list[Stack], crop: CropShape) -> Finding:
+    """Draw crops as training does, and say what they hold."""
+    try:
+        sampler = CropSampler([stack.labelled for stack in stacks], job.training.sampling, crop.output)
+    except InputError as problem:
+        return Finding("error", "sampling", str(problem))
+    seed = job.training.seed
+    report = survey(sampler, lambda i: Streams(seed, 0, i).of("place"), range(_SURVEYED), look_every=8)
+    return Finding("ok", "sampling", f"{job.training.sampling.kind}: {report.line()}")
 
 
 def displacement_nm(augment: AugmentSpec, frame: Frame) -> float:
