@@ -7,7 +7,7 @@
     inner     . . 1 1 1 . .        of those, the ones inside objects
 
 Beyond the array, and where a mask is 0, labels are unknown: a voxel with such a neighbour may be a boundary
-unseen, so it weighs 0 unless one of its known neighbours makes it one. A box of interest needs one voxel of context.
+unseen, so it weighs 0 unless one of its known neighbours makes it one. A box needs one voxel of context.
 """
 
 from __future__ import annotations
@@ -74,10 +74,8 @@ def _look_around(ids: Ids, mask: Bits, in_plane: bool, out: Bits) -> None:
         for y in range(height):
             here, seen = ids[z, y], out[z, y]
             seen[:] = 0
-            for k in range(4):
+            for k in range(2 if in_plane else 0, 4):
                 pz, py = z + (k == 0) - (k == 1), y + (k == 2) - (k == 3)
-                if in_plane and k < 2:
-                    continue
                 if 0 <= pz < depth and 0 <= py < height:
                     _compare(here, ids[pz, py], mask[pz, py] if mask.size else all_known, seen)
                 else:
