@@ -82,6 +82,11 @@ def require_mask_array(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
     return np.ascontiguousarray(mask_ZYX != 0).view(np.uint8)
 
 
+def known_mask(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
+    """Return a mask as uint8 {0, 1}, all 1 where there is none; raises `InputError` as `require_mask_array`."""
+    return np.ones(shape, np.uint8) if mask_ZYX is None else require_mask_array(mask_ZYX, shape)
+
+
 def grow_boundary(
     labels_ZYX: Array, steps: int = 1, *, in_plane: bool = False, mask_ZYX: Array | None = None
 ) -> Array:
