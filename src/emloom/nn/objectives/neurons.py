@@ -127,9 +127,7 @@ class NeuronsObjective(Spec):
         """
         # Beyond the volume labels are unknown, not background: objects must not be eroded from there.
         grown = grow_boundary(labels_ZYX, self.grow_boundary_vox, in_plane=self.grow_in_plane, mask_ZYX=known_ZYX)
-        at = inner.slices()
-        target, valid = affinities(grown, self.neighborhood, mask_ZYX=known_ZYX)
-        out: Targets = {"affinities": (target[:, *at], valid[:, *at])}
+        out: Targets = {"affinities": affinities(grown, self.neighborhood, mask_ZYX=known_ZYX, box=inner)}
         if self.has_lsds:
             lsds, weight = local_shape_descriptors(
                 grown,
