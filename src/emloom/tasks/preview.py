@@ -1,7 +1,7 @@
 """`emloom augment-preview`: look at what augmentation does before a network learns from it.
 
-The samples are those of training: sample ``i`` of a sheet is sample ``i`` of the job with that seed. What was drawn
-can be written (`PlanSheet`) and rendered again, bit for bit; a digest stands beside every plan and says so.
+The samples are those of training: sample ``i`` of a sheet is sample ``i`` of the job with that seed. What was
+drawn can be written (`PlanSheet`) and rendered again, bit for bit; a digest stands beside every plan and says so.
 """
 
 from __future__ import annotations
@@ -157,11 +157,12 @@ class Preview:
         seed = self.job.training.seed if seed is None else seed
         here = TrainingSamples(self.maker, AugmentSpec.none(), seed, 1).plan(0)
         specs = one_at_a_time(self.frame, self.job.training.augment.defects.library)
-        z = self.frame.output[0] // 2
+        middle = self.frame.output[0] // 2
         entries = []
         for title, spec in specs.items():
             plan = draw_plan(spec, Streams(seed, 0, 0), here.source, here.start, self.frame, self.maker.library)
             look = self.look(plan)
+            z = min(sections_hit(plan, self.frame), key=lambda z: abs(z - middle), default=middle)
             raw = strip("", look, [z], self.frame.spacing_nm, labels=False)
             both = strip("", look, [z], self.frame.spacing_nm, labels=True)
             phrases = [words for words in describe(plan, self.frame) if not _elsewhere(words, z)]
