@@ -14,7 +14,7 @@ _AXES = "zyx"
 
 
 def describe(plan: SamplePlan, frame: Frame) -> list[str]:
-    """Return one phrase per effect on the output of a sample, ``["as it lies in the volume"]`` where there is none.
+    """Return one phrase per effect on the output of a sample, at least ``["as it lies in the volume"]``.
 
     Sections of the context around the output are left out. Lengths are in nm.
 

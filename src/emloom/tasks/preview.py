@@ -150,7 +150,7 @@ class Preview:
             f"{self.job.name}: {self.frame.output} voxels of {spacing} nm. Grey values as the network sees them, "
             "-1 black, +1 white. Hatched: labels unknown. z counts the sections of the sample."
         )
-        return contact_sheet(entries, min(spacing), zoom=self._zoom(sections + 1), caption=caption)
+        return contact_sheet(entries, min(spacing[1:]), zoom=self._zoom(sections + 1), caption=caption)
 
     def effects(self, seed: int | None = None) -> Figure:
         """Return a sheet of one effect at a time, each strong enough to be seen, on one sample of the job."""
@@ -167,10 +167,10 @@ class Preview:
             both = strip("", look, [z], self.frame.spacing_nm, labels=True)
             phrases = [words for words in describe(plan, self.frame) if not _elsewhere(words, z)]
             entries.append(Entry(title, "; ".join(phrases), [Strip("", [raw.tiles[0], *both.tiles])]))
-        return contact_sheet(entries, min(self.frame.spacing_nm), columns=3, zoom=self._zoom(9))
+        return contact_sheet(entries, min(self.frame.spacing_nm[1:]), columns=3, zoom=self._zoom(9))
 
     def _zoom(self, tiles: int) -> int:
-        width = self.frame.output[2] * self.frame.spacing_nm[2] / min(self.frame.spacing_nm)
+        width = self.frame.output[2] * self.frame.spacing_nm[2] / min(self.frame.spacing_nm[1:])
         return max(1, round(_WIDE / (tiles * width)))
 
 
