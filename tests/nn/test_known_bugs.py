@@ -1,8 +1,8 @@
 """Bugs of the systems emloom replaces, each as the law it broke.
 
-Others have a home of their own: sources changed in place, global generators, folds (`test_render`), shared worker state
-(`test_samples`), Dice of nothing, exploding class weights (`test_loss_laws`, `test_loss_formulas`), the prefix of
-parallel wrappers (`test_resunet`), endless rejection (`test_sampling`), crops that are not square
+Others have a home of their own: sources changed in place, global generators, folds (`test_render`), shared worker
+state (`test_samples`), Dice of nothing, exploding class weights (`test_loss_laws`, `test_loss_formulas`), the
+prefix of parallel wrappers (`test_resunet`), endless rejection (`test_sampling`), crops that are not square
 (`test_orientations`), ids that collide (`tests/ops/test_affinities`), partners joined by row
 (`tests/ops/test_synapse_targets`).
 """

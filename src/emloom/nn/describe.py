@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import hypot
 
+from emloom.geometry import Box
 from emloom.nn.draw import Frame
 from emloom.nn.plan import Artifact, Blur, Defect, Hidden, LowContrast, Missing, Motion, SamplePlan, Tone, Warp
 
@@ -12,7 +14,7 @@ _AXES = "zyx"
 
 
 def describe(plan: SamplePlan, frame: Frame) -> list[str]:
-    """Return one phrase per effect on the output of a sample, ``["as it lies in the volume"]`` where there is none.
+    """Return one phrase per effect on the output of a sample, at least ``["as it lies in the volume"]``.
 
     Sections of the context around the output are left out. Lengths are in nm.
 
@@ -29,7 +31,7 @@ def describe(plan: SamplePlan, frame: Frame) -> list[str]:
 
 def sections_hit(plan: SamplePlan, frame: Frame) -> list[int]:
     """Return the sections of the output to which something of their own happens, in order."""
-    hit = {defect.section for defect in plan.defects if not isinstance(defect, Hidden)}
+    hit = {d.section for d in plan.defects if not isinstance(d, Hidden) and _is_seen(d, frame)}
     hit |= {fold.section for fold in plan.folds}
     hit |= {z for z, _ in _steps(plan)}
     return sorted(_shown(z, frame) for z in hit if _is_shown(z, frame))
@@ -41,6 +43,16 @@ def _shown(section: int, frame: Frame) -> int:
 
 def _is_shown(section: int, frame: Frame) -> bool:
     return 0 <= _shown(section, frame) < frame.output[0]
+
+
+def _is_seen(defect: Defect, frame: Frame) -> bool:
+    """Whether a defect touches the output, not only the context around it."""
+    if isinstance(defect, Hidden):
+        where = Box(defect.start, defect.shape)
+    else:
+        y0, y1, x0, x1 = defect.area
+        where = Box.of((defect.section, y0, x0), (defect.section + 1, y1, x1))
+    return where.meets(Box(frame.reach, frame.output))
 
 
 def _geometry(plan: SamplePlan) -> Iterator[str]:
@@ -69,7 +81,7 @@ def _steps(plan: SamplePlan) -> list[tuple[int, tuple[int, int]]]:
     if plan.moves is None:
         return []
     raw = plan.moves.raw
-    steps = [(z, (b[0] - a[0], b[1] - a[1])) for z, (a, b) in enumerate(zip(raw, raw[1:], strict=False), start=1)]
+    steps = [(z, (b[0] - a[0], b[1] - a[1])) for z, (a, b) in enumerate(pairwise(raw), start=1)]
     return [(z, step) for z, step in steps if step != (0, 0)]
 
 
@@ -88,11 +100,9 @@ def _folds(plan: SamplePlan, frame: Frame) -> Iterator[str]:
     size = frame.spacing_nm[2]
     for fold in plan.folds:
         if _is_shown(fold.section, frame):
-            labels = "raw and labels" if fold.moves_labels else "raw only"
-            yield (
-                f"z {_shown(fold.section, frame)} folded: {2 * fold.strength_vox * size:.0f} nm hidden ({labels}), "
-                f"band of {fold.width_vox * size:.0f} nm"
-            )
+            what = "raw and labels" if fold.moves_labels else "raw only"
+            hidden, band = 2 * fold.strength_vox * size, fold.width_vox * size
+            yield f"z {_shown(fold.section, frame)} folded: {hidden:.0f} nm hidden ({what}), band of {band:.0f} nm"
 
 
 def _tone(tone: Tone | None, frame: Frame) -> Iterator[str]:
@@ -112,10 +122,10 @@ def _defects(plan: SamplePlan, frame: Frame) -> list[str]:
     _, height, width = frame.shape
     words: dict[tuple[int, str], bool] = {}
     boxes = 0
-    for defect in plan.defects:
+    for defect in (d for d in plan.defects if _is_seen(d, frame)):
         if isinstance(defect, Hidden):
             boxes += 1
-        elif _is_shown(defect.section, frame):
+        else:
             # Several quadrants of one section are one effect.
             part = not isinstance(defect, Artifact) and defect.area != (0, height, 0, width)
             words[_shown(defect.section, frame), _name(defect, frame)] = part

@@ -1,7 +1,7 @@
 """`emloom augment-preview`: look at what augmentation does before a network learns from it.
 
-The samples are those of training: sample ``i`` of a sheet is sample ``i`` of the job with that seed. What was drawn
-can be written (`PlanSheet`) and rendered again, bit for bit; a digest stands beside every plan and says so.
+The samples are those of training: sample ``i`` of a sheet is sample ``i`` of the job with that seed. What was
+drawn can be written (`PlanSheet`) and rendered again, bit for bit; a digest stands beside every plan and says so.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Preview:
             f"{self.job.name}: {self.frame.output} voxels of {spacing} nm. Grey values as the network sees them, "
             "-1 black, +1 white. Hatched: labels unknown. z counts the sections of the sample."
         )
-        return contact_sheet(entries, min(spacing), zoom=self._zoom(sections + 1), caption=caption)
+        return contact_sheet(entries, min(spacing[1:]), zoom=self._zoom(sections + 1), caption=caption)
 
     def effects(self, seed: int | None = None) -> Figure:
         """Return a sheet of one effect at a time, each strong enough to be seen, on one sample of the job."""
@@ -159,19 +159,20 @@ class Preview:
         still = self.job.training.model_copy(update={"seed": seed, "augment": AugmentSpec.none()})
         here = TrainingSamples(self.maker, still, 1).plan(0)
         specs = one_at_a_time(self.frame, self.job.training.augment.defects.library)
-        z = self.frame.output[0] // 2
+        middle = self.frame.output[0] // 2
         entries = []
         for title, spec in specs.items():
             plan = draw_plan(spec, Streams(seed, 0, 0), here.source, here.start, self.frame, self.maker.library)
             look = self.look(plan)
+            z = min(sections_hit(plan, self.frame), key=lambda z: abs(z - middle), default=middle)
             raw = strip("", look, [z], self.frame.spacing_nm, labels=False)
             both = strip("", look, [z], self.frame.spacing_nm, labels=True)
             phrases = [words for words in describe(plan, self.frame) if not _elsewhere(words, z)]
             entries.append(Entry(title, "; ".join(phrases), [Strip("", [raw.tiles[0], *both.tiles])]))
-        return contact_sheet(entries, min(self.frame.spacing_nm), columns=3, zoom=self._zoom(9))
+        return contact_sheet(entries, min(self.frame.spacing_nm[1:]), columns=3, zoom=self._zoom(9))
 
     def _zoom(self, tiles: int) -> int:
-        width = self.frame.output[2] * self.frame.spacing_nm[2] / min(self.frame.spacing_nm)
+        width = self.frame.output[2] * self.frame.spacing_nm[2] / min(self.frame.spacing_nm[1:])
         return max(1, round(_WIDE / (tiles * width)))
 
 

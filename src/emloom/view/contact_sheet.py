@@ -62,25 +62,31 @@ def strip(
 ) -> Strip:
     """Return sections along z and, last, the xz section through the middle, with or without labels.
 
+    Of thick sections, xz shows only as many around the middle as fit beside the others.
+
     Args:
         name: of the strip.
         look: the sample.
         sections: which.
-        spacing_nm: voxel size (z, y, x); pixels are repeated where they are not square.
+        spacing_nm: voxel size (z, y, x). A pixel of every tile is as long as the smaller of y and x; voxels are
+            repeated to fill it.
         labels: draw outlines and a breath of colour on top of the raw.
     """
     dz, dy, dx = spacing_nm
     middle = look.raw.shape[1] // 2
-    tiles = [(f"z {z}", _tile(look, np.s_[z], (dy, dx), labels)) for z in sections]
-    tiles.append((f"xz, y {middle}", _tile(look, np.s_[:, middle], (dz, dx), labels)))
+    tiles = [(f"z {z}", _tile(look, np.s_[z], (dy, dx), min(dy, dx), labels)) for z in sections]
+    depth, height = look.raw.shape[:2]
+    fit = max(1, min(depth, int(height * dy / dz + 1e-9)))
+    top = (depth - fit) // 2
+    name_xz = f"xz, y {middle}" + (f", z {top} to {top + fit - 1}" if fit < depth else "")
+    tiles.append((name_xz, _tile(look, np.s_[top : top + fit, middle], (dz, dx), min(dy, dx), labels)))
     return Strip(name, tiles)
 
 
-def _tile(look: Look, at: Any, spacing: tuple[float, float], with_labels: bool) -> RGB:
+def _tile(look: Look, at: Any, spacing: tuple[float, float], pixel: float, with_labels: bool) -> RGB:
     image = np.clip(np.rint((look.raw[at] + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    size = min(spacing)
     index = [
-        np.minimum((np.arange(round(n * s / size)) * size / s).astype(int), n - 1)
+        np.minimum((np.arange(max(1, round(n * s / pixel))) * pixel / s).astype(int), n - 1)
         for n, s in zip(image.shape, spacing, strict=True)
     ]
     rows, columns = np.ix_(*index)
