@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, Vec
-from emloom.io.volume import ArrayVolume, Volume, VolumeInfo, read_padded
+from emloom.io.volume import ArrayVolume, Volume, VolumeInfo, borrow, read_padded
 from tests.geometry.strategies import boxes, boxes_in, vectors
 
 GRID = Grid((40.0, 4.0, 4.0), (80.0, 0.0, 4.0))
@@ -64,6 +64,27 @@ def test_a_read_is_a_copy_in_c_order() -> None:
     assert out.flags.c_contiguous
     out[:] = -1
     assert array.min() == 0
+
+
+def test_voxels_are_lent_where_they_lie_and_read_only() -> None:
+    array = counted((4, 5, 6))
+    box = Box((1, 1, 2), (2, 3, 4))
+    lent = borrow(ArrayVolume(array, GRID), box)
+    assert np.array_equal(lent, array[box.slices()])
+    assert np.shares_memory(lent, array)
+    assert not lent.flags.writeable
+    assert array.flags.writeable
+    with pytest.raises(InputError, match="leaves"):
+        borrow(ArrayVolume(array, GRID), Box((1, 1, 2), (9, 3, 4)))
+
+
+def test_a_volume_that_reads_in_its_own_way_is_asked_to() -> None:
+    class Negative(ArrayVolume):
+        def read(self, box: Box) -> np.ndarray[Any, Any]:
+            return -super().read(box)
+
+    box = Box((1, 1, 2), (2, 3, 4))
+    assert np.array_equal(borrow(Negative(counted((4, 5, 6)), GRID), box), -counted((4, 5, 6))[box.slices()])
 
 
 def test_an_array_volume_keeps_the_volume_protocol() -> None:

@@ -11,6 +11,7 @@ the pair ``(p, p + neighborhood[c])``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -148,7 +149,7 @@ class ArrayVolume:
             raise InputError(f"{self.source} has {self.array.ndim} dimensions: a volume is zyx or czyx")
         _ = self.info
 
-    @property
+    @cached_property
     def info(self) -> VolumeInfo:
         """What the volume says about itself."""
         z, y, x = self.array.shape[-3:]
@@ -162,6 +163,13 @@ class ArrayVolume:
         check_box(self.info, box)
         # C order, whatever the order of the array behind: kernels may rely on it.
         return self.array[..., *box.slices()].copy(order="C")
+
+    def view(self, box: Box) -> Array:
+        """Return the voxels of `box` where they lie, read-only."""
+        check_box(self.info, box)
+        view = self.array[..., *box.slices()]
+        view.flags.writeable = False
+        return view
 
     def write(self, box: Box, array: Array) -> None:
         """Replace the voxels of `box`."""
@@ -193,6 +201,12 @@ def check_write(info: VolumeInfo, box: Box, array: Array) -> None:
         raise InputError(f"{info.source}: {box} needs an array of shape {expected}, got {array.shape}")
 
 
+def borrow(volume: Volume, box: Box) -> Array:
+    """Return the voxels of `box` to look at, not to keep: a read-only view, not copied, of a volume in memory."""
+    # Not of a subclass: it may read in another way.
+    return volume.view(box) if type(volume) is ArrayVolume else volume.read(box)
+
+
 def read_padded(volume: Volume, box: Box) -> Array:
     """Return the voxels of `box`, mirrored at the faces of the volume where the box leaves it.
 
@@ -215,7 +229,7 @@ def read_padded(volume: Volume, box: Box) -> Array:
     index = [_mirror(np.arange(a, a + n), size) for a, n, size in zip(box.start, box.shape, shape, strict=True)]
     low = [int(i.min()) for i in index]
     high = [int(i.max()) + 1 for i in index]
-    inside = volume.read(Box.of(low, high))
+    inside = borrow(volume, Box.of(low, high))
     z, y, x = (i - a for i, a in zip(index, low, strict=True))
     return np.ascontiguousarray(inside[..., z[:, None, None], y[:, None], x])
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import Volume
+from emloom.io.volume import Volume, borrow
 from emloom.nn.starts import free_starts
 
 
@@ -89,18 +89,18 @@ def read_labels(
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown.
 
-    Labels have the type of the volume. `known` is empty where everything is known. What lies in hidden boxes is
-    known only if `held_out`.
+    Labels have the type of the volume, and may be a read-only view of it. `known` is empty where everything is
+    known. What lies in hidden boxes is known only if `held_out`.
     """
     inside = box.intersect(volume.labels.info.box)
     hidden = [held.intersect(box) for held in volume.hidden if not held_out and held.meets(box)]
     if inside == box and volume.mask is None and volume.background_vox is None and not hidden:
-        return volume.labels.read(box), np.zeros((0, 0, 0), np.uint8)
+        return borrow(volume.labels, box), np.zeros((0, 0, 0), np.uint8)
     labels = np.zeros(box.shape, volume.labels.info.dtype)
     known = np.zeros(box.shape, np.uint8)
     at = inside.slices(box.start)
-    labels[at] = volume.labels.read(inside)
-    known[at] = 1 if volume.mask is None else volume.mask.read(inside) != 0
+    labels[at] = borrow(volume.labels, inside)
+    known[at] = 1 if volume.mask is None else borrow(volume.mask, inside) != 0
     if volume.background_vox is not None:
         window = [2 * reach + 1 for reach in volume.background_vox]
         known &= ndimage.maximum_filter((labels != 0).view(np.uint8), size=window, mode="constant")

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import Array, Volume, read_padded
+from emloom.io.volume import Array, Volume, borrow, read_padded
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.crops import LabelledVolume, read_labels
 from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
@@ -117,7 +117,7 @@ class SampleMaker:
 
 
 def _raw(volume: Volume, box: Box) -> Array:
-    raw = read_padded(volume, box)
+    raw = borrow(volume, box) if volume.info.box.contains(box) else read_padded(volume, box)
     if raw.dtype.kind == "f" and not np.isfinite(raw).all():
         raise InputError(
             f"{volume.info.source} holds NaN or infinite values in {box}: replace them, or import it again"

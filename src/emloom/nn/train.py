@@ -156,7 +156,7 @@ def train(
     network, optimizer = fabric.setup(state.network, state.optimizer)
     state.average = {name: tensor.to(fabric.device) for name, tensor in state.average.items()}
     drawn = TrainingSamples(maker, training, training.steps * training.batch_size * fabric.world_size)
-    samples = _training_loader(drawn, training, hardware, fabric, state.step)
+    samples = training_loader(drawn, training, hardware, fabric, state.step)
     checks = DataLoader(ValidationSamples(maker, data.validation), batch_size=1)
     clock = _Clock(training.batch_size * fabric.world_size)
     with Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero) as monitor:
@@ -216,9 +216,10 @@ def _drawn_lately(dataset: TrainingSamples, training: TrainingSpec, step: int) -
     return dataset.survey(range(before * per_step, step * per_step), look_every=max(1, count // _LOOKED_INTO))
 
 
-def _training_loader(
+def training_loader(
     dataset: TrainingSamples, training: TrainingSpec, hardware: Hardware, fabric: Fabric, first_step: int
 ) -> Iterable[Sample]:
+    """Return the batches of a training from `first_step` on, loaded as it loads them."""
     batch, world, rank = training.batch_size, fabric.world_size, fabric.global_rank
     order = [
         step * batch * world + rank * batch + item
