@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install peers demo test test-slow lint types imports check format bench docs clean
+.PHONY: help install judges peers demo test test-slow lint types imports check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
@@ -16,7 +16,9 @@ help: ## Show this list
 
 install: .venv/.installed ## Create .venv and install emloom with its development tools, at pinned versions
 
-peers: .venv-peers/.installed ## Create .venv-peers with cloud-volume and ome-zarr, which judge what emloom writes
+judges: .venv-peers/.installed ## Create .venv-peers with cloud-volume and ome-zarr, which judge what emloom writes
+
+peers: judges .venv-peers-gunpowder/.installed ## As judges, and .venv-peers-gunpowder for the benchmarks
 
 demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
 	$(BIN)/emloom demo -o demo
@@ -43,13 +45,13 @@ format: install ## Rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## Run every benchmark in turn
+bench: install .venv-peers-gunpowder/.installed ## Run every benchmark in turn
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/.installed-docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-clean: ## Remove what was built; keeps .venv and .venv-peers (delete them by hand to start over)
+clean: ## Remove what was built; keeps .venv* (delete them by hand to start over)
 	rm -rf build dist site demo htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -75,4 +77,12 @@ clean: ## Remove what was built; keeps .venv and .venv-peers (delete them by han
 	@echo "Installing the libraries that judge emloom's files into .venv-peers"
 	@.venv/bin/python -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check --no-input install -qq --requirement peers.txt
+	@touch $@
+
+# gunpowder and lsds want zarr below 3: a third environment.
+.venv-peers-gunpowder/.installed: peers-gunpowder.txt | .venv/bin/python
+	@echo "Installing the libraries that emloom's benchmarks measure against into .venv-peers-gunpowder"
+	@.venv/bin/python -m venv .venv-peers-gunpowder
+	@.venv-peers-gunpowder/bin/python -m pip --disable-pip-version-check --no-input install -qq \
+		--requirement peers-gunpowder.txt
 	@touch $@

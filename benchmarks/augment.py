@@ -45,6 +45,7 @@ from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
+from emloom.nn.train import TrainingSpec
 
 Arrays = dict[str, NDArray[Any]]
 CROP = (24, 256, 256)
@@ -113,7 +114,7 @@ class Ours:
             voxel_size_nm=GRID.voxel_size_nm,
         )
         maker = SampleMaker(model, [volume], CropShape(CROP, CROP))
-        self._samples = TrainingSamples(maker, augment, 0, 1 << 30)
+        self._samples = TrainingSamples(maker, TrainingSpec(steps=1, augment=augment), 1 << 30)
         self._index = 0
 
     def seconds(self) -> float:

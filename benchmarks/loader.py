@@ -39,8 +39,8 @@ from emloom.geometry import Box
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, build
-from emloom.nn.samples import Sample, SampleMaker
-from emloom.nn.train import Progress, TrainingSpec, _training_loader, crop_shape, train
+from emloom.nn.samples import Sample, SampleMaker, TrainingSamples
+from emloom.nn.train import Progress, TrainingSpec, crop_shape, train, training_loader
 from emloom.recipes import fib25, phantom, snemi3d
 from emloom.tasks.data import open_stack
 from emloom.tasks.job import NeuronsJob
@@ -89,7 +89,8 @@ class Set:
         """Iterate over the training loader, endlessly."""
         asked = self.training.model_copy(update={"augment": self.chains[chain], "steps": 10**6})
         hardware = Hardware(accelerator="cpu", workers=workers)
-        return iter(_training_loader(self.maker, asked, hardware, Fabric(accelerator="cpu"), 0))
+        samples = TrainingSamples(self.maker, asked, asked.steps * asked.batch_size)
+        return iter(training_loader(samples, asked, hardware, Fabric(accelerator="cpu"), 0))
 
     def seconds_per_crop(self, chain: str, workers: int) -> float:
         # Loaders work ahead (4 batches a worker): warm-up ends when that store is used up.

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 from emloom.cli.main import app
 from emloom.errors import InputError
+from emloom.nn import augment
+from emloom.nn.augment import AugmentSpec
+from emloom.spec import Spec
 from emloom.tasks.job import NeuronsJob
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +75,29 @@ def test_the_message_about_mistakes_is_the_real_one() -> None:
     page = (ROOT / "docs" / "job-files.md").read_text(encoding="utf-8")
     for line in f"error: {caught.value}".splitlines():
         assert line.partition(" (valid:")[0].strip() in page
+
+
+# ---- augmentation -----------------------------------------------------------------------------------------------
+
+AUGMENTATION = ROOT / "docs" / "augmentation.md"
+
+
+def test_the_examples_of_augmentation_are_valid() -> None:
+    blocks = [yaml.safe_load(text) for text in fenced(AUGMENTATION, "yaml")]
+    assert len(blocks) == 2
+    for block in blocks:
+        given = block.get("training", block)["augment"]
+        # Nothing is lost: what the page says stands in the resolved value.
+        resolved = AugmentSpec.from_dict(given, "page").to_dict()
+        for name, part in given.items():
+            for key, value in part.items():
+                assert resolved[name][key] == value or isinstance(value, dict)
+
+
+def test_every_parameter_of_augmentation_is_explained() -> None:
+    page = AUGMENTATION.read_text(encoding="utf-8")
+    specs = [s for s in vars(augment).values() if isinstance(s, type) and issubclass(s, Spec) and s is not Spec]
+    assert AugmentSpec in specs
+    for spec in specs:
+        for name in spec.model_fields:
+            assert re.search(rf"\b{name}\b", page), f"{spec.__name__}.{name} is not on the page"

@@ -44,6 +44,7 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
     assert code == 0
     commands = ["info", "import", "phantom", "schema", "check", "run", "train", "predict"]
     commands += ["segment", "demo", "evaluate", "view", "pyramid", "crop", "stats", "export"]
+    commands += ["augment-preview", "augment-effects"]
     for name in commands:
         assert f"  {name}" in text
         code, text_of, _ = emloom(capsys, name, "--help")

@@ -83,6 +83,18 @@ def test_snap_finds_the_nearest_faces_on_the_lattice(
 
 
 @few
+@given(boxes(), vectors(1, 4), vectors(1, 4))
+def test_coarsen_is_the_set_of_coarse_voxels_that_hold_a_voxel(
+    a: Box, first: tuple[int, int, int], second: tuple[int, int, int]
+) -> None:
+    coarse = a.coarsen(first)
+    if not a.is_empty:
+        assert voxels(coarse) == {tuple(v // f for v, f in zip(p, first, strict=True)) for p in voxels(a)}
+        both = [f * g for f, g in zip(first, second, strict=True)]
+        assert coarse.coarsen(second) == a.coarsen(both)
+
+
+@few
 @given(boxes(), boxes())
 def test_slices_index_exactly_the_voxels_of_the_box(whole: Box, b: Box) -> None:
     part = b.intersect(whole)

@@ -46,20 +46,18 @@ def write_ome(path: str, folder: Path) -> dict[str, Any]:
 
 
 def read_cloud(path: str, folder: Path) -> dict[str, Any]:
-    """Save the finest scale [X, Y, Z, C]; facts: bounds in voxels, resolution in nm, what it is."""
+    """Save every scale [X, Y, Z, C]; facts of each: bounds in voxels, resolution in nm, what it is."""
     import cloudvolume
 
-    # A chunk that is missing is zero; cloud-volume takes it for an error unless told.
-    volume = cloudvolume.CloudVolume(f"file://{path}", fill_missing=True, progress=False)
-    np.save(folder / "0.npy", np.asarray(volume[:]))
-    facts = {"low": volume.bounds.minpt, "high": volume.bounds.maxpt, "resolution": volume.resolution}
-    return {
-        **{name: [float(v) for v in values] for name, values in facts.items()},
-        "dtype": np.dtype(volume.dtype).name,
-        "type": volume.layer_type,
-        "encoding": volume.encoding,
-        "scales": len(volume.scales),
-    }
+    said = []
+    for mip in range(len(cloudvolume.CloudVolume(f"file://{path}", progress=False).scales)):
+        # As users open it: a chunk that is missing is an error.
+        volume = cloudvolume.CloudVolume(f"file://{path}", mip=mip, progress=False)
+        np.save(folder / f"{mip}.npy", np.asarray(volume[:]))
+        facts = {"low": volume.bounds.minpt, "high": volume.bounds.maxpt, "resolution": volume.resolution}
+        said.append({name: [float(v) for v in values] for name, values in facts.items()})
+        said[-1] |= {"dtype": np.dtype(volume.dtype).name, "type": volume.layer_type, "encoding": volume.encoding}
+    return {"scales": said}
 
 
 def write_cloud(path: str, folder: Path) -> dict[str, Any]:

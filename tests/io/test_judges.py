@@ -157,16 +157,51 @@ def test_cloud_volume_opens_ours(
     tmp_path: Path, judge: Judge, dtype: str, kind: str, channels: int | None, encoding: str
 ) -> None:
     values = values_of((*([channels] if channels else []), *SHAPE), dtype)
-    values[..., :16, :16, :16] = 0  # a chunk that is not stored
+    values[..., :16, :16, :16] = 0  # a chunk of zeros, which is stored like any other
     write_ours(tmp_path / "em.precomputed", values, ON_LATTICE, kind)
-    said = judge("read-cloud", tmp_path / "em.precomputed")
+    (said,) = judge("read-cloud", tmp_path / "em.precomputed")["scales"]
     assert (said["low"], said["resolution"]) == ([250, -3, 3], [4, 4.6, 40])
     assert said["high"] == [250 + 41, -3 + 34, 3 + 20]
     assert said["type"] == ("segmentation" if kind == "labels" else "image")
-    assert (said["dtype"], said["encoding"], said["scales"]) == (dtype, encoding, 1)
+    assert (said["dtype"], said["encoding"]) == (dtype, encoding)
     theirs = np.load(tmp_path / "verdict/0.npy")
     assert theirs.dtype == values.dtype
     np.testing.assert_array_equal(theirs.T, values if channels else values[np.newaxis])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "channels", "encoding"),
+    [
+        ("uint8", "raw", None, "raw"),
+        ("uint16", "raw", 2, "raw"),
+        ("uint64", "labels", None, "compressed_segmentation"),
+    ],
+)
+def test_cloud_volume_opens_our_scales(
+    tmp_path: Path, judge: Judge, dtype: str, kind: str, channels: int | None, encoding: str
+) -> None:
+    values = values_of((*([channels] if channels else []), *SHAPE), dtype)
+    values[..., :16, :16, :20] = 0
+    path = tmp_path / "em.precomputed"
+    write_ours(path, values, ON_LATTICE, kind)
+    pyramid(PyramidSpec(image=str(path), levels=2))
+    scales = judge("read-cloud", path)["scales"]
+    # The volume starts at voxel (250, -3, 3): coarse voxels are counted from the origin of the world.
+    assert [scale["low"] for scale in scales] == [[250, -3, 3], [125, -2, 3], [62, -1, 3]]
+    assert [scale["high"] for scale in scales] == [[291, 31, 23], [146, 16, 23], [73, 8, 23]]
+    assert [scale["resolution"] for scale in scales] == [[4, 4.6, 40], [8, 9.2, 40], [16, 18.4, 40]]
+    assert {(s["dtype"], s["encoding"]) for s in scales} == {(dtype, encoding)}
+    whole = open_volume(path).info.grid
+    for k, inner in enumerate(["", "8_9.2_40", "16_18.4_40"]):
+        ours = open_volume(path / inner)
+        expected = ours.read(ours.info.box)
+        np.testing.assert_array_equal(
+            np.load(tmp_path / f"verdict/{k}.npy").T, expected.reshape(-1, *ours.info.shape)
+        )
+        assert all(
+            a <= b < a + s
+            for a, b, s in zip(ours.info.grid.offset_nm, whole.offset_nm, (40, 18.4, 16), strict=True)
+        )
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,38 @@ def test_a_chunk_that_fails_is_an_error_in_sparse_volumes_too(server: Server, na
         assert "<" not in str(caught.value)  # the server's page is not part of the message
 
 
+@pytest.mark.parametrize("reopened", [False, True], ids=["created", "reopened"])
+@pytest.mark.parametrize("kind", ["raw", "labels"])
+@pytest.mark.parametrize("name", CHUNKS)
+def test_a_volume_with_empty_regions_is_whole_without_saying_that_it_is_sparse(
+    server: Server, name: str, kind: Any, reopened: bool
+) -> None:
+    """Every chunk that was written is stored: one that is missing from afar was lost or never written."""
+    about = INFO.with_(kind=kind, dtype=np.dtype("uint32"))
+    values = np.zeros(about.shape, about.dtype)
+    values[:5, :5, :5] = VALUES[:5, :5, :5]
+    volume = create_volume(server.folder / name, about, **LAYOUTS[name])
+    if reopened:
+        volume = open_volume(server.folder / name, writable=True)
+    volume.write(about.box, values)
+    np.testing.assert_array_equal(open_volume(f"{server.url}/{name}").read(about.box), values)
+    # What becomes empty stays stored, also when only a part of the chunk is written.
+    part = Box.of((0, 0, 0), (5, 5, 5))
+    volume.write(part, np.zeros(part.shape, about.dtype))
+    assert not open_volume(f"{server.url}/{name}").read(about.box).any()
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_what_was_never_written_is_missing_from_afar(server: Server, name: str) -> None:
+    volume = create_volume(server.folder / name, INFO, **LAYOUTS[name])
+    first = Box.of((0, 0, 0), (16, 16, 30))  # whole chunks, and whole shards
+    volume.write(first, np.zeros(first.shape, INFO.dtype))
+    far = open_volume(f"{server.url}/{name}")
+    assert not far.read(first).any()
+    with pytest.raises(InputError, match="is missing"):
+        far.read(INFO.box)
+
+
 @pytest.mark.parametrize("name", CHUNKS)
 def test_a_missing_chunk_of_a_local_volume_is_zero(tmp_path: Path, name: str) -> None:
     create_volume(tmp_path / name, INFO, **LAYOUTS[name])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
-from emloom.io.datasource import in_mag, mag_factor, mag_name
+from emloom.io.datasource import mag_factor, mag_name
 from emloom.io.open import create_volume, inspect, open_volume, staged_volume, unplaced_volume
 from emloom.io.volume import VolumeInfo
 from emloom.tasks.info import info
@@ -56,9 +56,9 @@ def change(root: Path, **layer: Any) -> None:
 def test_l4_sample_lies_where_its_hdf5_twin_says(real_data: Path) -> None:
     root = real_data / "webknossos/l4_sample_dev"
     hits = inspect(root)
-    names = [Path(hit.path).relative_to(root).as_posix() for hit in hits]
+    names = [[Path(p).relative_to(root).as_posix() for p in (hit.path, *hit.levels)] for hit in hits]
     mags = ("1", "2-2-1", "4-4-2")
-    assert names == [f"{layer}/{mag}" for layer in ("color", "segmentation") for mag in mags]
+    assert names == [[f"{layer}/{mag}" for mag in mags] for layer in ("color", "segmentation")]
     assert not any(hit.problems or hit.missing for hit in hits)
     x_nm, z_nm = 11.239999771118164, 28.0
     for layer, name, kind in (("color", "raw", "raw"), ("segmentation", "labels/segmentation", "labels")):
@@ -89,7 +89,8 @@ def test_l4_magnifications_lie_on_each_other(real_data: Path) -> None:
 
 @pytest.mark.real_data
 def test_l4_finest_magnification_has_lost_its_cubes_and_says_so(real_data: Path) -> None:
-    (finest, *coarser) = inspect(real_data / "webknossos/l4_sample_dev/color")
+    (finest,) = inspect(real_data / "webknossos/l4_sample_dev/color")
+    coarser = [hit for level in finest.levels for hit in inspect(level)]
     assert (Path(finest.path).name, finest.shape) == ("color", (150, 256, 256))
     assert finest.notes == ("none of its cube files is here: it reads as zeros",)
     assert [hit.notes for hit in coarser] == [(), ()]
@@ -132,6 +133,15 @@ def test_other_formats_of_layers_are_listed_with_the_way_out(real_data: Path, na
         open_volume(real_data / "webknossos" / name)
     with pytest.raises(InputError):
         unplaced_volume(hit)
+
+
+@pytest.mark.parametrize("name", ["", "/color"])
+def test_a_magnification_that_does_not_open_is_listed_apart(dataset: Path, name: str) -> None:
+    change(dataset, wkwResolutions=[{"resolution": 1}, {"resolution": [2, 2, 2]}])
+    hit, lost = inspect(f"{dataset}{name}")
+    assert (hit.levels, hit.problems) == ((), ())
+    assert "color/2 does not exist: copy it again" in lost.problems[0]
+    assert open_volume(dataset / "color").info.shape == hit.shape
 
 
 # ---- what we write
@@ -209,9 +219,13 @@ def test_layers_and_magnifications_are_added(tmp_path: Path) -> None:
     coarse_grid = Grid((28, 22.48, 22.48), (280, 32 * 11.24, 4 * 11.24))
     coarse = INFO.with_(shape=(20, 16, 21), grid=coarse_grid)
     third = written(root / "color/2-2-1", coarse, 2)
-    names = [str(Path(hit.path).relative_to(root)) for hit in inspect(root)]
-    assert names == ["color/1", "color/2-2-1", "seg/1"]
-    assert [hit.problems for hit in inspect(root)] == [(), (), ()]
+    color, seg = inspect(root)
+    assert [str(Path(path).relative_to(root)) for path in (color.path, *color.levels)] == [
+        "color/1",
+        "color/2-2-1",
+    ]
+    assert (Path(seg.path), seg.levels) == (root / "seg/1", ())
+    assert color.problems == seg.problems == ()
     for name, expected in (("color", raw), ("seg", labels), ("color/2-2-1", third)):
         volume = open_volume(root / name)
         np.testing.assert_array_equal(volume.read(volume.info.box), expected)
@@ -532,7 +546,7 @@ def test_a_magnification_covers_the_layer_and_no_more(
     start: tuple[int, int, int], shape: tuple[int, int, int], factor: tuple[int, int, int]
 ) -> None:
     box = Box(start, shape)
-    coarse = in_mag(box, factor)
+    coarse = box.coarsen(factor)
     for a, b, low, high, f in zip(box.start, box.stop, coarse.start, coarse.stop, factor, strict=True):
         assert low * f <= a < (low + 1) * f
         assert (high - 1) * f < b <= high * f

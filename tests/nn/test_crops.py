@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
-from emloom.nn.crops import LabelledVolume, draw_box, possible_starts, read_labels
-from emloom.nn.draw import Streams
+from emloom.nn.crops import LabelledVolume, possible_starts, read_labels
 from tests.nn.tissue import GRID, cubes
 
 starts = st.tuples(*(st.integers(0, 20) for _ in range(3)))
@@ -25,10 +24,10 @@ def volume_of(held_out: tuple[Box, ...], region: Box | None = None) -> LabelledV
     return LabelledVolume(raw, labels, region or Box.whole(shape), held_out)
 
 
-@given(starts, shapes, shapes, st.integers(0, 1000))
+@given(starts, shapes, shapes)
 @settings(deadline=None, max_examples=20)
-def test_boxes_are_allowed_and_their_count_is_exact(
-    start: tuple[int, int, int], held: tuple[int, int, int], crop: tuple[int, int, int], seed: int
+def test_the_count_of_allowed_boxes_is_exact(
+    start: tuple[int, int, int], held: tuple[int, int, int], crop: tuple[int, int, int]
 ) -> None:
     volume = volume_of((Box(start, held),))
     extents = [n - c + 1 for n, c in zip((16, 18, 20), crop, strict=True)]
@@ -39,17 +38,6 @@ def test_boxes_are_allowed_and_their_count_is_exact(
         for x in range(extents[2])
     )
     assert possible_starts(volume, crop) == brute
-    if brute > 50:
-        box = draw_box(volume, crop, Streams(seed, 0, 0).of("place"))
-        assert volume.allows(box)
-        assert not box.meets(Box(start, held))
-
-
-def test_no_room_is_an_error_that_says_what_to_change() -> None:
-    with pytest.raises(InputError, match="larger than the training region"):
-        draw_box(volume_of(()), (17, 4, 4), Streams(0, 0, 0).of("place"))
-    with pytest.raises(InputError, match="avoids the held-out boxes"):
-        draw_box(volume_of((Box((4, 4, 4), (8, 8, 8)),)), (12, 12, 12), Streams(0, 0, 0).of("place"))
 
 
 def test_raw_and_labels_must_share_one_grid() -> None:
@@ -83,10 +71,11 @@ def test_zeros_far_from_any_label_are_unknown() -> None:
     assert np.array_equal(known, expected)
 
 
-def test_masked_crops_are_rejected() -> None:
-    mask = np.zeros((16, 18, 20), np.uint8)
-    mask[:, :9] = 1
+def test_hidden_boxes_are_known_only_to_validation() -> None:
     plain = volume_of(())
-    volume = LabelledVolume(plain.raw, plain.labels, plain.region, (), ArrayVolume(mask, GRID))
-    for seed in range(20):
-        assert draw_box(volume, (4, 6, 4), Streams(seed, 0, 0).of("place")).start[1] <= 6
+    volume = LabelledVolume(plain.raw, plain.labels, plain.region, hidden=(Box((2, 2, 2), (4, 4, 4)),))
+    box = Box((0, 0, 0), (8, 8, 8))
+    _, known = read_labels(volume, box)
+    assert known.sum() == 8**3 - 4**3
+    assert not known[2:6, 2:6, 2:6].any()
+    assert read_labels(volume, box, held_out=True)[1].size == 0  # everything is known

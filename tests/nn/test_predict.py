@@ -13,6 +13,7 @@ from torch import nn
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, Vec
 from emloom.io.volume import ArrayVolume, read_padded
+from emloom.nn.engine import Engine
 from emloom.nn.heads import AutoContext, MultiHead
 from emloom.nn.predict import Predictor, choose_tile, predict
 from emloom.nn.unet import UNetSpec
@@ -264,7 +265,7 @@ def test_a_net_that_normalises_over_its_tile_warns(caplog):
 def test_bf16_is_close_to_float32():
     raw = raw_volume()
     exact = answer(predictor_of("same"), raw)
-    rough = answer(Predictor(net_of("same"), normalise, precision="bf16"), raw)
+    rough = answer(Predictor(net_of("same"), normalise, Engine(precision="bf16")), raw)
     assert 0 < steps(rough, exact) <= 16
 
 

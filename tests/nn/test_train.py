@@ -17,7 +17,7 @@ from emloom.io.volume import Array
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, cover
-from emloom.nn.train import Progress, TrainingSpec, learning_rate, train
+from emloom.nn.train import OptimizerSpec, Progress, TrainingData, TrainingSpec, learning_rate, train
 from tests.nn.tissue import cubes, tiny_model
 
 HERE = Hardware("cpu", 1, 0)
@@ -26,7 +26,7 @@ VALIDATION = [(0, Box((8, 8, 8), (8, 8, 8)))]
 
 
 def run(folder: Path, spec: TrainingSpec = SPEC, on_step: Any = lambda _: None, **objective: object) -> Path:
-    return train(tiny_model(**objective), spec, [cubes()], VALIDATION, folder, HERE, on_step)
+    return train(tiny_model(**objective), spec, TrainingData([cubes()], VALIDATION), folder, HERE, on_step)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +81,13 @@ def test_learning_lowers_the_validation_loss(tmp_path: Path) -> None:
         if progress.validation is not None:
             seen.append(progress.validation)
 
-    run(tmp_path, TrainingSpec(steps=90, crop_shape_vox=(8, 8, 8), validate_every=15, learning_rate=0.02), on_step)
+    run(
+        tmp_path,
+        TrainingSpec(
+            steps=90, crop_shape_vox=(8, 8, 8), validate_every=15, optimizer=OptimizerSpec(learning_rate=0.02)
+        ),
+        on_step,
+    )
     assert min(seen) < 0.85 * seen[0]
     info = load(tmp_path / "model.safetensors")[2]
     assert float(info["validation_loss"]) == min(seen)
@@ -97,7 +103,7 @@ def test_every_variant_trains_all_its_weights(tmp_path: Path, variant: str) -> N
 
 def test_samples_do_not_depend_on_workers(tmp_path: Path) -> None:
     maker = SampleMaker(tiny_model(), [cubes()], CropShape((8, 8, 8), (8, 8, 8)))
-    dataset = TrainingSamples(maker, SPEC.augment, seed=3, count=6)
+    dataset = TrainingSamples(maker, SPEC.model_copy(update={"seed": 3}), count=6)
     loaded = [
         list(
             torch.utils.data.DataLoader(
@@ -120,7 +126,7 @@ def test_sources_are_never_changed(tmp_path: Path) -> None:
 
     before = [digest(v.read(v.info.box)) for v in (volume.raw, volume.labels)]
     maker = SampleMaker(tiny_model(), [volume], CropShape((8, 8, 8), (8, 8, 8)))
-    dataset = TrainingSamples(maker, SPEC.augment, seed=0, count=100)
+    dataset = TrainingSamples(maker, SPEC, count=100)
     for index in range(100):
         dataset[index]
     assert before == [digest(v.read(v.info.box)) for v in (volume.raw, volume.labels)]
@@ -141,8 +147,8 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
     spec = TrainingSpec(steps=1000)
     rates = [learning_rate(spec, step) for step in range(1000)]
     assert rates[0] < 0.1 * max(rates)
-    assert max(rates) == pytest.approx(spec.learning_rate, rel=0.01)
-    assert rates[-1] < 1e-4 * spec.learning_rate
+    assert max(rates) == pytest.approx(spec.optimizer.learning_rate, rel=0.01)
+    assert rates[-1] < 1e-4 * spec.optimizer.learning_rate
 
 
 def test_cover_reaches_every_voxel_and_stays_inside() -> None:
@@ -154,3 +160,11 @@ def test_cover_reaches_every_voxel_and_stays_inside() -> None:
     assert seen[box.slices()].all()
     with pytest.raises(InputError, match="smaller than the crop"):
         cover(box, (11, 1, 1))
+
+
+def test_what_was_drawn_stands_in_the_history(tmp_path: Path) -> None:
+    run(tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    reports = [row["drawn"] for row in history if "drawn" in row]
+    assert len(reports) == 3
+    assert sum(report["draws"] for report in reports) == 6

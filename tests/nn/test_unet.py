@@ -29,6 +29,7 @@ NETS = {
         features=(2, 3, 4), factors=((3, 1, 2), (3, 2, 2)), kernels=(ONE, ONE, ONE), padding="valid", residual=True
     ),
     "flat": UNetSpec(features=(3,), factors=()),
+    "batch": UNetSpec(features=TINY, factors=((2, 2, 2),), norm="batch"),
 }
 each_net = pytest.mark.parametrize("name", NETS)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from emloom.errors import InputError
+from emloom.geometry import Box
 from emloom.ops.affinities import affinities, nearest_neighborhood, neighborhood
 
 shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
@@ -44,6 +45,39 @@ def test_equals_the_definition(labels, offsets, seed):
     np.testing.assert_array_equal(
         affinities(labels, offsets)[1], affinities(labels, offsets, mask_ZYX=np.ones_like(mask))[1]
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(np.uint64, shapes, elements=st.sampled_from([0, 1, 2, 2**32 + 1, 2**62])),
+    st.lists(offset, min_size=1, max_size=4, unique=True),
+    st.data(),
+)
+def test_a_box_holds_what_the_whole_holds_there(labels, offsets, data):
+    low = tuple(data.draw(st.integers(0, n)) for n in labels.shape)
+    box = Box.of(low, tuple(data.draw(st.integers(a, n)) for a, n in zip(low, labels.shape, strict=True)))
+    mask = data.draw(st.none() | hnp.arrays(np.bool_, labels.shape))
+    whole = affinities(labels, offsets, mask_ZYX=mask)
+    part = affinities(labels, offsets, mask_ZYX=mask, box=box)
+    for a, b in zip(part, whole, strict=True):
+        np.testing.assert_array_equal(a, b[:, *box.slices()])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(np.uint8, shapes, elements=st.integers(0, 3)),
+    st.lists(offset, min_size=1, max_size=3, unique=True),
+    st.permutations([1, 2**16, 2**63 - 1]),
+    st.sampled_from([">u8", "<u8"]),
+)
+def test_ids_themselves_and_their_type_do_not_matter(labels, offsets, ids, dtype):
+    renamed = np.array([0, *ids], np.uint64)[labels].astype(dtype)
+    for a, b in zip(affinities(labels, offsets), affinities(renamed, offsets), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for narrow in (np.uint16, np.uint32, ">u4"):
+        np.testing.assert_array_equal(
+            affinities(labels.astype(narrow), offsets)[0], affinities(labels, offsets)[0]
+        )
 
 
 def test_ids_that_agree_in_their_low_bits_stay_different():
@@ -81,6 +115,8 @@ def test_rejects_ids_above_two_to_the_63_and_wrong_masks():
         affinities(np.ones((2, 2, 2), np.uint8), nearest_neighborhood(), mask_ZYX=np.ones((2, 2, 1), bool))
     with pytest.raises(InputError, match="mask has dtype"):
         affinities(np.ones((2, 2, 2), np.uint8), nearest_neighborhood(), mask_ZYX=np.ones((2, 2, 2)))
+    with pytest.raises(InputError, match="leaves"):
+        affinities(np.ones((2, 2, 2), np.uint8), nearest_neighborhood(), box=Box((1, 0, 0), (2, 1, 1)))
     with pytest.raises(InputError, match="lower voxels"):
         neighborhood(-1)
 

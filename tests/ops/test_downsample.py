@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, cells
-from emloom.ops.downsample import coarse_shape, downsample_majority, downsample_mean
+from emloom.ops.downsample import coarse_shape, downsample_majority, downsample_mean, in_phase
 
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
@@ -134,3 +134,23 @@ def test_layout_in_memory_does_not_matter(order: str, dtype: str) -> None:
 def test_what_cannot_be_downsampled(kernel: Any, array: NDArray[Any], factors: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         kernel(array, factors)
+
+
+@settings(deadline=None)
+@given(shapes, factors_of, st.data(), st.sampled_from([downsample_mean, downsample_majority]))
+def test_a_phase_is_a_lattice_that_begins_before_the_array(
+    shape: tuple[int, int, int], factors: tuple[int, int, int], data: st.DataObject, method: Any
+) -> None:
+    phase = data.draw(st.tuples(*[st.integers(0, f - 1) for f in factors]))
+    array = random_array(shape, "int16", 5, few=True)
+    got = in_phase(method, array, factors, phase)
+    assert got.shape == tuple(-(-(n + p) // f) for n, p, f in zip(shape, phase, factors, strict=True))
+    held: dict[Any, list[int]] = {}
+    for at in np.ndindex(shape):
+        held.setdefault(tuple((a + p) // f for a, p, f in zip(at, phase, factors, strict=True)), []).append(
+            array[at]
+        )
+    for index, values in held.items():
+        assert got[index] == method(np.array(values, np.int16).reshape(1, 1, -1), (1, 1, len(values))).item()
+    with pytest.raises(InputError, match="does not lie in a window"):
+        in_phase(method, array, factors, factors)

@@ -9,7 +9,7 @@ import numpy as np
 
 from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.objectives.neurons import NeuronsObjective
-from emloom.nn.train import TrainingSpec
+from emloom.nn.train import OptimizerSpec, TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.ops.affinities import neighborhood
 from emloom.tasks.data import BoxSpec, StackSpec
@@ -54,7 +54,7 @@ def job(path: Path, **changes: object) -> NeuronsJob:
         training=TrainingSpec(
             steps=40,
             crop_shape_vox=(16, 16, 16),
-            learning_rate=0.02,
+            optimizer=OptimizerSpec(learning_rate=0.02),
             validate_every=20,
             augment=AugmentSpec(noise=0.0, intensity=IntensitySpec(gamma=(1.0, 1.0))),
         ),

@@ -10,6 +10,7 @@ import pytest
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
+from emloom.nn.strategies import Balanced
 from emloom.tasks.check import _reach_nm, check, check_labels, check_orientation, check_voxel_size
 from emloom.tasks.data import BoxSpec, open_stack
 from tests.tasks.cubes import SHAPE, job, write_stack
@@ -37,6 +38,8 @@ def test_a_sound_job_has_no_error(tmp_path: Path) -> None:
         "voxel size",
         "orientation",
         "split",
+        "room",
+        "sampling",
         "oracle",
         "parity",
         "cost",
@@ -44,6 +47,14 @@ def test_a_sound_job_has_no_error(tmp_path: Path) -> None:
     assert not [f for f in findings if f.level == "error"]
     oracle = next(f for f in findings if f.what == "oracle")
     assert oracle.level == "ok", oracle.text
+
+
+def test_crops_that_cannot_be_drawn_are_an_error_before_training(tmp_path: Path) -> None:
+    sound = job(write_stack(tmp_path / "stack.h5"))
+    strange = sound.training.model_copy(update={"sampling": Balanced(classes=(999_999,))})
+    found = [f for f in check(sound.model_copy(update={"training": strange})) if f.what == "sampling"]
+    assert [f.level for f in found] == ["error"]
+    assert "999999" in found[0].text
 
 
 def test_the_gap_is_compared_along_the_axes_where_crops_lie_beside_held_out_boxes(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from emloom.geometry import Box, Grid
 from emloom.io.open import create_volume, inspect, open_volume
 from emloom.io.tensors import StoreVolume
 from emloom.io.volume import VolumeInfo
+from emloom.io.zarrlevels import ZarrImage
 from emloom.ops.downsample import coarse_shape, downsample_majority, downsample_mean
 from emloom.tasks import pyramid as task
 from emloom.tasks.convert import ConvertSpec, convert
@@ -224,7 +225,11 @@ def test_what_has_no_levels_says_so(tmp_path: Path) -> None:
     image(tmp_path / "out.zarr")
     image(tmp_path / "unknown.zarr", kind=None)
     for name, more, message in [
-        ("a.h5/raw", {"voxel_size_nm": (8, 8, 8)}, "no OME-NGFF image"),
+        (
+            "a.h5/raw",
+            {"voxel_size_nm": (8, 8, 8)},
+            "can have no coarser levels: these are made in zarr, N5, precomputed and wkw",
+        ),
         ("bare.zarr", {"voxel_size_nm": (8, 8, 8)}, "bare array"),
         ("out.zarr/0", {}, "one level of the image"),
         ("out.zarr", {"factors": (1, 1, 1)}, "make no level coarser"),
@@ -284,7 +289,7 @@ def test_interrupted_and_continued_equals_uninterrupted(
         np.testing.assert_array_equal(read(path / level), read(tmp_path / "whole.zarr" / level))
 
 
-@pytest.mark.parametrize("stop_at", ["list_levels", "rename"])
+@pytest.mark.parametrize("stop_at", ["announce", "rename"])
 def test_killed_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: str) -> None:
     path = tmp_path / "out.zarr"
     values = image(path)
@@ -293,8 +298,8 @@ def test_killed_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise _PowerCutError
 
     with monkeypatch.context() as broken:
-        if stop_at == "list_levels":
-            broken.setattr(task, "list_levels", cut)
+        if stop_at == "announce":
+            broken.setattr(ZarrImage, "announce", cut)
         else:
             good = Path.rename
             broken.setattr(Path, "rename", lambda self, to: cut() if self.name == "2" else good(self, to))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,7 @@ def test_wide_values_are_measured_to_a_bin(tmp_path: Path, dtype: str, monkeypat
     report = stats(StatsSpec(source=stored(tmp_path, array, (2, 16, 16))), lambda *step: seen.append(step))
     got = report.to_dict()
     good = array[np.isfinite(array)].astype(np.float64)
-    assert got["not_finite"] == array.size - good.size
+    assert got.get("not_finite", 0) == array.size - good.size
     assert got["range"] == [good.min(), good.max()]
     assert (got["mean"], got["std"]) == pytest.approx((good.mean(), good.std()), rel=1e-9)
     assert sum(got["histogram"]["counts"]) == good.size
@@ -93,6 +96,46 @@ def test_wide_values_are_measured_to_a_bin(tmp_path: Path, dtype: str, monkeypat
         assert abs(got["percentiles"][f"{p:g}"] - nearest_rank(good, p)) <= width * 1.001
     np.testing.assert_allclose(report.table["contrast"][1], array[1].astype(np.float64).std(), rtol=1e-6)
     assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.sampled_from(["uint32", "int32", "uint64", "int64"]),
+    st.sampled_from(["all", "narrow"]),
+    st.integers(1, 9),
+    st.integers(0, 99),
+)
+def test_wide_integers_are_measured_exactly_whatever_the_cells(
+    tmp_path_factory: pytest.TempPathFactory, shape: Any, dtype: str, spread: str, log_bytes: int, seed: int
+) -> None:
+    """Against Python's integers; 2^63 + 1 and 2^63 are the same float64, and are told apart."""
+    limits, rng = np.iinfo(dtype), np.random.default_rng(seed)
+    low = limits.min if spread == "all" else max(limits.max - 9, 0)
+    array = rng.integers(low, limits.max, shape, dtype=dtype, endpoint=True)
+    path = stored(tmp_path_factory.mktemp("stats"), array, tuple(min(2, n) for n in shape))
+    before, info_task.CELL_BYTES = info_task.CELL_BYTES, 2**log_bytes
+    try:
+        report = stats(StatsSpec(source=path, kind="raw"))
+    finally:
+        info_task.CELL_BYTES = before
+    got = report.to_dict()
+    for values, mean, std in (
+        (array, got["mean"], got["std"]),
+        *zip(array, report.table["mean"], report.table["contrast"], strict=True),
+    ):
+        numbers = [Fraction(int(v)) for v in values.ravel()]
+        centre = sum(numbers) / len(numbers)
+        assert mean == float(centre)
+        assert std == pytest.approx(math.sqrt(sum((v - centre) ** 2 for v in numbers) / len(numbers)), rel=1e-12)
+    assert got["range"] == [int(array.min()), int(array.max())]
+    edges, counts = got["histogram"]["edges"], got["histogram"]["counts"]
+    placed = [sum(a <= int(v) < b for v in array.ravel()) for a, b in pairwise(edges)]
+    assert (placed, sum(counts)) == (counts, array.size)
+    for p in PERCENTS:
+        exact, told = int(nearest_rank(array.astype(object), p)), got["percentiles"][f"{p:g}"]
+        assert 0 <= told - exact < edges[1] - edges[0]
+    assert json.loads(json.dumps(got)) == got
 
 
 @pytest.mark.parametrize("value", [0.0, 7.5, np.nan])

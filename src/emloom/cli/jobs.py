@@ -110,7 +110,7 @@ def train(
     typer.echo(f"model: {Path(output) / 'train' / 'model.safetensors'}")
 
 
-def predict(
+def predict(  # noqa: PLR0913 (one parameter per option)
     raw: Annotated[str, typer.Argument(help="Raw volume, e.g. stack.h5/volumes/raw or raw.zarr")],
     model: Annotated[str, typer.Option("--model", help="A model.safetensors written by training.")],
     output: Output,
@@ -119,13 +119,27 @@ def predict(
         str | None, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only these voxels.")
     ] = None,
     tile: Annotated[str | None, typer.Option("--tile", metavar="Z,Y,X", help="Voxels per tile.")] = None,
+    tta: Annotated[
+        int,
+        typer.Option(
+            "--tta", metavar="4|8|16", help="Average: mirrors in the section, all mirrors, those and transposed."
+        ),
+    ] = 1,
     device: Device = "auto",
+    backend: Annotated[
+        str, typer.Option("--backend", help="torch, openvino, or auto: the fastest here.")
+    ] = "torch",
+    precision: Annotated[
+        str, typer.Option("--precision", help="32, bf16, or auto: bf16 where faster and close enough.")
+    ] = "32",
 ) -> None:
     """Predict affinities for a volume of any size.
 
-    Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512
+    Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512 |
+    emloom predict raw.zarr --model model.safetensors -o pred.zarr --backend auto --precision auto
     """
     from emloom.cli.progress import bar
+    from emloom.nn.engine import Engine
     from emloom.nn.hardware import Hardware
     from emloom.tasks.predict import PredictJob, predict_volume
 
@@ -137,12 +151,14 @@ def predict(
             "box": box_of(box),
             "voxel_size_nm": three(voxel_size, "voxel size"),
             "tile_shape_vox": three_whole(tile, "tile"),
+            "orientations": tta,
         },
         "predict",
     )
+    engine = Engine.of(Hardware(device).torch_device, backend, precision)
     with bar("predict") as advance:
-        predict_volume(spec, Hardware(device).torch_device, advance)
-    typer.echo(f"{output}: affinities written")
+        computed_by = predict_volume(spec, engine, advance)
+    typer.echo(f"{output}: affinities written, computed by {computed_by}")
 
 
 def segment(

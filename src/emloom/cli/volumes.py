@@ -24,7 +24,12 @@ def register(app: typer.Typer) -> None:
 
 
 def pyramid(
-    image: Annotated[str, typer.Argument(help="OME-NGFF image: out.zarr, or out.zarr/raw.")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="out.zarr, out.zarr/raw, out.n5/raw (of levels s0, ...), out.precomputed, out.wkw/color."
+        ),
+    ],
     levels: Annotated[
         int | None, typer.Option("--levels", help="Coarser levels; default: until 128 voxels are enough.")
     ] = None,
@@ -37,7 +42,7 @@ def pyramid(
 ) -> None:
     """Add coarser levels: means of images, majorities of labels; goes on where it was interrupted.
 
-    Examples: emloom pyramid raw.zarr | emloom pyramid out.zarr/labels --levels 4 --factors 1,2,2
+    Examples: emloom pyramid raw.zarr | emloom pyramid seg.precomputed --levels 4 --factors 1,2,2
     """
     from emloom.cli.progress import bar
     from emloom.tasks.pyramid import PyramidSpec

@@ -10,6 +10,7 @@ Algebra::
     a.grow(m).grow(-m) == a                     for any margin m >= 0
     a.shift(v).shift(-v) == a
     a.snap(s).snap(s) == a.snap(s)              the faces lie on the lattice, once and for all
+    a.coarsen(f).coarsen(g) == a.coarsen(f * g)
 """
 
 from __future__ import annotations
@@ -156,6 +157,17 @@ class Box:
         low = tuple(o + (a - o) // s * s for a, s, o in zip(self.start, steps, origin, strict=True))
         high = tuple(o - (o - b) // s * s for b, s, o in zip(self.stop, steps, origin, strict=True))
         return Box.of(low, high)
+
+    def coarsen(self, factors: int | Sequence[int]) -> Box:
+        """Return the coarse voxels that touch this box; coarse voxel ``k`` is ``[k * factor, (k + 1) * factor)``.
+
+        Raises:
+            InputError: a factor is below 1.
+        """
+        f = as_vec(factors)
+        snapped = self.snap(f)
+        low = [a // k for a, k in zip(snapped.start, f, strict=True)]
+        return Box.of(low, [b // k for b, k in zip(snapped.stop, f, strict=True)])
 
     def __iter__(self) -> Iterator[Vec]:
         yield self.start

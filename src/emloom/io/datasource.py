@@ -8,7 +8,8 @@ here and nowhere else::
     mags          factors of the magnifications a layer has, each in a folder of its own
 
 A voxel of magnification ``m`` fills ``m`` voxels of magnification 1 along each axis, counted from the origin of
-the world, not from the corner of the layer. So a box of magnification 1 becomes, outwards to whole voxels::
+the world, not from the corner of the layer. So a box of magnification 1 becomes, outwards to whole voxels
+(`Box.coarsen`)::
 
     start_m = floor(start / m)      stop_m = ceil(stop / m)      offset_nm = start_m * m * scale
 
@@ -144,14 +145,6 @@ def mag_factor(name: str) -> Vec | None:
         return None
     x, y, z = (int(part) for part in parts * (3 // len(parts)))
     return (z, y, x)
-
-
-def in_mag(box: Box, factor: Vec) -> Box:
-    """Return the voxels of a magnification that touch a box of magnification 1."""
-    snapped = box.snap(factor)
-    low = [a // f for a, f in zip(snapped.start, factor, strict=True)]
-    high = [b // f for b, f in zip(snapped.stop, factor, strict=True)]
-    return Box.of(low, high)
 
 
 def element_class(dtype: np.dtype[Any], channels: int) -> str:

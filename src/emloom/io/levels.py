@@ -1,162 +1,116 @@
-"""The coarser levels of an OME-NGFF image: made beside the finest, stored as it is, listed last.
+"""Coarser levels of a volume: what every format that has them must be able to do.
 
-::
+`emloom.tasks.pyramid` computes the values of levels and knows no format; a format gives it an `Image`, which names
+levels, makes them empty in a hidden folder, and tells its readers about them. ::
 
-    out.zarr/       group: `multiscales` lists 0, 1, 2        a level is a level only when it is listed here
-    out.zarr/0/     the finest level, never touched
-    out.zarr/1/     shares its corner with level 0:  offset_1 = offset_0,  voxel_size_1 = factor * voxel_size_0
+    image.create(folder, levels)      folder/1, folder/2: stored as the finest is, nobody lists them
+    image.withdraw()                  the image says that it has its finest level alone; older levels are deleted
+    (the task renames folder/1, folder/2 to image.folder/1, image.folder/2)
+    image.announce(levels)            one atomic write: the image has these levels
 
-All levels share the *corner* of their first voxel; its *centre*, which OME-NGFF calls translation, therefore moves
-by half a voxel of each level (see `emloom.io.ngff`). A coarser level copies the metadata of the finest array: same
-zarr version, chunks, shards and codecs. An `emloom` attribute on the array repeats its grid and kind exactly.
+Where a level lies. Formats that keep any offset (zarr, N5) cut windows from the first voxel of the finest level:
+all levels share its corner. Formats that place volumes by whole voxels (precomputed, wkw) cannot say where such a
+corner is at a coarser level, so there windows lie on the lattice of the world, as webKnossos has it, and a level
+holds every coarse voxel that touches the volume. Its first and last windows then hold fewer fine voxels::
+
+    fine voxels of the world     0 1|2 3|4 5|6 7|            factor 2
+    volume [3, 7)                     3|4 5|6
+    level  [1, 4)                   1 | 2 | 3 |              phase 1: its corner is one fine voxel lower
+
+On the lattice of the world the result does not depend on where somebody cut the volume out.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from emloom.errors import InputError
-from emloom.geometry import Grid
-from emloom.io.files import explained, write_text_atomic
-from emloom.io.metadata import OWN_KEY, own_attribute
-from emloom.io.ngff import image_attributes
-from emloom.io.nodes import Node, image_around, node_at, write_group
-from emloom.io.tensors import StoreVolume
+from emloom.geometry import Box, Grid, Vec
 from emloom.io.volume import Volume, VolumeInfo
-
-_LAST_NUMBER = re.compile(r"^(.*?)(\d+)$")
 
 
 @dataclass(frozen=True)
-class Image:
-    """An OME-NGFF image on disk.
+class Level:
+    """One coarser level.
 
     Attributes:
-        group: the folder that lists the levels, and its metadata.
-        folder: the folder of the group.
-        finest: the finest level, as a volume.
-        array: the folder of that level.
+        name: its path inside the image.
+        box: its voxels, counted from where the finest level counts (`Image.start`).
+        grid: its voxel size and the corner of its first voxel.
+        factors: voxels (z, y, x) of the level before per voxel.
+        total: voxels (z, y, x) of the finest level per voxel.
+        phase: voxels (z, y, x) by which its corner lies before that of the level before; less than `factors`.
     """
 
-    group: Node
-    folder: Path
-    finest: StoreVolume
-    array: Path
+    name: str
+    box: Box
+    grid: Grid
+    factors: Vec
+    total: Vec
+    phase: Vec
+
+    @property
+    def shape(self) -> Vec:
+        """Its extents (z, y, x)."""
+        return self.box.shape
+
+    def info(self, finest: VolumeInfo) -> VolumeInfo:
+        """Return what its volume says about itself."""
+        info = finest.with_(shape=self.shape, grid=self.grid)
+        # The mean of affinities over (p, p + offset) is about no pair of coarse voxels: it states no kind.
+        return info.with_(kind=None, neighborhood=None) if finest.neighborhood is not None else info
+
+    def place_in(self, folder: Path) -> Path:
+        """Return where `Image.create` makes this level, which then is renamed to its place in the image."""
+        return folder / self.name.replace("/", "_")
+
+
+class Image(Protocol):
+    """A volume on a local disk that can have coarser levels; how, its format knows."""
+
+    @property
+    def folder(self) -> Path:
+        """Where levels are, by their names."""
+
+    @property
+    def finest(self) -> Volume:
+        """The finest level."""
+
+    @property
+    def array(self) -> Path:
+        """Folder of the values of the finest level."""
 
     @property
     def levels(self) -> list[str]:
         """Paths of the levels below the folder, finest first."""
-        return self.group.levels
+
+    @property
+    def start(self) -> Vec:
+        """First voxel of the finest level on the lattice whose windows become coarse voxels."""
+
+    @property
+    def chunks_on_world(self) -> bool:
+        """Whether chunks lie on that lattice, too; else they begin at the first voxel of each level."""
+
+    def name_of(self, number: int, total: Vec, grid: Grid) -> str:
+        """Return the name of coarser level `number` (1, 2, ...); raises `InputError` where it cannot be."""
+
+    def create(self, folder: Path, levels: Sequence[Level]) -> list[Volume]:
+        """Make levels of zeros, each at its `place_in` a folder; what is there already is kept."""
+
+    def withdraw(self) -> None:
+        """Make the finest level the only one, and delete the others that lie inside the image."""
+
+    def announce(self, levels: Sequence[Level], method: str | None) -> None:
+        """Say in one step that the image has its finest level and these, all at their places."""
 
 
-def image_of_volume(volume: Volume) -> Image:
-    """Return the image whose finest level a volume is.
-
-    Raises:
-        InputError: the volume is no OME-NGFF image (another format, a bare array, a coarser level), or it leaves
-            out axes of its array.
-    """
-    source = volume.info.source
-    if not isinstance(volume, StoreVolume) or "://" in source or (node := node_at(Path(source))) is None:
-        raise InputError(f"{source} is no OME-NGFF image on a disk: `emloom import` it to .zarr first")
-    group, _ = image_around(node)
-    if group is None:
-        raise InputError(f"{source} is a bare array, not an OME-NGFF image: `emloom import` it to .zarr first")
-    if group.folder != node.folder:
-        raise InputError(f"{source} is one level of the image {group.folder}: name the image")
-    array = node_at(volume.array)
-    if array is None or len(volume.axes) != len(array.metadata["shape"]):
-        raise InputError(f"{source} has axes of extent 1 beside {volume.info.axes}: `emloom import` it first")
-    assert isinstance(group.folder, Path), "nodes of a local path are local"
-    assert isinstance(volume.array, Path), "nodes of a local path are local"
-    return Image(group, group.folder, volume, volume.array)
-
-
-def level_names(image: Image, n: int) -> list[str]:
-    """Return the names of n coarser levels: counted on from the finest (0 -> 1, 2; s0 -> s1, s2)."""
-    finest = image.levels[0]
-    counted = _LAST_NUMBER.match(finest)
-    if counted is None:
-        return [f"{finest}_{k}" for k in range(1, n + 1)]
-    return [f"{counted[1]}{int(counted[2]) + k}" for k in range(1, n + 1)]
-
-
-def create_level(image: Image, folder: Path, info: VolumeInfo) -> StoreVolume:
-    """Make an empty (all zero) array stored like the finest level; existing metadata are written anew.
-
-    Args:
-        image: whose finest level is the example.
-        folder: the folder of the new array.
-        info: shape and grid of the level, and its kind where the values are still of that kind.
-    """
-    metadata = {**_array_metadata(image), "shape": list(info.array_shape)}
-    attributes = {OWN_KEY: own_attribute(info)}
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if image.group.zarr_format == 3:
-            write_text_atomic(folder / "zarr.json", json.dumps({**metadata, "attributes": attributes}, indent=2))
-        else:
-            write_text_atomic(folder / ".zattrs", json.dumps(attributes, indent=2))
-            write_text_atomic(folder / ".zarray", json.dumps(metadata, indent=2))
-    created = info.with_(chunks=image.finest.info.chunks, source=str(folder))
-    return StoreVolume(created, folder, image.finest.driver, image.finest.axes, writable=True)
-
-
-def _array_metadata(image: Image) -> Mapping[str, Any]:
-    node = node_at(image.array)
-    if node is None:
-        raise InputError(f"{image.array} is no longer a zarr array: somebody moved it")
-    return node.metadata
-
-
-def list_levels(image: Image, levels: Mapping[str, Grid], method: str | None = None) -> None:
-    """Replace what the image says about its levels, in one step; everything else it says stays.
-
-    Args:
-        image: the image; its finest level stays the finest.
-        levels: path -> grid, finest first.
-        method: how coarser levels were made, kept as the `type` of the image.
-    """
-    group, name = image.group, str((image.group.image or {}).get("name") or image.folder.stem)
-    ome = group.attributes.get("ome")
-    around = ome if isinstance(ome, Mapping) else {}
-    old = (around or group.attributes)["multiscales"]
-    kept = {k: v for k, v in old[0].items() if k not in ("coordinateTransformations", "type")}
-    made = {} if method is None else {"type": method}
-    new = image_attributes(image.finest.info, name, group.zarr_format, levels)
-    images = (new["ome"] if group.zarr_format == 3 else new)["multiscales"]
-    listed = [{**kept, **images[0], **made}, *old[1:]]
-    others = {k: v for k, v in group.attributes.items() if k not in ("ome", "multiscales")}
-    if group.zarr_format == 3:
-        attributes = {**others, "ome": {**around, **new["ome"], "multiscales": listed}}
-    else:
-        attributes = {**others, **{k: v for k, v in around.items() if k != "version"}, "multiscales": listed}
-    write_group(image.folder, attributes, group.zarr_format)
-    _forget_consolidated(image.folder)
-
-
-def _forget_consolidated(image: Path) -> None:
-    """Remove copies of the old metadata that zarr keeps in groups above; they are made anew on demand."""
-    for folder in (image, *image.parents):
-        node = node_at(folder)
-        if node is None:
-            return
-        (folder / ".zmetadata").unlink(missing_ok=True)
-        if "consolidated_metadata" in node.metadata:
-            write_group(folder, node.attributes, node.zarr_format)
-
-
-def drop_levels(image: Image, levels: Mapping[str, Grid]) -> None:
-    """Take all levels but the finest off the list, then delete those of them that lie inside the image."""
-    old = image.levels[1:]
-    list_levels(image, levels)
-    for name in old:
+def delete_levels(image: Image) -> None:
+    """Delete the folders of all levels but the finest, as far as they lie inside the image."""
+    for name in image.levels[1:]:
         folder = (image.folder / name).resolve()
         if image.folder.resolve() in folder.parents and folder != image.array.resolve():
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,8 @@ the other way round than in emloom, and is turned here::
     out.n5/raw/0/0/0                block: mode, number of dimensions, sizes, then voxels; all big-endian
 
 N5 itself gives no place, unit or axis; each tool has its own words for them. `n5words` tells which are believed.
-A group whose ``s0`` is an array is one volume in several levels, and stands for ``s0``. A block that was never
-written is zero; N5 has no checksum, so only damage that breaks the compression is seen.
+A group whose ``s0`` is an array is one volume in several levels, and stands for ``s0`` (see `n5levels`). A block
+that was never written is zero; N5 has no checksum, so only damage that breaks the compression is seen.
 
 Written: gzip, which every reader of N5 has; channels last in `dimensions`, which is slowest, so ``[c,]zyx``.
 """
@@ -39,14 +39,14 @@ from emloom.io.volume import VolumeInfo
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
 _VERSION = "2.0.0"
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
-_ATTRIBUTES = "attributes.json"
+ATTRIBUTES = "attributes.json"
 
 
 def is_n5(folder: Place) -> bool:
     """Whether a folder of any name is an N5 container or array."""
-    if not exists(folder / _ATTRIBUTES):
+    if not exists(folder / ATTRIBUTES):
         return False
-    attributes = load_json(folder / _ATTRIBUTES) or {}
+    attributes = load_json(folder / ATTRIBUTES) or {}
     return "n5" in attributes or _is_array(attributes)
 
 
@@ -54,8 +54,9 @@ def _is_array(attributes: Mapping[str, Any]) -> bool:
     return "dimensions" in attributes and "dataType" in attributes
 
 
-def _attributes(folder: Place) -> dict[str, Any]:
-    return load_json(folder / _ATTRIBUTES) or {}
+def attributes_at(folder: Place) -> dict[str, Any]:
+    """Return the attributes of a folder; none where it has no such file."""
+    return load_json(folder / ATTRIBUTES) or {}
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def find(container: Place, inner: str) -> list[Found]:
         rule = "is it another format?"
         if isinstance(start, Remote):
             rule = "remote addresses are not listed, so name the array itself, with all parts of its path"
-        raise InputError(f"{start} holds no N5 array (no {_ATTRIBUTES} with dimensions below it): {rule}")
+        raise InputError(f"{start} holds no N5 array (no {ATTRIBUTES} with dimensions below it): {rule}")
     return hits
 
 
 def _walk(folder: Place) -> Iterator[Place]:
     """Yield the arrays at and below a folder; a group of levels stands for all of them."""
-    if _is_array(_attributes(folder)) or _is_array(_attributes(folder / LEVEL.format(0))):
+    if _is_array(attributes_at(folder)) or _is_array(attributes_at(folder / LEVEL.format(0))):
         yield folder
         return
     for name in children(folder) or []:
@@ -97,13 +98,13 @@ def _walk(folder: Place) -> Iterator[Place]:
 
 
 def _levels(place: Place) -> _Levels:
-    array = place if _is_array(_attributes(place)) else place / LEVEL.format(0)
+    array = place if _is_array(attributes_at(place)) else place / LEVEL.format(0)
     around = above(array, 2)
     if array.suffix == ".n5" or not around:
         around = []
     elif around[0].suffix == ".n5":
         around = around[:1]
-    return _Levels(array, _attributes(array), tuple(_attributes(folder) for folder in around))
+    return _Levels(array, attributes_at(array), tuple(attributes_at(folder) for folder in around))
 
 
 def _found(place: Place) -> Found:
@@ -119,12 +120,16 @@ def _found(place: Place) -> Found:
     chunks = store.chunk_layout.write_chunk.shape
     turned = tuple(store.shape[i] for i in order)
     facts = ArrayFacts(turned, dtype_of(store), tuple(chunks[i] for i in order), "" if own.axes else "tc")
-    coarser = [] if here.array == place else takewhile(_is_array_at, (place / LEVEL.format(k) for k in count(1)))
-    return replace(found(str(place), "n5", facts, said), levels=tuple(map(str, coarser)))
+    coarser = [] if here.array == place else level_names(place)[1:]
+    return replace(found(str(place), "n5", facts, said), levels=tuple(str(place / name) for name in coarser))
 
 
-def _is_array_at(place: Place) -> bool:
-    return _is_array(_attributes(place))
+def level_names(group: Place) -> list[str]:
+    """Return the names of the levels in a group, finest first: as many as it lists, else all there are."""
+    said = attributes_at(group)
+    listed = said.get("downsamplingFactors") or said.get("scales")
+    names = (LEVEL.format(k) for k in (range(len(listed)) if isinstance(listed, list) else count()))
+    return list(takewhile(lambda name: _is_array(attributes_at(group / name)), names))
 
 
 def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume:
@@ -154,16 +159,16 @@ def create(path: Place, inner: str, info: VolumeInfo, *, overwrite: bool = False
     if min(chunks) < 1:
         raise InputError(f"chunk shape {chunks} has an extent below 1 voxel")
     target = path / inner if inner else path
-    if overwrite and is_taken(target) and not _is_array(_attributes(draft_of(target))):
+    if overwrite and is_taken(target) and not _is_array(attributes_at(draft_of(target))):
         raise InputError(f"{target} is not an N5 array and is not overwritten: choose another name or remove it")
     if inner:
         ensure_container(path, inner)
     with new_folder(target, overwrite=overwrite) as temporary:
         told(tensorstore.open(_array_spec(temporary, info, chunks), create=True), target)
-        attributes = {**_attributes(temporary), **attributes_of_volume(info), OWN_KEY: own_attribute(info)}
+        attributes = {**attributes_at(temporary), **attributes_of_volume(info), OWN_KEY: own_attribute(info)}
         if not inner:
             attributes = {"n5": _VERSION, **attributes}
-        write_text_atomic(temporary / _ATTRIBUTES, json.dumps(attributes, indent=2))
+        write_text_atomic(temporary / ATTRIBUTES, json.dumps(attributes, indent=2))
     target = as_created(target)
     created = info.with_(chunks=chunks, source=str(target))
     return StoreVolume(created, target, "n5", tuple(reversed(range(len(info.axes)))), writable=True)
@@ -188,8 +193,8 @@ def ensure_container(container: Place, inner: str) -> None:
     path = finished(container)
     target = path / inner
     for folder in [path, *(parent for parent in target.parents if path in parent.parents)]:
-        if _is_array(_attributes(folder)):
+        if _is_array(attributes_at(folder)):
             raise InputError(f"{folder} is an array, not a group: choose another name inside {path}")
-    if path == container and not exists(path / _ATTRIBUTES):
+    if path == container and not exists(path / ATTRIBUTES):
         make_folder(path)
-        write_metadata(path / _ATTRIBUTES, json.dumps({"n5": _VERSION}))
+        write_metadata(path / ATTRIBUTES, json.dumps({"n5": _VERSION}))

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emloom.errors import InputError
+from emloom.geometry import Grid
 from emloom.geometry.grid import Vec3, as_nm
 from emloom.io.metadata import Statement, axis_letters, nm_per
 from emloom.io.nodes import load_json
@@ -36,22 +37,35 @@ Attributes = Mapping[str, Any]
 
 def attributes_of_volume(info: VolumeInfo) -> dict[str, Any]:
     """Return the attributes by which neuroglancer, n5-viewer and CellMap's tools place a volume."""
-    extra = 0 if info.channels is None else 1
-    size, offset = info.grid.voxel_size_nm, info.grid.offset_nm
-    units = ["nm"] * 3
+    letters = "xyz" if info.channels is None else "xyzc"
+    return {**lengths_of(info.grid, letters), "transform": transform_of(info.grid)}
+
+
+def lengths_of(grid: Grid, letters: str) -> dict[str, Any]:
+    """Return what neuroglancer and n5-viewer are told of a grid; `letters` are the stored axes, fastest first."""
     return {
-        "axes": [*"xyz", "c"][: 3 + extra],
-        "resolution": [*reversed(size), 1.0][: 3 + extra],
-        "offset": [*reversed(offset), 0.0][: 3 + extra],
-        "units": [*units, ""][: 3 + extra],
-        "pixelResolution": {"unit": "nm", "dimensions": list(reversed(size))},
-        "transform": {
-            "axes": list("zyx"),
-            "scale": list(size),
-            "translate": list(info.grid.centre((0, 0, 0))),
-            "units": units,
-        },
+        "axes": list(letters),
+        "resolution": by_letter(grid.voxel_size_nm, letters, 1.0),
+        "offset": by_letter(grid.offset_nm, letters, 0.0),
+        "units": by_letter(("nm", "nm", "nm"), letters, ""),
+        "pixelResolution": {"unit": "nm", "dimensions": list(reversed(grid.voxel_size_nm))},
     }
+
+
+def transform_of(grid: Grid) -> dict[str, Any]:
+    """Return what CellMap's tools are told of a grid."""
+    return {
+        "axes": list("zyx"),
+        "scale": list(grid.voxel_size_nm),
+        "translate": list(grid.centre((0, 0, 0))),
+        "units": ["nm"] * 3,
+    }
+
+
+def by_letter(values_zyx: Sequence[Any], letters: str, other: Any) -> list[Any]:
+    """Return values for z, y, x in the order of the stored axes; axes that are not of space get `other`."""
+    known = dict(zip("zyx", values_zyx, strict=True))
+    return [known.get(letter, other) for letter in letters]
 
 
 def array_axes(

@@ -30,7 +30,7 @@ from typing import Any
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.grid import TOLERANCE_VOX, Vec3
-from emloom.io.datasource import PROPERTIES, Layer, element_class, in_mag, load, mag_factor, mag_name, read
+from emloom.io.datasource import PROPERTIES, Layer, element_class, load, mag_factor, mag_name, read
 from emloom.io.files import explained, final_name, refuse_existing, staged, write_text_atomic
 from emloom.io.metadata import OWN_KEY, own_attribute
 from emloom.io.volume import VolumeInfo
@@ -188,16 +188,13 @@ def _new_layer(plan: _Plan) -> dict[str, Any]:
         "elementClass": element_class(plan.header.dtype, plan.header.channels),
         "dataFormat": "wkw",
         "numChannels": plan.header.channels,
-        "wkwResolutions": [_new_mag(plan, "resolution")],
+        "wkwResolutions": [mag_entry("resolution", plan.factor, plan.header.cube_len, plan.info)],
     }
 
 
-def _new_mag(plan: _Plan, key: str) -> dict[str, Any]:
-    return {
-        key: list(plan.factor[::-1]),
-        "cubeLength": plan.header.cube_len,
-        OWN_KEY: own_attribute(plan.info),
-    }
+def mag_entry(key: str, factor: Vec, cube_len: int, info: VolumeInfo) -> dict[str, Any]:
+    """Return the entry of a magnification in a list whose entries call their factors `key`; see `listed_mags`."""
+    return {key: list(factor[::-1]), "cubeLength": cube_len, OWN_KEY: own_attribute(info)}
 
 
 def _extended(plan: _Plan, *, overwrite: bool) -> dict[str, Any]:
@@ -232,13 +229,19 @@ def _extended(plan: _Plan, *, overwrite: bool) -> dict[str, Any]:
             data["dataLayers"][at] = _new_layer(plan)
             return data
     _require_fit(plan, layer)
-    listed, key = ("mags", "mag") if "mags" in entry else ("wkwResolutions", "resolution")
-    kept = [e for e in entry[listed] if _factor(e) != plan.factor]
-    entry[listed] = [*kept, _new_mag(plan, key)]
+    listed, key = listed_mags(entry)
+    kept = [e for e in entry[listed] if factor_of(e) != plan.factor]
+    entry[listed] = [*kept, mag_entry(key, plan.factor, plan.header.cube_len, plan.info)]
     return data
 
 
-def _factor(entry: dict[str, Any]) -> Vec:
+def listed_mags(layer: dict[str, Any]) -> tuple[str, str]:
+    """Return (name of the list of a layer's magnifications, name of the factors in it), new or old spelling."""
+    return ("mags", "mag") if "mags" in layer else ("wkwResolutions", "resolution")
+
+
+def factor_of(entry: dict[str, Any]) -> Vec:
+    """Return the factors (z, y, x) of an entry of that list."""
     value: Any = entry.get("mag", entry.get("resolution"))
     x, y, z = (value, value, value) if isinstance(value, int) else value
     return (z, y, x)
@@ -253,9 +256,9 @@ def _require_fit(plan: _Plan, layer: Layer) -> None:
             f"{plan.container}/{plan.layer} holds {', '.join(theirs)}, the new magnification {', '.join(ours)}: "
             "all magnifications of a layer hold the same; choose another layer"
         )
-    if layer.box is not None and in_mag(layer.box, plan.factor) != plan.box:
+    if layer.box is not None and layer.box.coarsen(plan.factor) != plan.box:
         raise InputError(
-            f"{plan.container}/{plan.layer} is {in_mag(layer.box, plan.factor)} in magnification "
+            f"{plan.container}/{plan.layer} is {layer.box.coarsen(plan.factor)} in magnification "
             f"{mag_name(plan.factor)}, the new one {plan.box} (z, y, x): all magnifications of a layer fill its "
             "box, counted from the origin of the world; choose another layer"
         )

@@ -10,7 +10,8 @@ The volume is its finest scale; ``seg.precomputed/16_16_40`` opens a coarser one
     offset_nm = voxel_offset * resolution          whole voxels: another offset cannot be said, and is refused
 
 `type: segmentation` says that values are labels; `type: image` says nothing about them. Our own attribute stands
-beside the scales, where neuroglancer ignores it, and is about the finest scale. A chunk that is missing is zero.
+beside the scales, where neuroglancer ignores it, and is about the finest scale; a coarser one has its own, in its
+entry. A chunk that is missing is zero.
 
 Read: raw, compressed_segmentation, png, jpeg, each also sharded, and chunks packed as ``.gz`` files, as
 cloud-volume writes them to local disks. Written: raw, and compressed_segmentation for labels of 32 and 64 bits.
@@ -44,7 +45,7 @@ from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
 from emloom.io.volume import Array, VolumeInfo, check_box
 
 DEFAULT_CHUNKS: Vec = (64, 64, 64)
-_DRIVER = "neuroglancer_precomputed"
+DRIVER = "neuroglancer_precomputed"
 _ENCODINGS = ("raw", "compressed_segmentation", "png", "jpeg")
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
 _ORDER = (3, 2, 1, 0)
@@ -95,7 +96,7 @@ class PrecomputedVolume:
             content = self._unpacked(name)
             if content is not None:
                 memory.write(f"{self.key}/{name}", content).result()
-        spec = {"driver": _DRIVER, "kvstore": _MEMORY, "scale_index": self.store.scale}
+        spec = {"driver": DRIVER, "kvstore": _MEMORY, "scale_index": self.store.scale}
         opened = told(tensorstore.open(spec, open=True, context=own), self.info.source)
         values: Array = told(self.store.view_of(opened)[..., *box.slices()].read(), self.info.source)
         return values
@@ -168,7 +169,7 @@ def find(container: Place, inner: str) -> list[Found]:
         if isinstance(problem, InputError):
             raise
         raise InputError(f"{container}/info is malformed ({problem!r}): write it anew") from problem
-    store = open_store(container, _DRIVER, index)
+    store = open_store(container, DRIVER, index)
     shape, chunks = _turned(store.shape), _turned(store.chunk_layout.write_chunk.shape)
     if axes == "zyx":
         shape, chunks = shape[1:], chunks[1:]
@@ -176,21 +177,21 @@ def find(container: Place, inner: str) -> list[Found]:
     notes = ["its chunks are jpeg: values are not those of the microscope"]
     facts = ArrayFacts(shape, dtype_of(store), chunks)
     hit = found(path, "precomputed", facts, said, notes if info["scales"][index].get("encoding") == "jpeg" else [])
-    return [hit if inner else replace(hit, levels=tuple(f"{container}/{key}" for key in _by_size(info)[1:]))]
+    return [hit if inner else replace(hit, levels=tuple(f"{container}/{key}" for key in keys_by_size(info)[1:]))]
 
 
 def _turned(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values[i] for i in _ORDER)
 
 
-def _by_size(info: Mapping[str, Any]) -> list[str]:
+def keys_by_size(info: Mapping[str, Any]) -> list[str]:
     """Return the keys of the scales, finest first."""
     scales = sorted(info["scales"], key=lambda scale: prod(float(v) for v in scale["resolution"]))
     return [str(scale["key"]) for scale in scales]
 
 
 def _finest(info: Mapping[str, Any]) -> int:
-    return [str(scale["key"]) for scale in info["scales"]].index(_by_size(info)[0])
+    return [str(scale["key"]) for scale in info["scales"]].index(keys_by_size(info)[0])
 
 
 def _scale_index(container: Place, info: Mapping[str, Any], inner: str) -> int:
@@ -228,7 +229,7 @@ def _said(info: Mapping[str, Any], index: int, is_finest: bool) -> tuple[Stateme
         )
     size = [float(v) for v in reversed(scale["resolution"])]
     start = as_vec(list(reversed(scale.get("voxel_offset", [0, 0, 0]))))
-    own = read_own(info.get(OWN_KEY)) if is_finest else Statement()
+    own = read_own((info if is_finest else scale).get(OWN_KEY))
     channels = int(info["num_channels"])
     axes = "czyx" if channels != 1 or own.axes == "czyx" else "zyx"
     if min(size) <= 0:
@@ -253,7 +254,7 @@ def open_found(hit: Found, info: VolumeInfo, writable: bool) -> StoreVolume | Pr
     if writable and scale.get("sharding"):
         raise InputError(f"{hit.path} is sharded, and sharded precomputed volumes are only read: write a new one")
     axes = kept_axes(_ORDER if hit.axes == "czyx" else _ORDER[1:], hit.squeezed)
-    volume = StoreVolume(info, container, _DRIVER, axes, writable, index)
+    volume = StoreVolume(info, container, DRIVER, axes, writable, index)
     if scale.get("sharding") or not isinstance(container, Path):
         return volume
     start = as_vec(list(reversed(scale.get("voxel_offset", [0, 0, 0]))))
@@ -291,13 +292,13 @@ def create(path: Place, inner: str, info: VolumeInfo, *, overwrite: bool = False
         "num_channels": 1 if info.channels is None else info.channels,
     }
     with new_folder(path, overwrite=overwrite) as temporary:
-        spec = {"driver": _DRIVER, "kvstore": kvstore(temporary), "multiscale_metadata": about}
+        spec = {"driver": DRIVER, "kvstore": kvstore(temporary), "multiscale_metadata": about}
         told(tensorstore.open({**spec, "scale_metadata": scale}, create=True), path)
         whole = {**(load_json(temporary / "info") or {}), OWN_KEY: own_attribute(info)}
         write_text_atomic(temporary / "info", json.dumps(whole, indent=2))
     target = as_created(path)
     created = info.with_(chunks=chunks, source=str(target))
-    return StoreVolume(created, target, _DRIVER, _ORDER if info.channels else _ORDER[1:], True, 0)
+    return StoreVolume(created, target, DRIVER, _ORDER if info.channels else _ORDER[1:], True, 0)
 
 
 def _place(grid: Grid, path: Place) -> dict[str, Any]:
@@ -311,8 +312,12 @@ def _place(grid: Grid, path: Place) -> dict[str, Any]:
             "state an offset on the voxel lattice"
         )
     size = list(reversed(grid.voxel_size_nm))
-    key = "_".join(re.sub(r"\.0$", "", repr(v)) for v in size)
-    return {"key": key, "resolution": size, "voxel_offset": list(reversed(start))}
+    return {"key": scale_key(grid), "resolution": size, "voxel_offset": list(reversed(start))}
+
+
+def scale_key(grid: Grid) -> str:
+    """Return the usual key of a scale: its voxel size, x_y_z."""
+    return "_".join(re.sub(r"\.0$", "", repr(v)) for v in reversed(grid.voxel_size_nm))
 
 
 def _encoding(info: VolumeInfo) -> dict[str, Any]:

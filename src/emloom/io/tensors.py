@@ -102,12 +102,14 @@ def open_store(array: Place, driver: str, scale: int | None = None) -> Any:
     """Return the opened TensorStore of an array, axes and origin as stored.
 
     Of a remote array a missing chunk is an error unless its address is sparse: nobody can see from afar whether it
-    was never written or got lost on the way. A local array is zero there: that is how empty volumes are made.
+    was never written or got lost on the way. A local array is zero there: that is how empty volumes are made. So
+    that others can tell the two apart, every chunk that is written is stored, also one that is all zero; see
+    design/0005-chunks-of-zeros-are-stored.md.
 
     Raises:
         InputError: the metadata are damaged or not supported, or the place cannot be reached.
     """
-    spec: dict[str, Any] = {"driver": driver, "kvstore": kvstore(array)}
+    spec: dict[str, Any] = {"driver": driver, "kvstore": kvstore(array), "store_data_equal_to_fill_value": True}
     if scale is not None:
         spec["scale_index"] = scale
     if isinstance(array, Remote) and not (array.sparse or array.unfinished):

@@ -35,7 +35,6 @@ from emloom.io.datasource import (
     Layer,
     Mag,
     fits_class,
-    in_mag,
     mag_factor,
     read,
 )
@@ -110,29 +109,31 @@ def marks(folder: Path) -> bool:
     """Whether a folder is a wkw folder or a dataset, or lies in a dataset as a layer or magnification of it."""
     if (folder / HEADER).is_file():
         return True
-    root = _dataset_around(folder)
+    root = dataset_around(folder)
     if root is None or root == folder:
         return root is not None
     name = folder.relative_to(root).parts[0]
     return not any(layer.name == name and layer.data_format in _OTHERS for layer in read(root).layers)
 
 
-def _dataset_around(folder: Path) -> Path | None:
+def dataset_around(folder: Path) -> Path | None:
+    """Return the dataset that a folder is, or lies in as a layer or magnification; None where there is none."""
     near = [folder, *folder.parents][:3]
     return next((f for f in near if (f / PROPERTIES).is_file()), None)
 
 
 def find(container: Path, inner: str) -> list[Found]:
-    """Return every magnification of every layer of a dataset, or those of one layer, or one of them.
+    """Return every layer of a dataset, or one layer, or one magnification of it.
 
-    The finest magnification of a layer that is asked for by name is listed as the layer itself.
+    A layer counts once, as its finest magnification, and names the others as its levels; those that do not open
+    are listed by themselves, with what is wrong.
 
     Raises:
         InputError: no dataset and no wkw folder there, no such layer or magnification, or unreadable metadata.
     """
     if (container / PROPERTIES).is_file():
         source = read(container)
-        return [_found(f"{container}/{name}", source, layer, mag) for name, layer, mag in _chosen(source, inner)]
+        return [hit for name, layer, mag in _chosen(source, inner) for hit in _hits(source, name, layer, mag)]
     if not (container / HEADER).is_file():
         raise InputError(f"{container} is no webKnossos dataset: it has no {PROPERTIES}, nor is it a wkw folder")
     if inner:
@@ -140,11 +141,20 @@ def find(container: Path, inner: str) -> list[Found]:
     return [_found_bare(container)]
 
 
+def _hits(source: Datasource, name: str, layer: Layer, mag: Mag | None) -> list[Found]:
+    """Return what an inner path names; a layer's finest magnification comes with the others as its levels."""
+    hit = _found(f"{source.root}/{name}", source, layer, mag)
+    if mag is None or mag != layer.mags[0]:
+        return [hit]
+    coarser = [_found(f"{source.root}/{layer.name}/{m.name}", source, layer, m) for m in layer.mags[1:]]
+    levels = tuple(h.path for h in coarser if not h.problems)
+    return [replace(hit, levels=levels), *(h for h in coarser if h.problems)]
+
+
 def _chosen(source: Datasource, inner: str) -> list[tuple[str, Layer, Mag | None]]:
-    """Return (inner name, layer, magnification) of what an inner path names; all of them for ""."""
+    """Return (inner name, layer, magnification) of what an inner path names; the finest of every layer for ""."""
     if not inner:
-        every = [(f"{x.name}/{m.name}", x, m) for x in source.layers for m in x.mags]
-        return [*every, *((x.name, x, None) for x in source.layers if not x.mags)]
+        return [(f"{x.name}/{x.mags[0].name}" if x.mags else x.name, x, (*x.mags, None)[0]) for x in source.layers]
     name, _, rest = inner.partition("/")
     layer = next((x for x in source.layers if x.name == name), None)
     if layer is None:
@@ -152,8 +162,7 @@ def _chosen(source: Datasource, inner: str) -> list[tuple[str, Layer, Mag | None
         listed = f" (it has: {', '.join(names)})" if names else ""
         raise InputError(f"{source.root} has no layer {name!r}{did_you_mean(name, names)}{listed}")
     if not rest:
-        finest: list[tuple[str, Layer, Mag | None]] = [(name, layer, layer.mags[0] if layer.mags else None)]
-        return [*finest, *((f"{name}/{m.name}", layer, m) for m in layer.mags[1:])]
+        return [(name, layer, layer.mags[0] if layer.mags else None)]
     factor = mag_factor(rest)
     for mag in layer.mags:
         if mag.factor == factor or mag.folder == source.root / inner:
@@ -166,7 +175,7 @@ def _chosen(source: Datasource, inner: str) -> list[tuple[str, Layer, Mag | None
 def open_found(hit: Found, info: VolumeInfo, writable: bool) -> WkwVolume | BoxVolume:
     """Return the volume of a magnification that `find` found."""
     path = Path(hit.path)
-    root = _dataset_around(path)
+    root = dataset_around(path)
     if root is None:
         header = read_header(path)
         box = box_of_cubes(path, header)
@@ -221,7 +230,7 @@ def _found(path: str, source: Datasource, layer: Layer, mag: Mag | None) -> Foun
 
 def _closed(path: str, form: str, layer: Layer, mag: Mag | None, problems: tuple[str, ...]) -> Found:
     """Return what is known of a magnification whose values are out of reach."""
-    shape = (0, 0, 0) if layer.box is None or mag is None else in_mag(layer.box, mag.factor).shape
+    shape = (0, 0, 0) if layer.box is None or mag is None else layer.box.coarsen(mag.factor).shape
     return Found(path, form, "???", shape, np.dtype(object), problems=problems)
 
 
@@ -261,7 +270,7 @@ def _stored(layer: Layer, mag: Mag, folder: Path) -> _Stored:
     Raises:
         InputError: they cannot be read, or contradict the layer's box.
     """
-    box = None if layer.box is None else in_mag(layer.box, mag.factor)
+    box = None if layer.box is None else layer.box.coarsen(mag.factor)
     if layer.data_format == "wkw":
         return _stored_wkw(folder, box)
     if layer.data_format in _ZARR:

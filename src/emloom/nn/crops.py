@@ -7,7 +7,7 @@ not). Sources are read-only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,7 @@ from scipy import ndimage
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume, borrow
-
-_TRIES = 10_000
+from emloom.nn.starts import free_starts
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,12 @@ class LabelledVolume:
         background_vox: how far (z, y, x) from a labelled voxel a 0 still means background; further away it means
             that nobody painted there, which is unknown. None: 0 is background everywhere.
         hidden: boxes (validation, test) whose labels never count as known, wherever a deformed sample reaches.
+        avoid: ``zyx``, non-zero where quality control found an artefact; None: nowhere.
+        foreground: ``zyx`` integers that say where crops are wanted (clefts beside neuron ids, say); None: labels.
+        sites_nm: float [n, 3], world positions (z, y, x) in nm of sites around which crops are wanted.
+
+    Raises:
+        InputError: the volumes are not on one grid.
     """
 
     raw: Volume
@@ -45,10 +50,14 @@ class LabelledVolume:
     weight: float = 1.0
     background_vox: Vec | None = None
     hidden: tuple[Box, ...] = ()
+    avoid: Volume | None = None
+    foreground: Volume | None = None
+    sites_nm: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for other in (self.labels, *([] if self.mask is None else [self.mask])):
-            check_same_grid(self.raw, other)
+        for other in (self.labels, self.mask, self.avoid, self.foreground):
+            if other is not None:
+                check_same_grid(self.raw, other)
 
     def allows(self, box: Box) -> bool:
         """Whether a training sample may use `box`."""
@@ -71,52 +80,8 @@ def check_same_grid(raw: Volume, other: Volume) -> None:
 
 
 def possible_starts(volume: LabelledVolume, shape: Vec) -> int:
-    """Return how many training boxes of `shape` the volume has (exact, by counting excluded starts)."""
-    return int(_free_starts(volume, shape).sum())
-
-
-def _free_starts(volume: LabelledVolume, shape: Vec) -> NDArray[np.bool_]:
-    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
-    if min(extents) < 1:
-        return np.zeros((0, 0, 0), bool)
-    free = np.ones(extents, bool)
-    origin = volume.region.start
-    for held in volume.held_out:
-        # A box meets `held` exactly if its start lies in `held` grown below by shape - 1.
-        hit = held.grow([n - 1 for n in shape], 0).intersect(Box(origin, (extents[0], extents[1], extents[2])))
-        if not hit.is_empty:
-            free[hit.slices(origin)] = False
-    return free
-
-
-def draw_box(volume: LabelledVolume, shape: Vec, rng: np.random.Generator, min_known: float = 0.5) -> Box:
-    """Draw a training box uniformly among the allowed ones.
-
-    With a mask, boxes with less than `min_known` of their voxels known are rejected.
-
-    Raises:
-        InputError: no box of this shape is allowed.
-    """
-    origin = volume.region.start
-    extents = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
-    if min(extents) < 1:
-        raise InputError(
-            f"crop {shape} is larger than the training region {volume.region.shape} of {volume.raw.info.source} "
-            "(z, y, x): use a smaller crop_shape_vox"
-        )
-    for _ in range(_TRIES):
-        start = [o + int(rng.integers(n)) for o, n in zip(origin, extents, strict=True)]
-        box = Box((start[0], start[1], start[2]), shape)
-        if volume.allows(box) and _known(volume, box) >= min_known:
-            return box
-    raise InputError(
-        f"no crop of {shape} voxels in {volume.raw.info.source} avoids the held-out boxes and their gap with "
-        f"enough known labels (tried {_TRIES}): use a smaller crop, a smaller gap or fewer held-out boxes"
-    )
-
-
-def _known(volume: LabelledVolume, box: Box) -> float:
-    return 1.0 if volume.mask is None else float((borrow(volume.mask, box) != 0).mean())
+    """Return how many training boxes of `shape` the volume has (exact, in no time)."""
+    return free_starts(volume.region, volume.held_out, shape).count
 
 
 def read_labels(

@@ -222,11 +222,11 @@ def draw_blurs(spec: AugmentSpec, rng: Rng, frame: Frame) -> list[Defect]:
 
 
 def draw_areas(rng: Rng, frame: Frame, partial: float) -> list[Area]:
-    """Draw what a defect affects: the whole section, or one to three quadrants around a random point."""
+    """Draw what a defect affects: the whole section, or one to three quadrants around a point of the output."""
     _, height, width = frame.shape
     if rng.random() >= partial:
         return [(0, height, 0, width)]
-    y, x = int(rng.integers(1, max(2, height))), int(rng.integers(1, max(2, width)))
+    y, x = (r + int(rng.integers(1, max(2, n))) for r, n in zip(frame.reach[1:], frame.output[1:], strict=True))
     quadrants = [(0, y, 0, x), (0, y, x, width), (y, height, 0, x), (y, height, x, width)]
     chosen = rng.permutation(4)[: int(rng.integers(1, 4))]
     return [q for q in (quadrants[i] for i in sorted(chosen)) if q[0] < q[1] and q[2] < q[3]]
@@ -274,8 +274,8 @@ def _kind(spec: DefectSpec, what: float) -> str | None:
 
 
 def _fold(spec: DefectSpec, rng: Rng, frame: Frame, section: int) -> Fold:
-    """Draw a line from one edge of the section to the opposite one."""
-    _, height, width = frame.shape
+    """Draw a line from one edge of the output's section to the opposite one: a fold nobody sees only misleads."""
+    _, height, width = frame.output
     a, b = rng.uniform(0, 1, 2)
     if rng.random() < 0.5:
         first, last = (0.0, a * (width - 1)), (height - 1.0, b * (width - 1))
@@ -287,7 +287,7 @@ def _fold(spec: DefectSpec, rng: Rng, frame: Frame, section: int) -> Fold:
     return Fold(
         section=section,
         normal=(float(normal[0]), float(normal[1])),
-        c=float(normal @ np.array(first)),
+        c=float(normal @ (np.array(first) + frame.reach[1:])),
         strength_vox=spec.folds.strength_nm / size,
         width_vox=spec.folds.width_nm / size,
         moves_labels=spec.folds.moves_labels,

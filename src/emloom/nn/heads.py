@@ -13,11 +13,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.nn.networks import backbone
 from emloom.nn.reshape import crop, depth_to_space, fitting_input, fitting_output
-from emloom.nn.unet import UNet, UNetSpec
+from emloom.nn.resunet import ResUNetSpec
+from emloom.nn.supervision import level_name
+from emloom.nn.unet import UNetSpec
 
 Logits = dict[str, Tensor]
 
@@ -50,9 +54,10 @@ class DenseNet(Protocol):
 
 
 class MultiHead(nn.Module):
-    """One U-Net shared by several 1x1x1 heads, e.g. LSDs and affinities (MTLSD).
+    """One net shared by several heads, each a single convolution, e.g. LSDs and affinities (MTLSD).
 
-    ``forward`` maps float ``[N, in_channels, Z, Y, X]`` to logits ``{head: [N, channels, Z', Y', X']}``.
+    ``forward`` maps float ``[N, in_channels, Z, Y, X]`` to logits ``{head: [N, channels, Z', Y', X']}``. A net
+    with `supervision` also answers at coarser levels while it is in training mode; `levels_of` collects these.
 
     Args:
         unet_spec: the shape of the net.
@@ -63,19 +68,24 @@ class MultiHead(nn.Module):
         InputError: there is no head, or one without channels.
     """
 
-    def __init__(self, unet_spec: UNetSpec, heads: Mapping[str, int], in_channels: int = 1) -> None:
+    def __init__(self, unet_spec: UNetSpec | ResUNetSpec, heads: Mapping[str, int], in_channels: int = 1) -> None:
         super().__init__()
         if not heads or min(heads.values()) < 1:
             raise InputError(f"heads {dict(heads)} must name at least one output, each with at least one channel")
-        self.unet = UNet(unet_spec, in_channels)
+        self.unet = backbone(unet_spec, in_channels)
         self.channels = dict(heads)
         cell = prod(unet_spec.stem)
-        maps = unet_spec.features[0]
-        self.heads = nn.ModuleDict({name: nn.Conv3d(maps, n * cell, 1) for name, n in heads.items()})
-        for head in heads:
+        maps, kernel = unet_spec.features[0], unet_spec.head_kernel
+        self.heads = nn.ModuleDict({name: nn.Conv3d(maps, n * cell, kernel) for name, n in heads.items()})
+        coarse = unet_spec.features[1 : 1 + unet_spec.supervision] if isinstance(unet_spec, ResUNetSpec) else ()
+        self.coarse_heads = nn.ModuleList(
+            nn.ModuleDict({name: nn.Conv3d(maps, n, 1) for name, n in heads.items()}) for maps in coarse
+        )
+        for head in (*self.heads.values(), *(h for level in self.coarse_heads for h in level.children())):
             # Answers start near "don't know": the first steps need not fight a confident random net.
-            nn.init.normal_(self.heads[head].get_parameter("weight"), std=0.1 / maps**0.5)
-            nn.init.zeros_(self.heads[head].get_parameter("bias"))
+            weight = head.get_parameter("weight")
+            nn.init.normal_(weight, std=0.1 / weight[0].numel() ** 0.5)
+            nn.init.zeros_(head.get_parameter("bias"))
 
     @property
     def lattice(self) -> Vec:
@@ -108,27 +118,30 @@ class MultiHead(nn.Module):
     def peak_bytes(self, input_shape: Sequence[int]) -> int:
         """Return an estimate of the memory that one float32 tile takes in prediction.
 
-        Nearly all is in the first level: on the way down its skip and the two ends of a convolution, on the way
-        up, where only the answer's voxels are computed, both sources of a concatenation and their union; then
-        the logits and their unfolded copy.
+        What the backbone holds, then the logits and their unfolded copy.
         """
-        spec = self.unet.spec
-        low, high = spec.features[0], spec.features[min(1, len(spec.factors))]
-        seen = prod(input_shape)
         answered = prod(n - 2 * c for n, c in zip(input_shape, self.context, strict=True))
-        up = seen if self.tile_dependent else answered
-        maps = (3 * low * seen + 2 * (low + high) * up) / prod(spec.stem)
-        return int(4 * (maps + 2 * answered * sum(self.channels.values())))
+        return 4 * (self.unet.peak_floats(input_shape) + 2 * answered * sum(self.channels.values()))
 
     def forward(self, x: Tensor) -> Logits:
         """Return logits; raises `InputError` where the input's shape does not fit."""
-        return self._answer(self.unet(x))
+        if not (self.training and self.coarse_heads):
+            return self._answer(self.unet(x), padded=True)
+        first, *others = self.unet.decoded(x)
+        out = self._answer(first, padded=True)
+        for level, (features, heads) in enumerate(zip(others, self.coarse_heads, strict=False), start=1):
+            out |= {level_name(name, level): heads.get_submodule(name)(features) for name in self.channels}
+        return out
 
     def interior(self, x: Tensor) -> Logits:
         """Return logits of the input without its outer `context` voxels, as ``forward`` would, at less cost."""
-        return self._answer(self.unet.interior(x))
+        return self._answer(self.unet.interior(x), padded=False)
 
-    def _answer(self, features: Tensor) -> Logits:
+    def _answer(self, features: Tensor, padded: bool) -> Logits:
+        z, y, x = (size // 2 if padded else 0 for size in self.unet.spec.head_kernel)
+        padding = (x, x, y, y, z, z)
+        if any(padding):
+            features = functional.pad(features, padding)
         stem = self.unet.spec.stem
         return {name: depth_to_space(head(features), stem) for name, head in self.heads.items()}
 
@@ -206,9 +219,10 @@ class AutoContext(nn.Module):
     def forward(self, x: Tensor) -> Logits:
         """Return the logits of both nets; raises `InputError` where the input's shape does not fit."""
         self.output_shape(x.shape[2:])
-        lsds = self.first(x)["lsds"]
+        first: Logits = self.first(x)
+        lsds = first["lsds"]
         answer: Logits = self.second(self._shown(x, lsds, self._bridge(predicting=False)))
-        return self._both(lsds, answer)
+        return {**first, **self._both(lsds, answer)}
 
     def interior(self, x: Tensor) -> Logits:
         """Return logits of the input without its outer `context` voxels."""

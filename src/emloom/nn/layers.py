@@ -13,7 +13,7 @@ from emloom.geometry import Vec
 from emloom.nn.reshape import crop
 
 Kernels = tuple[Vec, ...]
-Norm = Literal["none", "weight", "group", "instance"]
+Norm = Literal["none", "weight", "group", "instance", "batch"]
 
 _SMALLEST_POWER = 1e-4  # of a filter, against division by zero (Brock et al. 2021)
 
@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.convs = nn.ModuleList(
             Conv(n, n_out, kernel, norm == "weight") for n, kernel in zip(maps, kernels, strict=True)
         )
-        self.norms = nn.ModuleList(_norm(norm, n_out) for _ in kernels)
+        self.norms = nn.ModuleList(norm_of(norm, n_out) for _ in kernels)
         self.bridge = nn.Conv3d(n_in, n_out, 1, bias=False) if residual else None
         self.margin = margin_of(kernels)
         if self.bridge is not None:
@@ -56,10 +56,27 @@ class Conv(nn.Conv3d):
 
     Standardised, every filter has mean 0 and the variance He et al. start from, 2 / fan-in, times a learned gain,
     however large its weights grow.
+
+    Args:
+        n_in: maps of the input.
+        n_out: maps of the output.
+        kernel: its size (z, y, x), odd.
+        standardised: see above.
+        dilation: voxels between the kernel's taps.
+        bias: whether a number is added to each map; of no use before a norm that subtracts the mean.
     """
 
-    def __init__(self, n_in: int, n_out: int, kernel: Vec, standardised: bool) -> None:
-        super().__init__(n_in, n_out, kernel)
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        kernel: Vec,
+        standardised: bool,
+        *,
+        dilation: Vec = (1, 1, 1),
+        bias: bool = True,
+    ) -> None:
+        super().__init__(n_in, n_out, kernel, dilation=dilation, bias=bias)
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -67,8 +84,19 @@ class Conv(nn.Conv3d):
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
         """Return the convolved maps, of the input's shape if padded."""
-        padding = [size // 2 for size in self.kernel_size] if padded else 0
-        return functional.conv3d(x, self._filters(), self.bias, padding=padding)
+        padding = self.margin if padded else 0
+        return functional.conv3d(x, self._filters(), self.bias, padding=padding, dilation=self.dilation)
+
+    @property
+    def margin(self) -> Vec:
+        """Voxels (z, y, x) per side that it looks beyond a voxel."""
+        z, y, x = (size // 2 * step for size, step in zip(self.kernel_size, self.dilation, strict=True))
+        return (z, y, x)
+
+    def fold(self) -> None:
+        """Keep the standardised filters as plain weights: the same answers, but no longer a network to train."""
+        self.weight = nn.Parameter(self._filters().detach(), requires_grad=False)
+        self.gain = None
 
     def _filters(self) -> Tensor:
         if self.gain is None:
@@ -98,8 +126,14 @@ class Lift(nn.Module):
         return functional.interpolate(x, size=size, mode="nearest")
 
 
-def _norm(kind: Norm, maps: int) -> nn.Module:
+def norm_of(kind: Norm, maps: int) -> nn.Module:
+    """Return what normalises maps after a convolution; nothing where filters are, or nothing is.
+
+    Group norm makes 8 groups, or the largest smaller number that divides the maps.
+    """
     if kind in ("none", "weight"):
         return nn.Identity()
+    if kind == "batch":
+        return nn.BatchNorm3d(maps)
     groups = maps if kind == "instance" else max(g for g in range(1, 9) if maps % g == 0)
     return nn.GroupNorm(groups, maps)

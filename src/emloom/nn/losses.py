@@ -1,89 +1,150 @@
 """Losses on logits, with a weight for every voxel and channel.
 
-A weight of 0 means *unknown*: such voxels add nothing, whatever target stands there. The mean runs over the
-entries with positive weight::
+A loss is a frozen value that a job file can name and that is called like a function::
 
-    L = sum(w * l) / count(w > 0)          and L = 0, with zero gradient, where no entry has weight
+    loss = Dice(smooth=1.0)                     kind: dice
+    value = loss(logits, target, weight)        [N, C, Z, Y, X], same shape, broadcasts to it
 
-which is the masked mean of Sheridan et al. 2023 (doi:10.1038/s41592-022-01711-z).
+What holds of every one of them:
+
+* A weight of 0 means *unknown*: such voxels add nothing, whatever stands there, NaN included.
+* Where nothing is known the loss is 0, with zero gradient. No crop (empty, full, unknown) and no finite logit
+  makes a NaN.
+* Half precision is computed in float32. The order of the samples in a batch changes nothing.
+* The loss is smallest at the truth, and its gradient points there.
+
+To add one: write its class in `voxel_losses` (voxel against voxel) or `overlap_losses` (set against set), with a
+`kind` and ``__call__``, and add it to `SimpleLoss`; the tests then hold it to the laws above.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-import torch
+from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
+
+from emloom.nn.class_weights import balance_weights, distance_weights, proximity_weights
+from emloom.nn.overlap_losses import (
+    Dice,
+    GeneralisedDice,
+    SensitivitySpecificity,
+    Tversky,
+    TwoClassDice,
+    WassersteinDice,
+)
+from emloom.nn.voxel_losses import (
+    Bce,
+    CrossEntropy,
+    Focal,
+    Regression,
+    Vectors,
+    balanced_bce,
+    one_hot,
+    weighted_mse_sigmoid,
+)
+from emloom.spec import Spec
+
+__all__ = [
+    "Bce",
+    "CrossEntropy",
+    "Dice",
+    "Focal",
+    "GeneralisedDice",
+    "Loss",
+    "LossSpec",
+    "LossSum",
+    "Regression",
+    "SensitivitySpecificity",
+    "SimpleLoss",
+    "Tversky",
+    "TwoClassDice",
+    "Vectors",
+    "WassersteinDice",
+    "balance_weights",
+    "balanced_bce",
+    "build_loss",
+    "distance_weights",
+    "one_hot",
+    "proximity_weights",
+    "reads_probabilities",
+    "weighted_mse_sigmoid",
+]
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits, target, weight) -> one number."""
+
+SimpleLoss = Annotated[
+    Bce
+    | Focal
+    | CrossEntropy
+    | Regression
+    | Vectors
+    | Dice
+    | TwoClassDice
+    | GeneralisedDice
+    | Tversky
+    | SensitivitySpecificity
+    | WassersteinDice,
+    Field(discriminator="kind"),
+]
 
 
-def weighted_mse_sigmoid(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean squared error of ``sigmoid(logits)``.
+class LossSum(Spec):
+    """A weighted sum of losses, e.g. cross entropy for every voxel and Dice for the whole."""
 
-    Args:
-        logits: ``[N, C, Z, Y, X]``.
-        target: in [0, 1], same shape.
-        weight: not negative; broadcasts to the logits, e.g. ``[N, 1, Z, Y, X]``.
+    kind: Literal["sum"] = "sum"
+    parts: tuple[SimpleLoss, ...] = Field(min_length=1)
+    weights: tuple[float, ...] | None = None
+    """One per part, not negative; None is 1 for all."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weights is not None and (len(self.weights) != len(self.parts) or min(self.weights) < 0):
+            raise ValueError(f"{len(self.parts)} parts need as many weights, none negative, got {self.weights}")
+        return self
+
+    @classmethod
+    def bce_dice(cls) -> LossSum:
+        """Return cross entropy, every voxel weighing the same, plus soft Dice."""
+        return cls(parts=(Bce(balance=None), Dice()))
+
+    @classmethod
+    def focal_dice(cls) -> LossSum:
+        """Return focal loss plus soft Dice."""
+        return cls(parts=(Focal(), Dice()))
+
+    def __call__(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the sum."""
+        weights = self.weights or (1.0,) * len(self.parts)
+        first, *rest = (k * part(logits, target, weight) for k, part in zip(weights, self.parts, strict=True))
+        return sum(rest, start=first)
+
+
+LossSpec = Annotated[SimpleLoss | LossSum, Field(discriminator="kind")]
+"""Any loss a job file can name by its `kind`."""
+
+
+def reads_probabilities(loss: LossSpec) -> bool:
+    """Return whether a loss takes each channel for a probability of its own, sigmoid(logit)."""
+    if isinstance(loss, LossSum):
+        return all(reads_probabilities(part) for part in loss.parts)
+    if isinstance(loss, Regression):
+        return loss.output == "sigmoid"
+    return not isinstance(loss, CrossEntropy | WassersteinDice | Vectors)
+
+
+class _Named(Spec):
+    """A loss on its own, so that plain data are validated as inside a job."""
+
+    loss: LossSpec
+
+
+def build_loss(data: Mapping[str, Any]) -> Loss:
+    """Return the loss that plain data describe, e.g. ``{"kind": "dice", "smooth": 1}``.
+
+    Raises:
+        InputError: the kind is unknown or a value is not valid; the message says what is.
     """
-    target, weight = _aligned(logits, target, weight)
-    return _mean(weight * (torch.sigmoid(logits.float()) - target) ** 2, weight)
-
-
-def balanced_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean binary cross entropy; `balance_weights` gives weights that balance the classes.
-
-    Args:
-        logits: ``[N, C, Z, Y, X]``.
-        target: in [0, 1], same shape.
-        weight: not negative; broadcasts to the logits.
-    """
-    target, weight = _aligned(logits, target, weight)
-    loss = functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    return _mean(weight * loss, weight)
-
-
-def balance_weights(
-    target: Tensor,
-    mask: Tensor,
-    clip: tuple[float, float] = (0.05, 0.95),
-    per: Literal["channel", "batch"] = "channel",
-) -> Tensor:
-    """Return weights under which both classes of a binary target count equally.
-
-    Class c, a fraction f_c of the voxels inside the mask (clipped), gets weight 1 / (2 f_c); outside the mask 0.
-    With fractions inside `clip` the weights sum to the number of voxels in the mask.
-
-    Args:
-        target: ``[N, C, Z, Y, X]``; above 0.5 is the positive class.
-        mask: where the target is known; broadcasts to the target.
-        clip: bounds of a class fraction, so that a rare class cannot explode.
-        per: fractions for each channel over the batch, or one for all channels.
-
-    Returns:
-        float32, shape of the target.
-    """
-    known = (mask > 0).expand_as(target)
-    positive = known & (target > 0.5)
-    axes = [0, *range(2, target.ndim)] if per == "channel" else list(range(target.ndim))
-    fraction = (_count(positive, axes) / _count(known, axes).clamp(min=1)).clamp(*clip)
-    rest = (1 - fraction).clamp(*clip)
-    weight = torch.where(positive, 0.5 / fraction, 0.5 / rest)
-    return torch.where(known, weight, 0.0).float()
-
-
-def _aligned(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return target and weight as float32 of the logits' shape; targets without weight are 0."""
-    if target.shape != logits.shape:
-        # Broadcasting a target would silently train on the wrong thing: a programming error, not the user's.
-        raise ValueError(f"target {tuple(target.shape)} and logits {tuple(logits.shape)} differ in shape")
-    weight = weight.float().expand_as(logits)
-    return torch.where(weight > 0, target.float(), 0.0), weight
-
-
-def _mean(weighted: Tensor, weight: Tensor) -> Tensor:
-    return weighted.sum() / torch.count_nonzero(weight > 0).clamp(min=1)
-
-
-def _count(mask: Tensor, axes: list[int]) -> Tensor:
-    # Measured on a processor: torch sums booleans sixty times slower than these bytes.
-    return mask.contiguous().view(torch.uint8).sum(dim=axes, keepdim=True, dtype=torch.int32)
+    return _Named.from_dict({"loss": dict(data)}, "the loss").loss

@@ -14,6 +14,7 @@ from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
 from emloom.nn.heads import AutoContext, MultiHead
+from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.unet import UNetSpec
@@ -26,7 +27,7 @@ class ModelSpec(Spec):
     """Everything but the weights."""
 
     objective: NeuronsObjective = NeuronsObjective()
-    network: UNetSpec = UNetSpec()
+    network: NetworkSpec = UNetSpec()
     preprocessing: Preprocessing = Preprocessing()
     voxel_size_nm: Vec3
     """Voxel size (z, y, x) the model was made for; prediction refuses any other."""
@@ -44,8 +45,13 @@ def build(spec: ModelSpec) -> Network:
 
 
 def save(path: Path, spec: ModelSpec, state: Mapping[str, Tensor], info: Mapping[str, str]) -> None:
-    """Write weights and spec into one safetensors file, atomically."""
-    save_checkpoint(path, dict(state), spec, dict(info))
+    """Write weights and spec into one safetensors file, atomically.
+
+    The prefix that parallel wrappers put before every name, ``module.``, is left out.
+    """
+    wrapped = all(name.startswith("module.") for name in state)
+    bare = {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in state.items()}
+    save_checkpoint(path, bare, spec, dict(info))
 
 
 def load(path: Path) -> tuple[ModelSpec, Network, dict[str, str]]:

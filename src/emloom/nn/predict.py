@@ -18,21 +18,23 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from emloom.errors import InputError, did_you_mean
 from emloom.geometry import Box, Vec, blocks
 from emloom.geometry.box import as_vec
 from emloom.io.volume import Volume, read_padded
+from emloom.nn.averaging import Averager, Averaging
+from emloom.nn.backends import dense
+from emloom.nn.engine import Engine
 from emloom.nn.heads import DenseNet
 
 log = logging.getLogger(__name__)
@@ -51,33 +53,18 @@ class Predictor:
 
     Args:
         module: a `MultiHead`, an `AutoContext`, or another module with the properties of `DenseNet`; it is moved
-            to `device`.
+            to the engine's device.
         normalise: maps raw to float32 of the same shape, voxel by voxel: the checkpoint's preprocessing.
-        device: where to compute, e.g. `cpu` or `cuda:0`.
-        precision: `32`, or `bf16` (autocast): faster on a GPU and on processors with bf16 instructions, many times
-            slower on others; stored values may differ by a few steps.
+        engine: what computes; the default is torch in float32 on the processor.
 
     Raises:
-        InputError: the precision is unknown.
+        InputError: the engine is unknown, not installed, or not for this device.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        normalise: Normalise,
-        *,
-        device: str | torch.device = "cpu",
-        precision: Literal["32", "bf16"] = "32",
-    ) -> None:
-        if precision not in ("32", "bf16"):
-            raise InputError(f"precision {precision!r} is unknown: use '32' or 'bf16'")
-        if not isinstance(module, DenseNet):
-            raise TypeError(f"{type(module).__name__} lacks the properties of a DenseNet: see emloom.nn.heads")
-        self.device = torch.device(device)
-        self.precision = precision
-        self.net: DenseNet = module
+    def __init__(self, module: nn.Module, normalise: Normalise, engine: Engine | None = None) -> None:
+        self.net: DenseNet = dense(module)
         self.normalise = normalise
-        self._module = module.to(self.device)
+        self.backend = (engine or Engine()).start(module)
 
     def __call__(self, raw_ZYX: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
         """Return uint8 ``[C, Z, Y, X]`` by head, for the voxels that have `net.context` others around them.
@@ -88,15 +75,7 @@ class Predictor:
         Raises:
             InputError: the shape does not fit, the raw (or the answer) is not finite.
         """
-        x = torch.from_numpy(self._normalised(raw_ZYX))[None, None].to(self.device)
-        bf16 = self.precision == "bf16"
-        with (
-            evaluating(self._module),
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16),
-        ):
-            logits = self.net.interior(x)
-        return {name: _quantise(answer[0], name) for name, answer in logits.items()}
+        return self.backend(torch.from_numpy(self._normalised(raw_ZYX))[None, None])
 
     def _normalised(self, raw_ZYX: NDArray[Any]) -> NDArray[np.float32]:
         if raw_ZYX.ndim != 3:
@@ -119,6 +98,7 @@ def predict(
     *,
     box: Box | None = None,
     tile_shape: Vec | None = None,
+    averaging: Averaging | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Predict the voxels of `box` and write them, tile by tile.
@@ -131,10 +111,12 @@ def predict(
         box: voxels of raw to predict; None is all.
         tile_shape: voxels per tile, a multiple of the network's lattice; None chooses for `box` within 2 GiB. Jobs
             that share the work of one volume must pass one shape: see `choose_tile`.
+        averaging: orientations whose answers are averaged; None predicts once.
         progress: called after every tile with (tiles done, tiles in all).
 
     Raises:
-        InputError: an output does not fit raw or network, the tile is off the lattice, raw is not finite.
+        InputError: an output does not fit raw or network, the tile is off the lattice, raw is not finite, or the
+            channels of an output cannot be averaged.
     """
     net = predictor.net
     box = raw.info.box if box is None else box
@@ -143,13 +125,14 @@ def predict(
             f"{raw.info.source} is {raw.info.axes}, {raw.info.box}: predict {box} of a zyx volume in it"
         )
     places = {name: _place(name, output, raw, net, box) for name, output in outputs.items()}
-    tile = choose_tile(net, box) if tile_shape is None else _checked_tile(net, tile_shape)
-    work = blocks(box, tile, net.context)
+    source = _Once(predictor, raw) if averaging is None else Averager(predictor, averaging, raw, tuple(outputs))
+    tile = choose_tile(source, box) if tile_shape is None else _checked_tile(source, tile_shape)
+    work = blocks(box, tile, source.context)
     if net.tile_dependent and len(work) > 1:
         log.warning("the network normalises over its tile: %d tiles will not agree exactly at seams", len(work))
     for done, block in enumerate(work, start=1):
         cell = Box(as_vec([i * n for i, n in zip(block.index, tile, strict=True)]), tile)
-        answers = _answer(predictor, raw, cell)
+        answers = _answer(source, raw, cell)
         part = block.write.slices(cell.start)
         for name, output in outputs.items():
             start = places[name]
@@ -159,14 +142,41 @@ def predict(
             progress(done, len(work))
 
 
-def choose_tile(net: DenseNet, box: Box, budget_bytes: int = 2 << 30) -> Vec:
+class Tiled(Protocol):
+    """What choosing a tile needs to know; networks are such, and averages over orientations."""
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) of which tiles are multiples."""
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that a tile must see around it."""
+
+    def peak_bytes(self, input_shape: Sequence[int]) -> int:
+        """Return an estimate of the memory that one tile takes."""
+
+
+class _Once:
+    """Answers for tiles of one volume, predicted once."""
+
+    def __init__(self, predictor: Predictor, raw: Volume) -> None:
+        self.lattice, self.context = predictor.net.lattice, predictor.net.context
+        self.peak_bytes = predictor.net.peak_bytes
+        self._predictor, self._raw = predictor, raw
+
+    def answer(self, cell: Box) -> dict[str, NDArray[np.uint8]]:
+        return self._predictor(read_padded(self._raw, cell.grow(self.context)))
+
+
+def choose_tile(net: Tiled, box: Box, budget_bytes: int = 2 << 30) -> Vec:
     """Return the tile shape that covers a box with the least work within a memory budget.
 
     The work of a tiling is the number of voxels that networks see, context and overhang included. A function of
     its arguments alone: it does not ask the machine, so a job makes the same tiles everywhere.
 
     Args:
-        net: the network.
+        net: the network, or an average over its orientations.
         box: voxels to cover.
         budget_bytes: memory for one tile; if not even one lattice cell fits, that cell is returned.
     """
@@ -201,7 +211,7 @@ def _tile_lengths(start: int, stop: int, step: int, margin: int) -> list[tuple[i
     return out
 
 
-def _checked_tile(net: DenseNet, tile_shape: Vec) -> Vec:
+def _checked_tile(net: Tiled, tile_shape: Vec) -> Vec:
     tile = as_vec(tile_shape)
     if any(n < 1 or n % step for n, step in zip(tile, net.lattice, strict=True)):
         raise InputError(f"tile shape {tile} is not a multiple of {net.lattice}, the network's pooling lattice")
@@ -227,31 +237,8 @@ def _place(name: str, output: Volume, raw: Volume, net: DenseNet, box: Box) -> V
     return start
 
 
-def _answer(predictor: Predictor, raw: Volume, cell: Box) -> dict[str, NDArray[np.uint8]]:
+def _answer(source: _Once | Averager, raw: Volume, cell: Box) -> dict[str, NDArray[np.uint8]]:
     try:
-        return predictor(read_padded(raw, cell.grow(predictor.net.context)))
+        return source.answer(cell)
     except InputError as problem:
         raise InputError(f"{raw.info.source}, around {cell}: {problem}") from None
-
-
-def _quantise(logits: Tensor, name: str) -> NDArray[np.uint8]:
-    probability = torch.sigmoid(logits.float())
-    if not torch.isfinite(probability).all():
-        raise InputError(f"the network answers {name!r} with NaN: its weights diverged; use an earlier checkpoint")
-    out: NDArray[np.uint8] = (probability * 255).round().to(torch.uint8).cpu().numpy()
-    return out
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Hold a module in ``eval``; afterwards every submodule is in the mode it was found in."""
-    modes = [(part, part.training) for part in module.modules()]
-    if not any(mode for _, mode in modes):
-        yield  # nothing to change, so threads may share the module
-        return
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -6,10 +6,10 @@ so both see the same preprocessing and the same targets; prediction uses the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,13 +21,16 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Array, Volume, borrow, read_padded
 from emloom.nn.augment import AugmentSpec
-from emloom.nn.crops import LabelledVolume, draw_box, read_labels
+from emloom.nn.crops import LabelledVolume, read_labels
 from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.neurons import to_tensors
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part
+from emloom.nn.sampling import CropSampler
+from emloom.nn.samplingreport import SamplingReport, survey
+from emloom.nn.strategies import SamplingSpec
 from emloom.ops.resample import gather
 
 Sample = tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
@@ -122,30 +125,47 @@ def _raw(volume: Volume, box: Box) -> Array:
     return raw
 
 
+class Drawing(Protocol):
+    """How samples are drawn; a `TrainingSpec` says so."""
+
+    @property
+    def seed(self) -> int:
+        """Of all randomness."""
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """Which crops."""
+
+    @property
+    def augment(self) -> AugmentSpec:
+        """What happens to them."""
+
+
 class TrainingSamples(Dataset[Sample]):
     """Sample ``index`` of a run: the same bytes for any number of workers, in any order, after any resume."""
 
-    def __init__(self, maker: SampleMaker, augment: AugmentSpec, seed: int, count: int) -> None:
+    def __init__(self, maker: SampleMaker, how: Drawing, count: int) -> None:
         self.maker = maker
-        self.augment = augment
-        self.seed = seed
+        self.how = how
         self.count = count
-        weights = np.array([volume.weight for volume in maker.volumes], float)
-        self._shares = np.cumsum(weights / weights.sum())
+        self.sampler = CropSampler(maker.volumes, how.sampling, maker.crop.output)
         self._frames = [maker.frame(source) for source in range(len(maker.volumes))]
         for volume, frame in zip(maker.volumes, self._frames, strict=True):
-            require_room(augment, volume.raw, frame)
+            require_room(how.augment, volume.raw, frame)
 
     def __len__(self) -> int:
         return self.count
 
     def plan(self, index: int) -> SamplePlan:
         """Draw every decision of sample `index`."""
-        streams = Streams(self.seed, 0, index)
-        rng = streams.of("place")
-        source = int(np.searchsorted(self._shares, rng.random(), side="right").clip(0, len(self._shares) - 1))
-        box = draw_box(self.maker.volumes[source], self.maker.crop.output, rng)
-        return draw_plan(self.augment, streams, source, box.start, self._frames[source], self.maker.library)
+        streams = Streams(self.how.seed, 0, index)
+        draw = self.sampler.draw(streams.of("place"))
+        frame = self._frames[draw.source]
+        return draw_plan(self.how.augment, streams, draw.source, draw.start, frame, self.maker.library)
+
+    def survey(self, indices: Iterable[int], look_every: int = 0) -> SamplingReport:
+        """Return the report of what these samples draw; see `emloom.nn.samplingreport.survey`."""
+        return survey(self.sampler, lambda i: Streams(self.how.seed, 0, i).of("place"), indices, look_every)
 
     def __getitem__(self, index: int) -> Sample:
         return self.maker.make(self.plan(index))

@@ -32,12 +32,27 @@ from emloom.nn.augment import AugmentSpec
 from emloom.nn.checkpoint import load_training_state, save_training_state
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.hardware import Hardware, Precision
+from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec, Network, build, save
 from emloom.nn.monitor import Monitor
 from emloom.nn.samples import CropShape, Sample, SampleMaker, TrainingSamples, ValidationSamples
+from emloom.nn.samplingreport import SamplingReport
+from emloom.nn.strategies import SamplingSpec, Uniform
 from emloom.spec import Spec
 
 _WARMUP_STEPS = 50
+_LOOKED_INTO = 16  # crops per validation whose labels the report of sampling counts
+
+
+class OptimizerSpec(Spec):
+    """How weights follow the gradient: Adam, and a moving average of what it finds."""
+
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak of the schedule: linear warm-up, then half a cosine to zero. Nets without `norm` need a third of it."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the moving average of the weights that is validated and kept."""
 
 
 class TrainingSpec(Spec):
@@ -48,18 +63,31 @@ class TrainingSpec(Spec):
     crop_shape_vox: Vec = (64, 64, 64)
     """Network output (z, y, x) of one sample, rounded up to what the network can produce."""
     batch_size: int = Field(default=1, gt=0)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak of the schedule: linear warm-up, then half a cosine to zero. Nets without `norm` need a third of it."""
-    gradient_clip: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient."""
-    ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    """Decay of the moving average of the weights that is validated and kept."""
+    optimizer: OptimizerSpec = OptimizerSpec()
     validate_every: int = Field(default=100, gt=0)
     """Steps between validations, which also save the state."""
     seed: int = Field(default=0, ge=0)
+    sampling: SamplingSpec = Uniform()
+    """Which crops are drawn."""
     augment: AugmentSpec = AugmentSpec()
+    """What happens to them."""
     precision: Precision | Literal["auto"] = "auto"
     """Of products in the network; `auto` is bf16 where the device multiplies it natively, else float32."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained on and checked with.
+
+    Attributes:
+        volumes: where samples are drawn.
+        validation: (index into `volumes`, box) of every validation box.
+        library: the artifacts that augmentation blends in; needed where they may happen.
+    """
+
+    volumes: Sequence[LabelledVolume]
+    validation: Sequence[tuple[int, Box]]
+    library: Library | None = None
 
 
 @dataclass(frozen=True)
@@ -90,14 +118,13 @@ class _State:
 def learning_rate(training: TrainingSpec, step: int) -> float:
     """Return the learning rate of a step: linear warm-up, then half a cosine to zero."""
     warm = min(1.0, (step + 1) / min(_WARMUP_STEPS, training.steps))
-    return training.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * step / training.steps))
+    return training.optimizer.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * step / training.steps))
 
 
 def train(
     model: ModelSpec,
     training: TrainingSpec,
-    volumes: Sequence[LabelledVolume],
-    validation: Sequence[tuple[int, Box]],
+    data: TrainingData,
     folder: Path,
     hardware: Hardware | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
@@ -107,8 +134,7 @@ def train(
     Args:
         model: what to learn and with which network.
         training: how.
-        volumes: where samples are drawn.
-        validation: (index into `volumes`, box) of every validation box.
+        data: on what.
         folder: where the checkpoint, the state and the history are kept.
         hardware: where to run.
         on_step: called after every step.
@@ -125,12 +151,13 @@ def train(
     fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
     fabric.launch()
     state = _fresh_state(model, training, precision)
-    maker = SampleMaker(model, volumes, crop_shape(state.network, training.crop_shape_vox))
+    maker = SampleMaker(model, data.volumes, crop_shape(state.network, training.crop_shape_vox), data.library)
     _resume(state, folder, model, training)
     network, optimizer = fabric.setup(state.network, state.optimizer)
     state.average = {name: tensor.to(fabric.device) for name, tensor in state.average.items()}
-    samples = _training_loader(maker, training, hardware, fabric, state.step)
-    checks = DataLoader(ValidationSamples(maker, validation), batch_size=1)
+    drawn = TrainingSamples(maker, training, training.steps * training.batch_size * fabric.world_size)
+    samples = training_loader(drawn, training, hardware, fabric, state.step)
+    checks = DataLoader(ValidationSamples(maker, data.validation), batch_size=1)
     clock = _Clock(training.batch_size * fabric.world_size)
     with Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero) as monitor:
         try:
@@ -140,12 +167,12 @@ def train(
                 loss, parts = model.objective.loss(network(raw), targets)
                 fabric.backward(loss)
                 fabric.clip_gradients(
-                    network, optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False
+                    network, optimizer, max_norm=training.optimizer.gradient_clip, error_if_nonfinite=False
                 )
                 optimizer.step()
                 optimizer.zero_grad()
                 state.step += 1
-                _update_average(state, training.ema_decay)
+                _update_average(state, training.optimizer.ema_decay)
                 validated = None
                 if state.step % training.validate_every == 0 or state.step == training.steps:
                     validated, panel = _validate(fabric, state, model, checks)
@@ -154,6 +181,8 @@ def train(
                         _keep(state, folder, model, training, validated)
                 report = clock.report(state.step, training.steps, loss, parts, validated)
                 _record(state, monitor, training, report)
+                if validated is not None:
+                    state.history[-1]["drawn"] = _drawn_lately(drawn, training, state.step).to_dict()
                 on_step(report)
         except KeyboardInterrupt:
             if fabric.is_global_zero:
@@ -174,17 +203,24 @@ def _fresh_state(model: ModelSpec, training: TrainingSpec, precision: Precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = build(model)
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=training.optimizer.learning_rate)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return _State(network, optimizer, average, precision)
 
 
-def _training_loader(
-    maker: SampleMaker, training: TrainingSpec, hardware: Hardware, fabric: Fabric, first_step: int
+def _drawn_lately(dataset: TrainingSamples, training: TrainingSpec, step: int) -> SamplingReport:
+    """Return what was drawn since the validation before; a few crops are looked into."""
+    per_step = len(dataset) // training.steps
+    before = (step - 1) // training.validate_every * training.validate_every
+    count = (step - before) * per_step
+    return dataset.survey(range(before * per_step, step * per_step), look_every=max(1, count // _LOOKED_INTO))
+
+
+def training_loader(
+    dataset: TrainingSamples, training: TrainingSpec, hardware: Hardware, fabric: Fabric, first_step: int
 ) -> Iterable[Sample]:
+    """Return the batches of a training from `first_step` on, loaded as it loads them."""
     batch, world, rank = training.batch_size, fabric.world_size, fabric.global_rank
-    dataset = TrainingSamples(maker, training.augment, training.seed, training.steps * batch * world)
-    dataset.plan(0)  # a crop that cannot be drawn is an error now, not in a worker
     order = [
         step * batch * world + rank * batch + item
         for step in range(first_step, training.steps)

@@ -118,6 +118,11 @@ class UNetSpec(Spec):
         )
 
     @property
+    def head_kernel(self) -> Vec:
+        """Kernel of the heads: single voxels."""
+        return (1, 1, 1)
+
+    @property
     def down(self) -> tuple[Kernels, ...]:
         """Kernels of every level on the way down."""
         return self.kernels or (_TWO_CUBES,) * len(self.features)
@@ -214,6 +219,22 @@ class UNet(nn.Module):
     def input_shape(self, min_output_shape: Sequence[int]) -> Vec:
         """Return the smallest input (z, y, x) whose output is at least this large."""
         return fitting_input(min_output_shape, self.lattice, self._shrink)
+
+    def peak_floats(self, input_shape: Sequence[int]) -> int:
+        """Return an estimate of the numbers held at once while a tile is predicted.
+
+        Nearly all are in the first level: on the way down its skip and the two ends of a convolution, on the way
+        up, where only the answer's voxels are computed, both sources of a concatenation and their union.
+        """
+        low, high = self.spec.features[0], self.spec.features[min(1, len(self.spec.factors))]
+        seen = prod(input_shape)
+        answered = prod(n - 2 * c for n, c in zip(input_shape, self.context, strict=True))
+        up = seen if self.tile_dependent else answered
+        return (3 * low * seen + 2 * (low + high) * up) // prod(self.spec.stem)
+
+    def decoded(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level that answers: the first."""
+        return [self(x)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features at the resolution of the stem.

@@ -21,7 +21,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.geometry.box import Vec, as_vec
+from emloom.geometry import Box
+from emloom.geometry.box import Vec, as_vec, sub
 from emloom.ops.labels import Bits, Ids, require_labels_array, require_mask_array
 
 Array = NDArray[Any]
@@ -68,7 +69,11 @@ def require_neighborhood(offsets: Sequence[Sequence[int]]) -> tuple[Vec, ...]:
 
 
 def affinities(
-    labels_ZYX: Array, neighborhood: Sequence[Sequence[int]], *, mask_ZYX: Array | None = None
+    labels_ZYX: Array,
+    neighborhood: Sequence[Sequence[int]],
+    *,
+    mask_ZYX: Array | None = None,
+    box: Box | None = None,
 ) -> tuple[Bits, Bits]:
     """Return which voxel pairs lie in the same object, and where that is known.
 
@@ -76,45 +81,84 @@ def affinities(
         labels_ZYX: instance ids, any unsigned integer; 0 is background.
         neighborhood: ZYX offsets, one per channel, of any length and direction.
         mask_ZYX: 0 where labels are unknown; None: all known.
+        box: voxels p to describe; partners may lie anywhere in the array. Default: all.
 
     Returns:
-        affinities uint8 [C, Z, Y, X]: 1 where ``labels[p] == labels[p + offset] != 0``, else 0; and
+        affinities uint8 [C, Z, Y, X] of `box`: 1 where ``labels[p] == labels[p + offset] != 0``, else 0; and
         valid uint8 [C, Z, Y, X]: 1 where p and p + offset are inside the array and both known, else 0.
 
     Raises:
-        InputError: invalid labels, mask or neighborhood.
+        InputError: invalid labels, mask or neighborhood, or `box` leaves the array.
     """
-    ids = require_labels_array(labels_ZYX)
+    ids = _narrowed(labels_ZYX)
+    whole = Box.whole(ids.shape)
     mask = require_mask_array(mask_ZYX, ids.shape)
     offsets = require_neighborhood(neighborhood)
-    same = np.zeros((len(offsets), *ids.shape), np.uint8)
-    valid = np.zeros_like(same)
-    for channel, offset in enumerate(offsets):
-        here, there = _overlap(ids.shape, offset)
-        if mask.size == 0:
-            valid[channel][here] = 1
-        else:
-            np.logical_and(mask[here], mask[there], out=valid[channel][here].view(np.bool_))
-        _compare(ids[here], ids[there], same[channel][here])
+    box = whole if box is None else box
+    if not whole.contains(box):
+        raise InputError(f"{box} leaves the labels, which are {whole}: choose a box inside them")
+    places = [
+        box.intersect(whole.shift(sub((0, 0, 0), offset))).shift(sub((0, 0, 0), box.start)) for offset in offsets
+    ]
+    frame = np.array([[box.start, offset, p.start, p.stop] for offset, p in zip(offsets, places, strict=True)])
+    same = np.empty((len(offsets), *box.shape), np.uint8)
+    valid = np.empty_like(same)
+    _compare(ids, frame, same)
+    if mask.size:
+        _compare(mask, frame, valid)  # both 1: equal and not 0
+    else:
+        valid[:] = 1
+    for channel, place in enumerate(places):
+        _clear_outside(same[channel], place)
+        _clear_outside(valid[channel], place)
     return same, valid
 
 
-Slices = tuple[slice, slice, slice]
+def _clear_outside(channel: Bits, place: Box) -> None:
+    for axis, (low, high) in enumerate(zip(place.start, place.stop, strict=True)):
+        rows = np.moveaxis(channel, axis, 0)
+        rows[:low], rows[high:] = 0, 0
 
 
-def _overlap(shape: tuple[int, ...], offset: Vec) -> tuple[Slices, Slices]:
-    """Return where p lies, and where p + offset lies, for all pairs inside the array."""
-    low = [min(n, max(0, -o)) for n, o in zip(shape, offset, strict=True)]
-    high = [max(a, min(n, n - o)) for a, n, o in zip(low, shape, offset, strict=True)]
-    z, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
-    tz, ty, tx = (slice(a + o, b + o) if b > a else slice(0, 0) for a, b, o in zip(low, high, offset, strict=True))
-    return (z, y, x), (tz, ty, tx)
+def _narrowed(labels: Array) -> Array:
+    """Return checked ids, in a narrow type where they fit: as many more are compared at once."""
+    require_labels_array(labels[:0])
+    ids = np.ascontiguousarray(labels, labels.dtype.newbyteorder("="))
+    if ids.dtype.itemsize < 8:
+        return ids
+    narrow = np.empty(ids.shape, np.uint32)
+    used = int(_narrow(ids.reshape(-1), narrow.reshape(-1)))
+    return narrow if used < 2**32 else require_labels_array(ids)
 
 
 @njit(cache=True, nogil=True)
-def _compare(here: Ids, there: Ids, out: Bits) -> None:
-    for z in range(here.shape[0]):
-        for y in range(here.shape[1]):
-            a, b, row = here[z, y], there[z, y], out[z, y]
-            for x in range(a.size):
-                row[x] = np.uint8(a[x] == b[x]) & np.uint8(a[x] != 0)
+def _narrow(ids: Ids, out: NDArray[np.uint32]) -> np.uint64:
+    """Keep the lower half of every id; return all bits that any id uses."""
+    used = np.uint64(0)
+    for i in range(ids.size):
+        used |= ids[i]
+        out[i] = np.uint32(ids[i])
+    return used
+
+
+# All channels of a section in turn: the section and those that its partners lie in stay in cache.
+@njit(cache=True, nogil=True)
+def _compare(ids: Array, frame: NDArray[np.int64], same: Bits) -> None:
+    """Set 1 where a pair has one id, which is not 0.
+
+    `frame` holds per channel: first voxel of the box, offset, and from where to where, in the box, partners exist.
+    """
+    for z in range(same.shape[1]):
+        for channel in range(same.shape[0]):
+            start, offset, low, high = frame[channel]
+            if not low[0] <= z < high[0]:
+                continue
+            first, stop = low[2] + start[2], high[2] + start[2]
+            for y in range(low[1], high[1]):
+                here = ids[z + start[0], y + start[1], first:stop]
+                there = ids[
+                    z + start[0] + offset[0], y + start[1] + offset[1], first + offset[2] : stop + offset[2]
+                ]
+                out = same[channel, z, y, low[2] : high[2]]
+                for x in range(out.size):
+                    out[x] = np.uint8(here[x] == there[x]) & np.uint8(here[x] != 0)

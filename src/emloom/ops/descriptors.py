@@ -57,8 +57,8 @@ def context_vox(
     Raises:
         InputError: spacing, sigma or downsample is not positive.
     """
-    spacing, sigma, factor = _checked(spacing_nm, sigma_nm, downsample)
-    z, y, x = (_radius(s * f, g) * f for s, g, f in zip(spacing, sigma, factor, strict=True))
+    spacing, sigma, factor = checked(spacing_nm, sigma_nm, downsample)
+    z, y, x = (radius_vox(s * f, g) * f for s, g, f in zip(spacing, sigma, factor, strict=True))
     return (z, y, x)
 
 
@@ -91,11 +91,11 @@ def local_shape_descriptors(
     Raises:
         InputError: labels are signed or floating, a length is not positive, or `box` leaves the array.
     """
-    spacing, sigma, factor = _checked(spacing_nm, sigma_nm, downsample)
+    spacing, sigma, factor = checked(spacing_nm, sigma_nm, downsample)
     require_labels_array(labels_ZYX[:0])
     box = Box.whole(labels_ZYX.shape) if box is None else box
     mask = require_mask_array(mask_ZYX, labels_ZYX.shape)
-    seen = _context(box, Box.whole(labels_ZYX.shape), context_vox(spacing, sigma, factor), factor)
+    seen = seen_box(box, Box.whole(labels_ZYX.shape), context_vox(spacing, sigma, factor), factor)
     # Full resolution is needed inside the box only; the context is seen on the strided grid.
     z, y, x = seen.slices()
     coarse = require_labels_array(labels_ZYX[z, y, x][:: factor[0], :: factor[1], :: factor[2]])
@@ -104,7 +104,7 @@ def local_shape_descriptors(
     values = np.empty((moments.N_CHANNELS, fine.size + 1), np.float32)
     present = fastremap.unique(fine) if fine.size else np.zeros(0, np.uint64)
     present = present[present != 0]
-    windows = [_window(s * f, g) for s, f, g in zip(spacing, factor, sigma, strict=True)]
+    windows = [window(s * f, g) for s, f, g in zip(spacing, factor, sigma, strict=True)]
     floors = np.array([SMALLEST_VARIANCE_NM2 / s**2 for s in sigma])
     frame = np.array([factor, sub(box.start, seen.start)], np.int64)
     scene = (*moments.runs(coarse, present), moments.number(fine, present), frame)
@@ -119,9 +119,10 @@ def local_shape_descriptors(
     return lsds, weight
 
 
-def _checked(
+def checked(
     spacing_nm: Sequence[float], sigma_nm: float | Sequence[float], downsample: int | Sequence[int]
 ) -> tuple[Vec3, Vec3, Vec]:
+    """Return spacing, sigma and downsample per axis; raises `InputError` where one is not positive."""
     spacing = as_nm(spacing_nm, "voxel size")
     sigma = as_nm([sigma_nm] * 3 if isinstance(sigma_nm, int | float) else sigma_nm, "sigma")
     factor = as_vec(downsample)
@@ -131,20 +132,25 @@ def _checked(
     return spacing, sigma, factor
 
 
-def _context(box: Box, whole: Box, context: Vec, factor: Vec) -> Box:
-    """Return the voxels the box depends on, aligned to the strided grid of the whole array."""
+def seen_box(box: Box, whole: Box, context: Vec, factor: Vec) -> Box:
+    """Return the voxels a box depends on, aligned to the strided grid of the whole array.
+
+    Raises:
+        InputError: the box leaves the array.
+    """
     if not whole.contains(box):
         raise InputError(f"{box} leaves the labels, which are {whole}: choose a box inside them")
     return box if box.is_empty else box.snap(factor).grow(context).intersect(whole)
 
 
-def _radius(step_nm: float, sigma_nm: float) -> int:
+def radius_vox(step_nm: float, sigma_nm: float) -> int:
+    """Return how many voxels of the strided grid the window reaches to each side."""
     return int(CUT_OFF_SIGMAS * sigma_nm / step_nm + 0.5)
 
 
-def _window(step_nm: float, sigma_nm: float) -> F64:
+def window(step_nm: float, sigma_nm: float) -> F64:
     """Return w(d), w(d) d, w(d) d^2 for all d of the window, [3, 2r + 1]; d in units of sigma."""
-    radius = _radius(step_nm, sigma_nm)
+    radius = radius_vox(step_nm, sigma_nm)
     d = np.arange(-radius, radius + 1) * (step_nm / sigma_nm)
     w = np.exp(-0.5 * d**2)
     w /= w.sum()

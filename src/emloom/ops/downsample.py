@@ -7,6 +7,8 @@ downsampled each on its own, are the parts of the downsampled whole::
     fine     a a b b|b c c c|c        factor 4; the last window is partial: it counts the voxels it has
     coarse      a   |   c   |c        a, a, b, b is a tie: the smallest id wins
 
+Where the lattice begins before the array (`in_phase`), the first window is partial, too, by the same rule.
+
 Mean: integers are summed exactly and rounded half up (``floor(sum / n + 1/2)``, also below zero); floats are
 summed in float64 in z, y, x order and rounded once to the element type. One NaN makes its window NaN.
 
@@ -90,6 +92,30 @@ def downsample_majority(labels: Array, factors: int | Sequence[int]) -> Array:
         bits = np.ascontiguousarray(labels).view(np.uint8)
         return _per_channel(_majority, bits, factors).view(labels.dtype)
     return _per_channel(_majority, labels, factors)
+
+
+def in_phase(method: Callable[[Array, Vec], Array], array: Array, factors: Vec, phase: Vec) -> Array:
+    """Return what a method makes of an array whose first window begins `phase` voxels (z, y, x) before it.
+
+    Args:
+        method: `downsample_mean` or `downsample_majority`.
+        array: ``[C,]ZYX``.
+        factors: voxels per window (z, y, x).
+        phase: voxels missing from the first window along z, y, x.
+
+    Raises:
+        InputError: a phase is negative or leaves nothing of its window, or see the method.
+    """
+    if any(not 0 <= p < f for p, f in zip(phase, factors, strict=True)):
+        raise InputError(f"phase {phase} does not lie in a window of {factors} voxels: give 0 up to below that")
+    for axis in (0, 1, 2):
+        first = factors[axis] - phase[axis]
+        if phase[axis] and first < array.shape[axis - 3]:
+            # Windows are independent: a partial one is the whole of what it has.
+            rest = (*phase[:axis], 0, *phase[axis + 1 :])
+            parts = np.split(array, [first], axis - 3)
+            return np.concatenate([in_phase(method, p, factors, as_vec(rest)) for p in parts], axis - 3)
+    return method(array, factors)
 
 
 def _per_channel(kernel: Callable[[Array, int, int, int, Array], None], array: Array, factors: Any) -> Array:

@@ -82,6 +82,11 @@ def require_mask_array(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
     return np.ascontiguousarray(mask_ZYX != 0).view(np.uint8)
 
 
+def known_mask(mask_ZYX: Array | None, shape: tuple[int, ...]) -> Bits:
+    """Return a mask as uint8 {0, 1}, all 1 where there is none; raises `InputError` as `require_mask_array`."""
+    return np.ones(shape, np.uint8) if mask_ZYX is None else require_mask_array(mask_ZYX, shape)
+
+
 def grow_boundary(
     labels_ZYX: Array, steps: int = 1, *, in_plane: bool = False, mask_ZYX: Array | None = None
 ) -> Array:
@@ -108,29 +113,34 @@ def grow_boundary(
     mask = require_mask_array(mask_ZYX, ids.shape)
     for _ in range(steps):
         out = np.empty_like(ids)
-        _erode_once(ids, mask, 1 if in_plane else 0, out)
+        _erode_once(ids, mask, in_plane, out)
         ids = out
-    return ids.astype(labels_ZYX.dtype)
+    return ids.astype(labels_ZYX.dtype, copy=steps == 0)
 
 
-# A loop over neighbours would test the array's faces 6 times per voxel; instead each axis is one sweep over
-# pairs (p, p + 1) that erases both voxels of an unequal pair.
+# One pass: every row against its four neighbouring rows and itself, moved by one.
 @njit(cache=True, nogil=True)
-def _erode_once(labels: Ids, mask: Bits, first_axis: int, out: Ids) -> None:
-    size_z, size_y, size_x = labels.shape
-    out[:] = labels
-    for axis in range(first_axis, 3):
-        step_z, step_y, step_x = int(axis == 0), int(axis == 1), int(axis == 2)
-        for z in range(size_z - step_z):
-            for y in range(size_y - step_y):
-                a, b = labels[z, y], labels[z + step_z, y + step_y]
-                out_a, out_b = out[z, y], out[z + step_z, y + step_y]
-                for x in range(size_x - step_x):
-                    if a[x] != b[x + step_x] and (
-                        mask.size == 0 or (mask[z, y, x] and mask[z + step_z, y + step_y, x + step_x])
-                    ):
-                        out_a[x] = 0
-                        out_b[x + step_x] = 0
+def _erode_once(labels: Ids, mask: Bits, in_plane: bool, out: Ids) -> None:
+    depth, height, width = labels.shape
+    all_known = np.ones(0 if mask.size else width, np.uint8)
+    for z in range(depth):
+        for y in range(height):
+            here, row = labels[z, y], out[z, y]
+            known = mask[z, y] if mask.size else all_known
+            row[:] = here
+            for k in range(2 if in_plane else 0, 4):
+                pz, py = z + (k == 0) - (k == 1), y + (k == 2) - (k == 3)
+                if 0 <= pz < depth and 0 <= py < height:
+                    _erase(row, here, labels[pz, py], known, mask[pz, py] if mask.size else all_known)
+            _erase(row[1:], here[1:], here[:-1], known[1:], known[:-1])
+            _erase(row[:-1], here[:-1], here[1:], known[:-1], known[1:])
+
+
+@njit(cache=True, nogil=True)
+def _erase(row: Ids, here: Ids, there: Ids, known_here: Bits, known_there: Bits) -> None:
+    for x in range(row.size):
+        gone = (here[x] != there[x]) & (known_here[x] != 0) & (known_there[x] != 0)
+        row[x] = np.uint64(0) if gone else row[x]
 
 
 def split_disconnected(labels_ZYX: Array, connectivity: Literal[6, 18, 26] = 6) -> Ids:

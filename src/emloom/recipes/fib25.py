@@ -9,7 +9,7 @@ everything.
 from __future__ import annotations
 
 from emloom.nn.objectives.neurons import NeuronsObjective
-from emloom.nn.train import TrainingSpec
+from emloom.nn.train import OptimizerSpec, TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.recipes.paths import data_file
 from emloom.tasks.data import BoxSpec, StackSpec
@@ -58,7 +58,7 @@ def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
             steps=100_000,
             seed=seed,
             crop_shape_vox=(72, 72, 72),
-            learning_rate=5e-5,
+            optimizer=OptimizerSpec(learning_rate=5e-5),
             validate_every=2000,
             precision="bf16-mixed",
         ),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.objectives.neurons import NeuronsObjective
-from emloom.nn.train import TrainingSpec
+from emloom.nn.train import OptimizerSpec, TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.recipes.paths import data_file
-from emloom.tasks.data import BoxSpec, StackSpec
+from emloom.tasks.data import BoxSpec, MarksSpec, StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.segment import QuantileLinkage, SeededSpec, SegmentSpec
@@ -47,7 +47,7 @@ def stack(data: str | None = None) -> StackSpec:
         test=(BoxSpec(start=(0, 0, 0), shape=_TEST), BoxSpec(start=(0, 368, 368), shape=_TEST)),
         gap_nm=210.0,
         # Besides membranes, 0 also covers myelin and whole neurites that nobody painted.
-        background_vox=(0, 5, 5),
+        marks=MarksSpec(background_vox=(0, 5, 5)),
         references={"FFN": f"{file}/volumes/labels/ffn_seg"},
     )
 
@@ -82,7 +82,7 @@ def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
             steps=100_000,
             seed=seed,
             crop_shape_vox=(12, 144, 144),
-            learning_rate=5e-5,
+            optimizer=OptimizerSpec(learning_rate=5e-5),
             validate_every=2000,
             precision="bf16-mixed",
             augment=AugmentSpec(intensity=IntensitySpec(section_jitter=0.1)),

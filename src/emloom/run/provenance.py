@@ -27,6 +27,7 @@ _PACKAGES = (
     "scipy",
     "numba",
     "torch",
+    "openvino",
     "tensorstore",
     "h5py",
     "edt",
@@ -83,13 +84,21 @@ def environment() -> dict[str, Any]:
 
 
 def write_provenance(
-    path: Path, spec: Mapping[str, Any], inputs: Mapping[str, str], seconds: Mapping[str, float]
+    path: Path,
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    seconds: Mapping[str, float],
+    more: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write what was run (resolved spec), on what (fingerprints), with what (versions) and how long it took."""
+    """Write what was run (resolved spec), on what (fingerprints), with what (versions) and how long it took.
+
+    `more` says what else decided the result, e.g. which backend computed it.
+    """
     record = {
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
         "environment": environment(),
+        **(more or {}),
         "inputs": dict(inputs),
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "spec": dict(spec),

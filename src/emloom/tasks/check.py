@@ -3,7 +3,8 @@
 * labels: disconnected ids, tiny ids, empty or repeated sections;
 * orientation: does the voxel size agree with how fast the image changes along each axis, and do the labels fit the
   image better as they are than flipped or transposed;
-* split: how many training crops there are, and that no held-out voxel is within their reach;
+* split: how many training crops there are, and whether the gap covers what targets and deformed samples look at;
+* room: a deformed sample fits into its volume; library: artifacts fit the data;
 * oracle: ground truth -> targets -> decoder must give the ground truth back;
 * parity: the same voxels through the training loader and through tiled prediction give the same numbers;
 * cost: seconds and memory of a training step, measured here, times the number of steps.
@@ -22,26 +23,33 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
+from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import ArrayVolume, Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
+from emloom.nn.augment import ELASTIC_REACH_SIGMAS, AugmentSpec
 from emloom.nn.crops import possible_starts
+from emloom.nn.draw import Frame, Streams, widest_read
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
-from emloom.nn.samples import CropShape, SampleMaker
+from emloom.nn.samples import CropShape, SampleMaker, require_room
+from emloom.nn.sampling import CropSampler
+from emloom.nn.samplingreport import survey
 from emloom.nn.train import crop_shape
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
+from emloom.tasks.library import library_of
 from emloom.tasks.predict import output_info
 from emloom.tasks.segment import grow_tree
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
 _PROBE_VOX = 128
 _TINY_VOX = 50
+_SURVEYED = 64
 _LARGEST_LABELS = 1 << 30
 
 
@@ -68,11 +76,14 @@ def _findings(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:
     model = job.model(stacks[0].raw.info.grid.voxel_size_nm)
     network = build(model)
     crop = crop_shape(network, job.training.crop_shape_vox)
+    yield from check_library(job, stacks[0])
     for stack in stacks:
         yield from check_labels(stack.labels)
         yield check_voxel_size(stack.raw)
         yield check_orientation(stack.raw, stack.labels)
-        yield check_split(model, stack, crop)
+        yield check_split(model, stack, crop, job.training.augment)
+        yield check_room(model, stack, crop, job.training.augment)
+    yield check_sampling(job, stacks, crop)
     yield from check_oracle(job, stacks)
     yield check_parity(model, network, stacks[0])
     yield check_cost(job, model, network, stacks)
@@ -166,20 +177,74 @@ def _membrane_contrast(image: NDArray[np.float32], ids: NDArray[Any]) -> tuple[f
     return float(image[inside].mean() - image[border].mean()), error
 
 
-def check_split(model: ModelSpec, stack: Stack, crop: CropShape) -> Finding:
+def check_library(job: NeuronsJob, stack: Stack) -> Iterator[Finding]:
+    """Open the artifact library, where the job names one."""
+    try:
+        library = library_of(job, stack.raw.info.grid.voxel_size_nm)
+    except InputError as problem:
+        yield Finding("error", "library", str(problem))
+        return
+    if library is not None:
+        count, height, width = library.images.shape
+        covered = float((library.masks > 0).mean())
+        text = f"{count} artifacts of {height} x {width} voxels; masks cover {covered:.0%} of them"
+        yield Finding("ok", "library", text)
+
+
+def check_room(model: ModelSpec, stack: Stack, crop: CropShape, augment: AugmentSpec) -> Finding:
+    """Ask whether a rotated, scaled and displaced sample fits into its volume."""
+    frame = SampleMaker(model, [stack.labelled], crop).frame(0)
+    try:
+        require_room(augment, stack.raw, frame)
+    except InputError as problem:
+        return Finding("error", "room", str(problem))
+    needed, there = widest_read(augment, frame), stack.raw.info.shape[1:]
+    return Finding("ok", "room", f"a sample needs at most {needed} voxels (y, x) of {there}")
+
+
+def check_split(model: ModelSpec, stack: Stack, crop: CropShape, augment: AugmentSpec) -> Finding:
     """Count the training crops, and compare the gap with what a crop looks at."""
     volume = stack.labelled
     count = possible_starts(volume, crop.output)
     reach_nm = _reach_nm(model, stack, volume.held_out)
+    further_nm = displacement_nm(augment, SampleMaker(model, [volume], crop).frame(0))
     text = f"{count:,} training crops of {crop.output} voxels; gap {stack.spec.gap_nm:g} nm, reach {reach_nm:g} nm"
+    if further_nm > 0:
+        text += f", up to {further_nm:.0f} nm more in deformed samples"
     if count == 0:
         return Finding("error", "split", f"{text}: use smaller crops, a smaller gap or fewer held-out boxes")
+    unknown = "labels of held-out boxes count as unknown there, so these samples teach less"
     if stack.spec.gap_nm < reach_nm:
-        # Targets are then computed from labels beyond the gap: reading held-out labels would be a leak.
-        return Finding(
-            "warning", "split", f"{text}: targets next to held-out boxes are computed from their labels"
-        )
+        return Finding("warning", "split", f"{text}: targets look into held-out boxes; {unknown}")
+    if stack.spec.gap_nm < reach_nm + further_nm:
+        return Finding("ok", "split", f"{text}: deformed samples can look into held-out boxes; {unknown}")
     return Finding("ok", "split", text)
+
+
+def check_sampling(job: NeuronsJob, stacks: list[Stack], crop: CropShape) -> Finding:
+    """Draw crops as training does, and say what they hold."""
+    try:
+        sampler = CropSampler([stack.labelled for stack in stacks], job.training.sampling, crop.output)
+    except InputError as problem:
+        return Finding("error", "sampling", str(problem))
+    seed = job.training.seed
+    report = survey(sampler, lambda i: Streams(seed, 0, i).of("place"), range(_SURVEYED), look_every=8)
+    return Finding("ok", "sampling", f"{job.training.sampling.kind}: {report.line()}")
+
+
+def displacement_nm(augment: AugmentSpec, frame: Frame) -> float:
+    """Return how far, in nm, geometry may bring a voxel from outside the frame of its sample: about, and at most.
+
+    Elastic displacement counts up to four sigma, and one shift of sections; several shifts may add up to more.
+    """
+    needed = widest_read(augment, frame)
+    in_plane = [
+        max(0, n - m) / 2 * size for n, m, size in zip(needed, frame.shape[1:], frame.spacing_nm[1:], strict=True)
+    ]
+    along_z = 0.0 if augment.elastic is None else ELASTIC_REACH_SIGMAS * augment.elastic.sigma_nm[0]
+    fold = augment.defects.folds
+    pulled = fold.strength_nm if augment.defects.fold > 0 and fold.moves_labels else 0.0
+    return max(along_z, *in_plane) + pulled
 
 
 def _reach_nm(model: ModelSpec, stack: Stack, held_out: tuple[Box, ...]) -> float:

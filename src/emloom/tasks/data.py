@@ -12,12 +12,15 @@ from itertools import combinations
 from math import ceil
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.grid import Vec3
 from emloom.io.checks import require_labels
+from emloom.io.cremi import read_annotations
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
 from emloom.nn.crops import LabelledVolume, check_same_grid
@@ -39,6 +42,26 @@ class BoxSpec(Spec):
         return Box(self.start, self.shape)
 
 
+class MarksSpec(Spec):
+    """Other volumes on the grid of a stack that say where labels are known and where crops are wanted."""
+
+    mask: str | None = None
+    """Path of a mask, non-zero where the labels are known; default: everywhere."""
+    background_vox: Vec | None = None
+    """How far (z, y, x) from a label 0 still means background; beyond, unknown. Default: background everywhere."""
+    avoid: str | None = None
+    """Path of a mask of quality control, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+    foreground: str | None = None
+    """Path of integers, non-zero where `sampling` finds its foreground; default: the labels."""
+    sites: str | None = None
+    """CREMI file whose annotated sites `sampling` can draw crops around."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file that is named."""
+        return [path for path in (self.mask, self.avoid, self.foreground, self.sites) if path is not None]
+
+
 class StackSpec(Spec):
     """A raw stack with instance labels, and its split."""
 
@@ -46,10 +69,8 @@ class StackSpec(Spec):
     """Path of the raw volume, e.g. `stack.h5/volumes/raw`."""
     labels: str
     """Path of the instance labels on the same grid; 0 is background."""
-    mask: str | None = None
-    """Path of a mask, non-zero where the labels are known; default: everywhere."""
-    background_vox: Vec | None = None
-    """How far (z, y, x) from a label 0 still means background; beyond, unknown. Default: background everywhere."""
+    marks: MarksSpec = MarksSpec()
+    """Where labels are known, and where crops are wanted."""
     voxel_size_nm: Vec3 | None = None
     """Voxel size (z, y, x), only where the files do not state it."""
     region: BoxSpec | None = None
@@ -70,7 +91,7 @@ class StackSpec(Spec):
     @property
     def paths(self) -> list[str]:
         """Every file the stack refers to."""
-        return [self.raw, self.labels, *([self.mask] if self.mask else []), *self.references.values()]
+        return [self.raw, self.labels, *self.marks.paths, *self.references.values()]
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,9 @@ class Stack:
     labels: Volume
     mask: Volume | None
     references: dict[str, Volume]
+    avoid: Volume | None = None
+    foreground: Volume | None = None
+    sites_nm: NDArray[np.float64] | None = None
 
     @property
     def labelled(self) -> LabelledVolume:
@@ -118,7 +142,16 @@ class Stack:
         region = whole if spec.region is None else spec.region.box
         hidden = tuple(box for part in PARTS for box in spec.boxes(part))
         return LabelledVolume(
-            self.raw, self.labels, region, held_out, self.mask, background_vox=spec.background_vox, hidden=hidden
+            self.raw,
+            self.labels,
+            region,
+            held_out,
+            self.mask,
+            background_vox=spec.marks.background_vox,
+            hidden=hidden,
+            avoid=self.avoid,
+            foreground=self.foreground,
+            sites_nm=self.sites_nm,
         )
 
 
@@ -137,10 +170,12 @@ def open_stack(spec: StackSpec) -> Stack:
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
     labels = _open_labels(spec.labels, spec)
-    mask = None if spec.mask is None else open_volume(spec.mask, voxel_size_nm=spec.voxel_size_nm, kind="mask")
+    mask, avoid = _open_mask(spec.marks.mask, spec), _open_mask(spec.marks.avoid, spec)
+    foreground = None if spec.marks.foreground is None else _open_labels(spec.marks.foreground, spec)
     references = {name: _open_labels(path, spec) for name, path in spec.references.items()}
-    for other in (labels, *([mask] if mask else []), *references.values()):
-        check_same_grid(raw, other)
+    for other in (labels, mask, avoid, foreground, *references.values()):
+        if other is not None:
+            check_same_grid(raw, other)
     _check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)
     return Stack(
         spec,
@@ -148,7 +183,14 @@ def open_stack(spec: StackSpec) -> Stack:
         cached(labels),
         cached(mask) if mask else None,
         {name: cached(volume) for name, volume in references.items()},
+        cached(avoid) if avoid else None,
+        cached(foreground) if foreground else None,
+        None if spec.marks.sites is None else read_annotations(spec.marks.sites).locations_nm,
     )
+
+
+def _open_mask(path: str | None, spec: StackSpec) -> Volume | None:
+    return None if path is None else open_volume(path, voxel_size_nm=spec.voxel_size_nm, kind="mask")
 
 
 def _open_labels(path: str, spec: StackSpec) -> Volume:

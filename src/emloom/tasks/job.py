@@ -11,6 +11,7 @@ from pydantic import Field
 
 from emloom.geometry.grid import Vec3
 from emloom.nn.model import ModelSpec
+from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.train import TrainingSpec
@@ -18,6 +19,7 @@ from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 from emloom.tasks.data import StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
+from emloom.tasks.predict import Orientations
 from emloom.tasks.segment import SegmentSpec
 
 
@@ -30,11 +32,20 @@ class NeuronsJob(Spec):
     data: tuple[StackSpec, ...] = Field(min_length=1)
     """One or more labelled stacks of the same voxel size."""
     objective: NeuronsObjective = NeuronsObjective()
-    network: UNetSpec = UNetSpec.lean()
+    network: NetworkSpec = UNetSpec.lean()
     preprocessing: Preprocessing = Preprocessing()
     training: TrainingSpec
+    orientations: Orientations = 1
+    """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
     segmentation: SegmentSpec = SegmentSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the job reads."""
+        library = self.training.augment.defects.library
+        stacks = [path for stack in self.data for path in stack.paths]
+        return [*stacks, *(library.paths if library else [])]
 
     def model(self, voxel_size_nm: Vec3) -> ModelSpec:
         """Return what goes into the checkpoint."""

@@ -26,17 +26,19 @@ import numpy as np
 from emloom.io.files import staged, write_text_atomic
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
 from emloom.nn.predict import predict
-from emloom.nn.train import Progress, train
+from emloom.nn.train import Progress, TrainingData, train
 from emloom.run.journal import Journal, key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import write_scores
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.judge import judge
-from emloom.tasks.predict import load_predictor, make_outputs
+from emloom.tasks.library import library_of
+from emloom.tasks.predict import averaging, load_predictor, make_outputs
 from emloom.tasks.report import write_report
 from emloom.tasks.segment import Segmented, grow_tree, load_segmented, save_tree
 
@@ -82,6 +84,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.stacks = [open_stack(spec) for spec in self.job.data]
+        self.library = library_of(self.job, self.stacks[0].raw.info.grid.voxel_size_nm)
         self.journal = Journal(self.folder)
 
     @property
@@ -92,10 +95,10 @@ class Run:
     def keys(self) -> dict[Stage, str]:
         """Return the key of every stage: parameters, inputs, and the keys of the stages before it."""
         job = self.job
-        inputs = {path: fingerprint(path) for stack in job.data for path in stack.paths}
+        inputs = {path: fingerprint(path) for path in job.paths}
         data = [stack.to_dict() for stack in job.data]
         trained = key_of(self.model.content_hash(), job.training.content_hash(), data, inputs)
-        predicted = key_of(trained, "predict")
+        predicted = key_of(trained, "predict", *([] if job.orientations == 1 else [job.orientations]))
         segmented = key_of(predicted, job.segmentation.content_hash())
         evaluated = key_of(segmented, job.evaluation.content_hash())
         return {
@@ -188,12 +191,11 @@ def _training_differs(this: Run) -> bool:
 
 def _train(this: Run) -> None:
     validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
-    volumes = [stack.labelled for stack in this.stacks]
+    data = TrainingData([stack.labelled for stack in this.stacks], validation, this.library)
     train(
         this.model,
         this.job.training,
-        volumes,
-        validation,
+        data,
         this.folder / "train",
         this.hardware,
         this.listener.step,
@@ -202,12 +204,15 @@ def _train(this: Run) -> None:
 
 def _predict(this: Run) -> None:
     items = held_out(this.job.data)
-    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", this.hardware.torch_device)
+    engine = Engine(this.hardware.torch_device)
+    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", engine)
+    average = averaging(spec, this.job.orientations)
     for done, item in enumerate(items, start=1):
         path = this.path("predict", item)
         with staged(path, overwrite=True) as folder:
             raw = this.stacks[item.stack].raw
-            predict(predictor, raw, make_outputs(spec, raw, item.box, folder), box=item.box)
+            outputs = make_outputs(spec, raw, item.box, folder)
+            predict(predictor, raw, outputs, box=item.box, averaging=average)
         this.listener.advance("predict", done, len(items))
 
 
@@ -239,6 +244,6 @@ def _evaluate(this: Run) -> None:
 
 def _report(this: Run) -> None:
     seconds = {str(stage): marker.seconds for stage in STAGES if (marker := this.journal.marker(stage))}
-    inputs = {path: fingerprint(path) for stack in this.job.data for path in stack.paths}
+    inputs = {path: fingerprint(path) for path in this.job.paths}
     provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, seconds)
     write_report(this.job, this.stacks, this.folder, provenance)

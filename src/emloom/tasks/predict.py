@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,14 +16,20 @@ from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Kind, Volume, VolumeInfo
+from emloom.nn.averaging import Averaging
+from emloom.nn.channels import Affinities, Channels, Descriptors
+from emloom.nn.engine import Engine
 from emloom.nn.model import ModelSpec, load
+from emloom.nn.orientations import orientations
 from emloom.nn.predict import Predictor, predict
 from emloom.nn.samples import require_voxel_size
+from emloom.run.machine import cores
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec
 
 OnTile = Callable[[int, int], None]
+Orientations = Literal[1, 4, 8, 16]
 
 
 class PredictJob(Spec):
@@ -41,33 +48,63 @@ class PredictJob(Spec):
     """Also store the auxiliary descriptors: ten more bytes per voxel."""
     tile_shape_vox: Vec | None = None
     """Voxels per tile; default: as many as fit comfortably in memory."""
+    orientations: Orientations = 1
+    """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
 
 
-def load_predictor(path: str | Path, device: str = "cpu") -> tuple[ModelSpec, Predictor]:
-    """Return the spec of a checkpoint and the predictor that runs it."""
-    spec, network, _ = load(Path(path))
-    return spec, Predictor(network, spec.preprocessing, device=device)
-
-
-def predict_volume(job: PredictJob, device: str = "cpu", on_tile: OnTile = lambda *_: None) -> Path:
-    """Predict into a new container that appears only when it is whole.
+def load_predictor(path: str | Path, engine: Engine | None = None) -> tuple[ModelSpec, Predictor]:
+    """Return the spec of a checkpoint and the predictor that runs it, on the cores this process may use.
 
     Raises:
-        InputError: an input is missing or damaged, the voxel size is not the model's, or the output exists.
+        InputError: the checkpoint is damaged, or the engine is not installed.
+    """
+    spec, network, _ = load(Path(path))
+    engine = engine or Engine()
+    if engine.threads is None:
+        engine = replace(engine, threads=cores().usable)
+    return spec, Predictor(network, spec.preprocessing, engine)
+
+
+def averaging(spec: ModelSpec, which: int) -> Averaging | None:
+    """Return the average over a named set of orientations for the heads of a model; None for a single one."""
+    if which == 1:
+        return None
+    known: dict[str, Channels] = {"affinities": Affinities(spec.objective.neighborhood), "lsds": Descriptors()}
+    return Averaging(orientations(which), known)
+
+
+def predict_volume(job: PredictJob, engine: Engine | None = None, on_tile: OnTile = lambda *_: None) -> str:
+    """Predict into a new container that appears only when it is whole.
+
+    Returns:
+        What computed it, and why where that was timed.
+
+    Raises:
+        InputError: an input is missing or damaged, the voxel size is not the model's, the orientations do not fit,
+            or the output exists.
     """
     started = time.perf_counter()
     raw = open_volume(job.raw, voxel_size_nm=job.voxel_size_nm, kind="raw")
-    spec, predictor = load_predictor(job.model, device)
+    spec, predictor = load_predictor(job.model, engine)
     box = raw.info.box if job.box is None else job.box.box
     if box.is_empty or not raw.info.box.contains(box):
         raise InputError(f"{box} is empty or leaves {job.raw}, which is {raw.info.box}: choose a box inside it")
     with staged(job.output) as folder:
         outputs = make_outputs(spec, raw, box, folder, job.keep_lsds)
-        predict(predictor, raw, outputs, box=box, tile_shape=job.tile_shape_vox, progress=on_tile)
+        predict(
+            predictor,
+            raw,
+            outputs,
+            box=box,
+            tile_shape=job.tile_shape_vox,
+            averaging=averaging(spec, job.orientations),
+            progress=on_tile,
+        )
         seconds = {"predict": time.perf_counter() - started}
         inputs = {path: fingerprint(path) for path in (job.raw, job.model)}
-        write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds)
-    return Path(job.output)
+        by = {"computed_by": predictor.backend.name}
+        write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds, by)
+    return predictor.backend.name
 
 
 def make_outputs(

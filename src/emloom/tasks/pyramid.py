@@ -2,7 +2,8 @@
 
 Level k + 1 is level k downsampled: the mean of images, the majority of labels and masks (`ops.downsample`). The
 work runs cell by cell in bounded memory, cells aligned to the chunks (shards) of the level that is written, and
-the result does not depend on the cells or on how many run at once.
+the result does not depend on the cells or on how many run at once. What a level is called and where it lies, the
+format says (`io.levels`).
 
 Nothing that exists is touched until everything new is whole::
 
@@ -12,7 +13,7 @@ Nothing that exists is touched until everything new is whole::
     out.zarr/1/, out.zarr/2/     not levels yet
          │ one atomic write of the metadata
          ▼
-    multiscales: 0, 1, 2
+    multiscales: 0, 1, 2         (in other formats the scales of `info`, the attributes of the group, the mags)
 
 Whenever it is killed, the image is what it was before, and the same command goes on from the last finished cell.
 """
@@ -34,14 +35,14 @@ from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, Vec, cells
+from emloom.geometry.box import sub
 from emloom.geometry.grid import Vec3
 from emloom.io.files import explained
-from emloom.io.levels import Image, create_level, drop_levels, image_of_volume, level_names, list_levels
-from emloom.io.nodes import is_store
+from emloom.io.images import image_of
+from emloom.io.levels import Image, Level
 from emloom.io.open import open_volume
-from emloom.io.tensors import StoreVolume
 from emloom.io.volume import Kind, Volume, VolumeInfo
-from emloom.ops.downsample import coarse_shape, downsample_majority, downsample_mean
+from emloom.ops.downsample import downsample_majority, downsample_mean, in_phase
 from emloom.run.journal import Journal, key_of
 from emloom.run.machine import cores
 from emloom.run.provenance import fingerprint
@@ -60,10 +61,10 @@ _SUB_STEP = 64
 
 
 class PyramidSpec(Spec):
-    """Add coarser levels to an OME-NGFF image."""
+    """Add coarser levels to a volume in zarr (OME-NGFF), N5, precomputed or wkw."""
 
     image: str
-    """The image: `out.zarr`, or `out.zarr/raw` inside a container."""
+    """The volume: `out.zarr/raw`, `out.n5/raw` (the group of `s0`), `out.precomputed`, `out.wkw/color`."""
     levels: int | None = Field(default=None, ge=1, le=20)
     """How many coarser levels; default: until no extent is above 128 voxels."""
     factors: Vec | None = None
@@ -76,23 +77,6 @@ class PyramidSpec(Spec):
     """World position (z, y, x) in nm of the corner of the first voxel; 0 where nobody states it."""
     replace: bool = False
     """Make the levels anew where the image has some."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """One coarser level.
-
-    Attributes:
-        name: its path inside the image.
-        shape: voxels z, y, x.
-        grid: its voxel size; the offset is that of the finest level.
-        factors: voxels (z, y, x) of the level before per voxel.
-    """
-
-    name: str
-    shape: Vec
-    grid: Grid
-    factors: Vec
 
 
 def default_factors(shape: Vec, voxel_size_nm: Vec3) -> Vec:
@@ -114,19 +98,28 @@ def plan(image: Image, spec: PyramidSpec) -> list[Level]:
     """
     if spec.factors is not None and (min(spec.factors) < 1 or max(spec.factors) < 2):
         raise InputError(f"factors {spec.factors} make no level coarser: give whole numbers z, y, x like 1,2,2")
-    shape, grid = image.finest.info.shape, image.finest.info.grid
-    steps: list[tuple[Vec, Grid, Vec]] = []
-    while (spec.levels is None and max(shape) > SMALL_ENOUGH_VOX) or len(steps) < (spec.levels or 0):
-        factors = spec.factors or default_factors(shape, grid.voxel_size_nm)
-        coarse = coarse_shape(shape, factors)
-        if coarse == shape:
+    grid, box, total = image.finest.info.grid, Box(image.start, image.finest.info.shape), (1, 1, 1)
+    levels: list[Level] = []
+    while (spec.levels is None and max(box.shape) > SMALL_ENOUGH_VOX) or len(levels) < (spec.levels or 0):
+        factors = spec.factors or default_factors(box.shape, grid.voxel_size_nm)
+        coarse = box.coarsen(factors)
+        if coarse == box:
             if spec.levels is None:
                 break
-            raise InputError(f"{image.folder} has only {len(steps)} coarser levels: ask for no more")
-        z, y, x = (s * f for s, f in zip(grid.voxel_size_nm, factors, strict=True))
-        shape, grid = coarse, Grid((z, y, x), grid.offset_nm)
-        steps.append((shape, grid, factors))
-    return [Level(name, *step) for name, step in zip(level_names(image, len(steps)), steps, strict=True)]
+            raise InputError(f"{image.folder} has only {len(levels)} coarser levels: ask for no more")
+        phase, total = sub(box.start, _times(coarse.start, factors)), _times(total, factors)
+        grid, box = _coarse_grid(grid, factors, phase), coarse
+        levels.append(Level(image.name_of(len(levels) + 1, total, grid), box, grid, factors, total, phase))
+    return levels
+
+
+def _times(a: Vec, b: Vec) -> Vec:
+    return (a[0] * b[0], a[1] * b[1], a[2] * b[2])
+
+
+def _coarse_grid(grid: Grid, factors: Vec, phase: Vec) -> Grid:
+    z, y, x = (s * f for s, f in zip(grid.voxel_size_nm, factors, strict=True))
+    return Grid((z, y, x), grid.to_world([-p for p in phase]))
 
 
 def pyramid(spec: PyramidSpec, progress: Progress | None = None, workers: int | None = None) -> list[Level]:
@@ -141,11 +134,12 @@ def pyramid(spec: PyramidSpec, progress: Progress | None = None, workers: int | 
         The levels made; none where the image is small enough already.
 
     Raises:
-        InputError: no OME-NGFF image; it has levels already; its kind is unknown or its voxel size missing; data
-            are damaged; the disk refuses. The image stays as it was; what was finished is kept for the next try.
+        InputError: a format without levels, or it is a level itself; it has levels already; its kind is unknown or
+            its voxel size missing; data are damaged; the disk refuses. The image stays as it was; what was
+            finished is kept for the next try.
     """
     volume = open_volume(spec.image, voxel_size_nm=spec.voxel_size_nm, offset_nm=spec.offset_nm, kind=spec.kind)
-    image = image_of_volume(volume)
+    image = image_of(volume)
     downsample = _method(volume.info)
     if len(image.levels) > 1 and not spec.replace:
         raise InputError(
@@ -191,7 +185,7 @@ class _Build:
         return Journal(self.folder)
 
     def at(self, level: Level) -> Path:
-        return self.folder / level.name.replace("/", "_")
+        return level.place_in(self.folder)
 
     def begin(self) -> None:
         """Make the folder, or keep what an interrupted run of the very same job left in it.
@@ -203,7 +197,7 @@ class _Build:
         if kept and self.journal.is_done(_ALL_DONE, self.key):
             return
         for level in self.levels:
-            if is_store(self.image.folder / level.name) and level.name not in self.image.levels:
+            if (self.image.folder / level.name).exists() and level.name not in self.image.levels:
                 raise InputError(
                     f"{self.image.folder / level.name} is there, but no level: move or delete it first"
                 )
@@ -215,28 +209,24 @@ class _Build:
 
     def publish(self, method: str) -> None:
         """Give the levels their names, then list them; goes on wherever it was killed."""
-        finest = {self.image.levels[0]: self.image.finest.info.grid}
-        named = {level.name: level.grid for level in self.levels}
         pending = [level for level in self.levels if self.at(level).exists()]
-        if len(self.image.levels) > 1 and len(pending) == len(self.levels):
-            drop_levels(self.image, finest)
+        if len(pending) == len(self.levels):
+            self.image.withdraw()
         for level in pending:
             target = self.image.folder / level.name
             if target.exists():
                 shutil.rmtree(target)
             self.at(level).rename(target)
-        list_levels(self.image, {**finest, **named}, method)
+        self.image.announce(self.levels, method)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _make(build: _Build, downsample: Any, tell: Progress, workers: int) -> None:
     """Fill every level, one after the other, because each is read by the next."""
+    made = build.image.create(build.folder, build.levels)
     plans = []
-    fine: StoreVolume = build.image.finest
-    for level in build.levels:
-        coarse = create_level(build.image, build.at(level), _level_info(build.image.finest.info, level))
-        plans.append((level, fine, coarse, [box for _, box in _cells_of(fine, coarse, level.factors)]))
-        fine = coarse
+    for level, fine, coarse in zip(build.levels, [build.image.finest, *made], made, strict=False):
+        plans.append((level, fine, coarse, list(_cells_of(build.image, level, coarse))))
     total, done = sum(len(boxes) for *_, boxes in plans), 0
     for level, fine, coarse, boxes in plans:
         work = partial(_cell, build, level, fine, coarse, downsample)
@@ -245,15 +235,11 @@ def _make(build: _Build, downsample: Any, tell: Progress, workers: int) -> None:
             tell(done, total)
 
 
-def _level_info(finest: VolumeInfo, level: Level) -> VolumeInfo:
-    info = finest.with_(shape=level.shape, grid=level.grid)
-    # The mean of affinities over (p, p + offset) is about no pair of coarse voxels: such a level states no kind.
-    return info.with_(kind=None, neighborhood=None) if finest.neighborhood is not None else info
-
-
-def _cells_of(fine: Volume, coarse: Volume, factors: Vec) -> Iterator[tuple[Vec, Box]]:
-    budget = FINE_BYTES // prod(factors)
-    return cells(coarse.info.box, bounded_cell(coarse, coarse.info.chunks or (_SUB_STEP,) * 3, budget))
+def _cells_of(image: Image, level: Level, coarse: Volume) -> Iterator[Box]:
+    budget = FINE_BYTES // prod(level.factors)
+    origin = level.box.start if image.chunks_on_world else (0, 0, 0)
+    step = bounded_cell(coarse, coarse.info.chunks or (_SUB_STEP,) * 3, budget)
+    return (box.shift(sub((0, 0, 0), origin)) for _, box in cells(coarse.info.box.shift(origin), step))
 
 
 def _cell(build: _Build, level: Level, fine: Volume, coarse: Volume, downsample: Any, box: Box) -> None:
@@ -267,10 +253,11 @@ def _cell(build: _Build, level: Level, fine: Volume, coarse: Volume, downsample:
         step = bounded_cell(coarse, (z, y, x), FINE_BYTES // prod(level.factors))
         for _, part in cells(Box.whole(box.shape), step):
             here = part.shift(box.start)
-            source = Box.of(
-                *(tuple(v * f for v, f in zip(at, level.factors, strict=True)) for at in (here.start, here.stop))
-            )
-            out[..., *part.slices()] = downsample(fine.read(source.intersect(fine.info.box)), level.factors)
+            low, high = (sub(_times(at, level.factors), level.phase) for at in (here.start, here.stop))
+            source = Box.of(low, high).intersect(fine.info.box)
+            # The first window of all may begin before the finer level does.
+            phase = sub(source.start, low)
+            out[..., *part.slices()] = in_phase(downsample, fine.read(source), level.factors, phase)
         coarse.write(box, out)
 
 

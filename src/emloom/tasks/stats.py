@@ -1,9 +1,10 @@
 """`emloom stats PATH`: what the values of a volume are, section by section, and how large its labels are.
 
 Read cell by cell in bounded memory. Integers of 8 and 16 bits are counted value by value, so everything about them
-is exact and the same for any cells; labels are counted id by id. Wider integers and floating point are measured in
-float64 and, in a second pass, sorted into 1024 equal bins between their extremes: their percentiles are exact to a
-bin, their sums to rounding. NaN and infinities are counted and left out.
+is exact and the same for any cells; labels are counted id by id. Wider integers and floating point are, in a
+second pass, sorted into up to 1024 equal bins between their extremes; their percentiles are exact to a bin. Of
+integers all else is exact and the same for any cells, whatever their size, and so are the bins; floating point is
+measured in float64, exact to rounding. NaN and infinities are counted and left out.
 
 The *contrast* of a section is the standard deviation of its voxels; its *zeros* are the fraction of voxels that
 are exactly 0, which microscopes and aligners leave where nothing was recorded.
@@ -27,6 +28,7 @@ from emloom.geometry.grid import Vec3
 from emloom.io.open import open_volume
 from emloom.io.tables import Column, write_csv, write_table
 from emloom.io.volume import Kind, Volume, VolumeInfo
+from emloom.ops.exact import count_bins, exact_sums
 from emloom.ops.histogram import count_values, percentile, values_of
 from emloom.spec import Spec
 from emloom.tasks.info import MAX_IDS, bounded_cell
@@ -93,6 +95,8 @@ def stats(spec: StatsSpec, progress: Progress | None = None) -> Report:
         report = _measure_labels(volume, tell)
     elif info.dtype.kind == "b" or (info.dtype.kind in "iu" and info.dtype.itemsize <= 2):
         report = _measure_exactly(volume, tell)
+    elif info.dtype.kind in "iu":
+        report = _measure_wide(volume, tell)
     else:
         report = _measure_roughly(volume, tell)
     if write is not None and spec.output is not None:
@@ -151,6 +155,47 @@ def _measure_exactly(volume: Volume, tell: Progress) -> Report:
         "histogram": {"values": values[present].tolist(), "counts": counts[present].tolist()},
     }
     return Report(info, {**summary, "sections": _listed(table)}, table)
+
+
+def _measure_wide(volume: Volume, tell: Progress) -> Report:
+    """Measure integers of 32 and 64 bits, whose sums are Python's: no float64 holds them."""
+    info = volume.info
+    sums = [(0, 0, 0)] * info.shape[0]
+    low, high = np.iinfo(info.dtype).max, np.iinfo(info.dtype).min
+    for box, array in _parts(volume, tell, passes=2):
+        low, high = min(low, int(array.min())), max(high, int(array.max()))
+        for z, section in _sections(box, array):
+            (total, square), zeros = exact_sums(section), section.size - int(np.count_nonzero(section))
+            sums[z] = (sums[z][0] + total, sums[z][1] + square, sums[z][2] + zeros)
+    n = prod(info.array_shape) // info.shape[0]
+    table: dict[str, Column] = {
+        "z": np.arange(info.shape[0]),
+        "mean": np.array([total / n for total, _, _ in sums]),
+        "contrast": np.array([sqrt(n * square - total**2) / n for total, square, _ in sums]),
+        "zeros": np.array([zeros / n for *_, zeros in sums]),
+    }
+    n *= info.shape[0]
+    total, square, zeros = (sum(column) for column in zip(*sums, strict=True))
+    summary: dict[str, Any] = {
+        "range": [low, high],
+        "mean": total / n,
+        "std": sqrt(n * square - total**2) / n,
+        "zeros": zeros / n,
+        **_binned_whole(volume, low, high, tell),
+    }
+    return Report(info, {**summary, "sections": _listed(table)}, table)
+
+
+def _binned_whole(volume: Volume, low: int, high: int, tell: Progress) -> dict[str, Any]:
+    """Return percentiles and histogram in bins of whole numbers; a percentile is the largest value of its bin."""
+    width = -(-(high - low + 1) // N_BINS)
+    edges = [*range(low, high + 1, width), high + 1]
+    counts = np.zeros(len(edges) - 1, np.int64)
+    for _, array in _parts(volume, tell, passes=2, done=1):
+        counts += count_bins(array, low, width, counts.size)
+    last = np.array([edge - 1 for edge in edges[1:]], object)
+    percentiles = {f"{p:g}": int(percentile(last, counts, p)) for p in PERCENTS}
+    return {"percentiles": percentiles, "histogram": {"edges": edges, "counts": counts.tolist()}}
 
 
 def _measure_labels(volume: Volume, tell: Progress) -> Report:

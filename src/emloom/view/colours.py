@@ -55,7 +55,14 @@ def grey(raw_YX: NDArray[Any]) -> RGB:
     return stretched
 
 
-def overlay(raw_YX: NDArray[Any], labels_YX: NDArray[Any], *, opacity: float = 0.4, contours: bool = True) -> RGB:
+def overlay(
+    raw_YX: NDArray[Any],
+    labels_YX: NDArray[Any],
+    *,
+    opacity: float = 0.4,
+    contours: bool = True,
+    stretch: bool = True,
+) -> RGB:
     """Return a section with its labels in colour.
 
     Args:
@@ -63,6 +70,7 @@ def overlay(raw_YX: NDArray[Any], labels_YX: NDArray[Any], *, opacity: float = 0
         labels_YX: unsigned ids of the same shape; 0 is transparent.
         opacity: of the colours, 0 to 1.
         contours: draw the pixels at a change of id in full colour.
+        stretch: stretch grey values, see `grey`; without it they are shown as they are, 0 to 255.
 
     Returns:
         uint8 [Y, X, 3].
@@ -78,7 +86,7 @@ def overlay(raw_YX: NDArray[Any], labels_YX: NDArray[Any], *, opacity: float = 0
     weight = np.where(labels_YX == 0, 0.0, opacity)
     if contours:
         weight = np.where(_edges(labels_YX) & (labels_YX != 0), max(opacity, 0.95), weight)
-    base = grey(raw_YX)[..., None].astype(np.float64)
+    base = (grey(raw_YX) if stretch else np.clip(raw_YX, 0, 255))[..., None].astype(np.float64)
     blended: RGB = np.rint(base + weight[..., None] * (colours - base)).astype(np.uint8)
     return blended
 

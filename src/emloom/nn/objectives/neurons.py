@@ -7,8 +7,10 @@ The story of this objective, from ground truth to segmentation:
   and local shape descriptors (size, offset and covariance of the object around each voxel; Sheridan et al., Nature
   Methods 2023, doi:10.1038/s41592-022-01711-z).
 * **heads** — ``affinities``, one channel per offset, and ``lsds``, ten channels; both are logits.
-* **loss** — affinities: class-balanced cross entropy (or squared error) over valid pairs; descriptors: squared
-  error over labelled voxels. The descriptors are an auxiliary task: they are predicted, and never decoded.
+* **loss** — affinities: class-balanced cross entropy (or any loss of `emloom.nn.losses` that reads each channel as
+  a probability) over valid pairs; descriptors: squared error over labelled voxels. A network that answers at
+  coarser levels too is asked there as well, by the majority of affinities and the mean of descriptors. The
+  descriptors are an auxiliary task: they are predicted, and never decoded.
 * **decode** — affinities to fragments, region graph and agglomeration, which is `emloom.tasks.segment`.
 
 Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learns only the first; ``aclsd`` and
@@ -17,16 +19,24 @@ Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learn
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from torch import Tensor
 
 from emloom.geometry import Box, Grid, Vec
-from emloom.nn.losses import balance_weights, balanced_bce, weighted_mse_sigmoid
+from emloom.nn.losses import (
+    Loss,
+    LossSpec,
+    balance_weights,
+    balanced_bce,
+    reads_probabilities,
+    weighted_mse_sigmoid,
+)
+from emloom.nn.supervision import deep_supervision, levels_of
 from emloom.ops.affinities import affinities, neighborhood
 from emloom.ops.descriptors import local_shape_descriptors
 from emloom.ops.labels import grow_boundary
@@ -34,6 +44,16 @@ from emloom.spec import Spec
 
 Targets = dict[str, tuple[NDArray[Any], NDArray[Any]]]
 """Per head: target and weight, both ``CZYX``."""
+
+LossName = Literal["bce", "mse"]
+_NAME: TypeAdapter[str] = TypeAdapter(LossName)
+_LOSS: TypeAdapter[Loss] = TypeAdapter(LossSpec)
+
+
+def _named_or_described(data: Any) -> Any:
+    """Validate as the one or the other, so that an error speaks of what was meant and not of both."""
+    return _NAME.validate_python(data) if isinstance(data, str) else _LOSS.validate_python(data)
+
 
 LSD_CHANNELS = 10
 _TRUNCATE = 3.0  # the Gaussian window of the descriptors ends at three standard deviations
@@ -55,9 +75,19 @@ class NeuronsObjective(Spec):
     """Voxels of background grown between touching objects in the training labels."""
     grow_in_plane: bool = False
     """Grow the boundary within sections only: for anisotropic stacks."""
-    affinity_loss: Literal["bce", "mse"] = "bce"
+    affinity_loss: Annotated[LossName | LossSpec, BeforeValidator(_named_or_described)] = "bce"
+    """`bce` and `mse` are balanced by channel; or any loss, e.g. `{kind: tversky, false_positive: 0.7}`."""
     lsd_weight: float = Field(default=1.0, ge=0)
     """Weight of the descriptor loss relative to the affinity loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not isinstance(self.affinity_loss, str) and not reads_probabilities(self.affinity_loss):
+            raise ValueError(
+                f"affinity_loss {self.affinity_loss.kind!r} does not read each channel as a probability "
+                "of its own, which affinities are: use e.g. bce, focal, dice or tversky"
+            )
+        return self
 
     @property
     def has_lsds(self) -> bool:
@@ -97,9 +127,7 @@ class NeuronsObjective(Spec):
         """
         # Beyond the volume labels are unknown, not background: objects must not be eroded from there.
         grown = grow_boundary(labels_ZYX, self.grow_boundary_vox, in_plane=self.grow_in_plane, mask_ZYX=known_ZYX)
-        at = inner.slices()
-        target, valid = affinities(grown, self.neighborhood, mask_ZYX=known_ZYX)
-        out: Targets = {"affinities": (target[:, *at], valid[:, *at])}
+        out: Targets = {"affinities": affinities(grown, self.neighborhood, mask_ZYX=known_ZYX, box=inner)}
         if self.has_lsds:
             lsds, weight = local_shape_descriptors(
                 grown,
@@ -116,17 +144,20 @@ class NeuronsObjective(Spec):
         self, logits: dict[str, Tensor], targets: dict[str, tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss and its parts; logits and targets are ``[N, C, Z, Y, X]``."""
-        target, valid = targets["affinities"]
-        weight = balance_weights(target, valid)
-        if self.affinity_loss == "bce":
-            parts = {"affinities": balanced_bce(logits["affinities"], target, weight)}
-        else:
-            parts = {"affinities": weighted_mse_sigmoid(logits["affinities"], target, weight)}
+        levels = levels_of(logits, "affinities")
+        parts = {"affinities": deep_supervision(self._affinity_loss, levels, *targets["affinities"], "majority")}
         total = parts["affinities"]
         if self.has_lsds:
-            parts["lsds"] = weighted_mse_sigmoid(logits["lsds"], *targets["lsds"])
+            levels = levels_of(logits, "lsds")
+            parts["lsds"] = deep_supervision(weighted_mse_sigmoid, levels, *targets["lsds"], "mean")
             total = total + self.lsd_weight * parts["lsds"]
         return total, {name: part.detach() for name, part in parts.items()}
+
+    def _affinity_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        if not isinstance(self.affinity_loss, str):
+            return self.affinity_loss(logits, target, weight)
+        loss = balanced_bce if self.affinity_loss == "bce" else weighted_mse_sigmoid
+        return loss(logits, target, balance_weights(target, weight))
 
 
 def to_tensors(targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,0 +1,31 @@
+"""Which networks a job may name, and the backbone each spec stands for.
+
+A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from emloom.nn.resunet import ResUNet, ResUNetSpec
+from emloom.nn.unet import UNet, UNetSpec
+
+Backbone = UNet | ResUNet
+"""A net that gives features; heads make answers of them."""
+
+
+def _unet_unless_named(data: Any) -> Any:
+    return {"kind": "unet", **data} if isinstance(data, dict) else data
+
+
+NetworkSpec = Annotated[
+    Annotated[UNetSpec | ResUNetSpec, Field(discriminator="kind")], BeforeValidator(_unet_unless_named)
+]
+"""The shape of any network."""
+
+
+def backbone(spec: UNetSpec | ResUNetSpec, in_channels: int) -> Backbone:
+    """Return the untrained backbone of a spec."""
+    return ResUNet(spec, in_channels) if isinstance(spec, ResUNetSpec) else UNet(spec, in_channels)
