@@ -231,7 +231,8 @@ def inverse(mapping: CoordinateMap, positions_N3: NDArray[Any], moves: I64, fold
     """Return the points of the frame whose source positions these are; NaN where there is none.
 
     There is none for what lies in the stripe a fold has hidden, in tissue that a slip moved out of its section,
-    and far outside the frame. Solved by iteration: ``p <- p + A^-1 (s - r(p))``, to 1e-4 voxels.
+    and far outside the frame. Solved section by section, the nearest first, by iteration within the section:
+    ``p <- p + A^-1 (s - r(p))``, to 1e-4 voxels.
 
     Args:
         mapping: the map.
@@ -240,18 +241,41 @@ def inverse(mapping: CoordinateMap, positions_N3: NDArray[Any], moves: I64, fold
         folds: see `positions`.
     """
     s = np.asarray(positions_N3, float)
+    out: F64 = np.full_like(s, np.nan)
+    last = mapping.shape[0] - 1
+    for offset in _sections_apart(mapping):
+        left = np.flatnonzero(np.isnan(out[:, 0]))
+        if not left.size:
+            break
+        section = np.clip(np.floor(s[left, 0] + 0.5) + offset, 0, last)
+        p = _inverse_within(mapping, s[left], section, (moves, folds))
+        # A solution counts if it lies in the section it was sought in: its neighbour may have moved elsewhere.
+        there = np.clip(np.floor(p[:, 0] + 0.5), 0, last) == section
+        out[left[there]] = p[there]
+    return out
+
+
+def _sections_apart(mapping: CoordinateMap) -> list[int]:
+    """Return by how many sections voxels may be displaced, small steps first."""
+    if mapping.planar:
+        return [0]
+    along_z = mapping.nodes[:, 0] - np.arange(mapping.shape[0])[:, None, None]
+    reach = int(np.ceil(np.abs(along_z).max()))
+    return sorted(range(-reach, reach + 1), key=abs)
+
+
+def _inverse_within(mapping: CoordinateMap, s: F64, section: F64, moved: tuple[I64, F64 | None]) -> F64:
+    """Return the points of given sections whose source positions these are; NaN where iteration finds none."""
     solve = np.linalg.inv(mapping.linear)
     centre = (np.array(mapping.shape[1:]) - 1) / 2
-    p = s.copy()
-    p[:, 1:] = (s[:, 1:] - centre) @ solve.T + centre
-    left = np.full(len(s), np.inf)
+    p = np.column_stack([section, (s[:, 1:] - centre) @ solve.T + centre])
     for _ in range(_INVERSE_STEPS):
-        missing = s - positions(mapping, p, moves, folds)
-        left = np.abs(missing).max(axis=1) if len(s) else left
-        if not len(s) or left.max() < _INVERSE_TOLERANCE_VOX:
+        missing = s - positions(mapping, p, *moved)
+        left = np.abs(missing[:, 1:]).max(axis=1)
+        if left.max() < _INVERSE_TOLERANCE_VOX:
             break
-        p[:, 0] += missing[:, 0]
         p[:, 1:] += missing[:, 1:] @ solve.T
+    p[:, 0] += missing[:, 0]
     p[left >= _INVERSE_TOLERANCE_VOX] = np.nan
     return p
 
