@@ -41,7 +41,7 @@ def preview(stack: Path) -> Preview:
 
 def test_the_samples_are_those_of_training(preview: Preview) -> None:
     training = preview.job.training
-    samples = TrainingSamples(preview.maker, training.augment, training.seed, 9)
+    samples = TrainingSamples(preview.maker, training, 9)
     assert preview.plans(3) == [samples.plan(i) for i in range(3)]
     other = preview.plans(3, seed=training.seed + 1)
     assert other == preview.plans(3, seed=training.seed + 1)
