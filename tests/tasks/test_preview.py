@@ -16,7 +16,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.nn.augment import AugmentSpec, DefectSpec
 from emloom.nn.draw import Frame, Streams, draw_areas, draw_defects, draw_plan
-from emloom.nn.plan import SamplePlan
+from emloom.nn.plan import Fold, SamplePlan, SectionMoves, Tone, Warp
 from emloom.nn.samples import TrainingSamples
 from emloom.tasks.effects import one_at_a_time
 from emloom.tasks.preview import PlanSheet, Preview, choose_sections, digest
@@ -41,7 +41,7 @@ def preview(stack: Path) -> Preview:
 
 def test_the_samples_are_those_of_training(preview: Preview) -> None:
     training = preview.job.training
-    samples = TrainingSamples(preview.maker, training.augment, training.seed, 9)
+    samples = TrainingSamples(preview.maker, training, 9)
     assert preview.plans(3) == [samples.plan(i) for i in range(3)]
     other = preview.plans(3, seed=training.seed + 1)
     assert other == preview.plans(3, seed=training.seed + 1)
@@ -86,6 +86,31 @@ def test_plans_of_another_job_are_refused(preview: Preview, stack: Path, tmp_pat
     plans = dirty.dump(dirty.plans(1))
     with pytest.raises(InputError, match="library has 0"):
         Preview.of(augmented(stack, AugmentSpec.none())).replay(plans)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"order": (0, 0, 2)}, "sample 0 cannot be carried out"),
+        ({"tone": Tone(contrast=(1.0,), brightness=(0.0,), gamma=(1.0,))}, "one value per section"),
+        ({"moves": SectionMoves(raw=((0, 0),), labels=((0, 0),))}, "one value per section"),
+        (
+            {"folds": (Fold(section=999, normal=(0, 1), c=3, strength_vox=1, width_vox=1, moves_labels=False),)},
+            "sample 0 cannot be carried out",
+        ),
+        (
+            {"warp": Warp(spacing_vox=(4, 4, 4), sigma_vox=(0, 1, 1), control=(5, 5, 5), normals=(0.5,))},
+            "cannot be",
+        ),
+    ],
+)
+def test_edited_plans_that_make_no_sense_are_refused(
+    preview: Preview, change: dict[str, object], words: str
+) -> None:
+    sheet = preview.dump(preview.plans(1))
+    edited = sheet.samples[0].model_copy(update={"plan": sheet.samples[0].plan.model_copy(update=change)})
+    with pytest.raises(InputError, match=words):
+        preview.replay(sheet.model_copy(update={"samples": (edited,)}))
 
 
 def test_a_sheet_names_what_it_shows(preview: Preview) -> None:

@@ -104,7 +104,8 @@ class Preview:
         """Return dumped plans, and the numbers of those that no longer give the same bytes.
 
         Raises:
-            InputError: the plans belong to samples of another size, to volumes or artifacts that the job lacks.
+            InputError: the plans belong to samples of another size, to volumes or artifacts that the job lacks, or
+                were edited so that they cannot be carried out.
         """
         mine = (self.frame.output, self.frame.reach, self.frame.spacing_nm)
         theirs = (sheet.output_vox, sheet.reach_vox, sheet.voxel_size_nm)
@@ -116,7 +117,7 @@ class Preview:
         artifacts = 0 if self.maker.library is None else len(self.maker.library.images)
         for number, sample in enumerate(sheet.samples):
             self._require_sources(number, sample.plan, artifacts)
-        changed = [i for i, s in enumerate(sheet.samples) if digest(self.maker.render(s.plan)) != s.digest]
+        changed = [i for i, s in enumerate(sheet.samples) if self._carried_out(i, s.plan) != s.digest]
         return [sample.plan for sample in sheet.samples], changed
 
     def _require_sources(self, number: int, plan: SamplePlan, artifacts: int) -> None:
@@ -125,6 +126,25 @@ class Preview:
         wanted = [defect.number for defect in plan.defects if isinstance(defect, Artifact)]
         if wanted and not 0 <= max(wanted) < artifacts:
             raise InputError(f"sample {number} uses artifact {max(wanted)}: the job's library has {artifacts}")
+
+    def _carried_out(self, number: int, plan: SamplePlan) -> str:
+        sections = self.frame.shape[0]
+        tone = () if plan.tone is None else (plan.tone.contrast, plan.tone.brightness, plan.tone.gamma)
+        moves = () if plan.moves is None else (plan.moves.raw, plan.moves.labels)
+        for values in (*tone, *moves):
+            if len(values) != sections:
+                raise InputError(
+                    f"sample {number} tells the tone or move of {len(values)} sections, and its frame has "
+                    f"{sections}: one value per section is needed; dump the plans again"
+                )
+        try:
+            return digest(self.maker.render(plan))
+        except (ValueError, IndexError) as problem:
+            if isinstance(problem, InputError):
+                raise
+            raise InputError(
+                f"the plan of sample {number} cannot be carried out ({problem}): dump the plans again"
+            ) from problem
 
     def look(self, plan: SamplePlan) -> Look:
         """Return the output of a sample, raw and labels."""
