@@ -197,3 +197,8 @@ def require_law(sampler: CropSampler, expected: Law, draws: int = 3000, seed: in
     assert len(bins) > 3, "too few bins to tell anything"
     square = sum((hits - mass) ** 2 / mass for mass, hits in bins)
     assert chi2.sf(square, len(bins) - 1) > 1e-6, f"chi square {square:.0f} for {len(bins) - 1} degrees"
+
+
+def rng_of(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Return a stream of its own for every sample."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, index])))

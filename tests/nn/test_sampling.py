@@ -22,11 +22,10 @@ from emloom.io.annotations import POST, PRE, Annotations
 from emloom.io.cremi import read_annotations, write_annotations
 from emloom.io.open import open_volume
 from emloom.io.volume import ArrayVolume, cached
-from emloom.nn.augment import rng_of
 from emloom.nn.crops import LabelledVolume
 from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Balanced, Foreground, Rejection, SamplingSpec, Uniform
-from tests.nn.lots import GRID, Counting, Virtual, foreground_ids, law, require_law, volume_of
+from tests.nn.lots import GRID, Counting, Virtual, foreground_ids, law, require_law, rng_of, volume_of
 
 CROP = (3, 4, 5)
 SPECS: dict[str, SamplingSpec] = {

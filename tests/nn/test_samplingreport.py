@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from emloom.geometry import Box
-from emloom.nn.augment import rng_of
 from emloom.nn.sampling import CropSampler, Draw
 from emloom.nn.samplingreport import SamplingReport, look, survey
 from emloom.nn.strategies import Balanced, Rejection, SamplingSpec, Uniform
-from tests.nn.lots import volume_of
+from tests.nn.lots import rng_of, volume_of
 
 CROP = (3, 4, 5)
 
