@@ -11,7 +11,7 @@ training with the full chain spends waiting for data, as the progress bar shows 
 of the workers no longer counts.
 
 The last line is the speed that augmentation leaves: crops/s of `full` divided by crops/s of `plain`, without
-workers, alternating, medians; geometric mean of the sets. 1 would be augmentation for nothing.
+workers, alternating, medians of CPU time; geometric mean of the sets. 1 would be augmentation for nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from emloom.nn.augment import AugmentSpec
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, build
 from emloom.nn.samples import Sample, SampleMaker, TrainingSamples
-from emloom.nn.train import Progress, TrainingSpec, crop_shape, train, training_loader
+from emloom.nn.train import Progress, TrainingData, TrainingSpec, crop_shape, train, training_loader
 from emloom.recipes import fib25, phantom, snemi3d
 from emloom.tasks.data import open_stack
 from emloom.tasks.job import NeuronsJob
@@ -85,29 +85,30 @@ class Set:
         chains = {"plain": AugmentSpec.none(), "full": full}
         return cls(job.name, SampleMaker(model, [stack.labelled], crop), chains, job.training)
 
-    def samples(self, chain: str, workers: int) -> Iterator[Sample]:
-        """Iterate over the training loader, endlessly."""
-        asked = self.training.model_copy(update={"augment": self.chains[chain], "steps": 10**6})
+    def batches(self, chain: str, workers: int, count: int) -> Iterator[Sample]:
+        """Iterate over the batches of the training loader."""
+        asked = self.training.model_copy(update={"augment": self.chains[chain], "steps": count})
         hardware = Hardware(accelerator="cpu", workers=workers)
         samples = TrainingSamples(self.maker, asked, asked.steps * asked.batch_size)
         return iter(training_loader(samples, asked, hardware, Fabric(accelerator="cpu"), 0))
 
     def seconds_per_crop(self, chain: str, workers: int) -> float:
         # Loaders work ahead (4 batches a worker): warm-up ends when that store is used up.
-        samples = self.samples(chain, workers)
-        for _ in islice(samples, WARM_UP + 4 * workers):
+        before = WARM_UP + 4 * workers
+        batches = self.batches(chain, workers, before + CROPS)
+        for _ in islice(batches, before):
             pass
         start = time.perf_counter()
-        for _ in islice(samples, CROPS):
+        for _ in batches:  # to its end, where workers stop by themselves
             pass
         return (time.perf_counter() - start) / CROPS / self.training.batch_size
 
     def remaining_speed(self) -> float:
         """Return crops/s with the full chain over crops/s without, in turn and in this process."""
-        samples = {chain: self.samples(chain, 0) for chain in self.chains}
+        streams = {chain: self.batches(chain, 0, WARM_UP + CROPS) for chain in self.chains}
         seconds: dict[str, list[float]] = {chain: [] for chain in self.chains}
         for _ in range(WARM_UP + CROPS):
-            for chain, stream in samples.items():
+            for chain, stream in streams.items():
                 start = time.process_time()
                 next(stream)
                 seconds[chain].append(time.process_time() - start)
@@ -121,15 +122,9 @@ class Set:
         reports: list[Progress] = []
         box = Box(self.maker.volumes[0].region.start, self.maker.crop.output)
         with tempfile.TemporaryDirectory() as folder:
-            train(
-                self.maker.model,
-                asked,
-                self.maker.volumes,
-                [(0, box)],
-                Path(folder),
-                Hardware(accelerator="cpu", workers=workers),
-                reports.append,
-            )
+            data = TrainingData(self.maker.volumes, [(0, box)])
+            hardware = Hardware(accelerator="cpu", workers=workers)
+            train(self.maker.model, asked, data, Path(folder), hardware, reports.append)
         return reports[-2].wait_share  # the last one validates, too
 
 
