@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from math import exp, log
 from pathlib import Path
 from statistics import fmean, median
@@ -95,13 +94,8 @@ class Set:
     def seconds_per_crop(self, chain: str, workers: int) -> float:
         # Loaders work ahead (4 batches a worker): warm-up ends when that store is used up.
         before = WARM_UP + 4 * workers
-        batches = self.batches(chain, workers, before + CROPS)
-        for _ in islice(batches, before):
-            pass
-        start = time.perf_counter()
-        for _ in batches:  # to its end, where workers stop by themselves
-            pass
-        return (time.perf_counter() - start) / CROPS / self.training.batch_size
+        arrivals = [time.perf_counter() for _ in self.batches(chain, workers, before + CROPS)]
+        return (arrivals[-1] - arrivals[before - 1]) / CROPS / self.training.batch_size
 
     def remaining_speed(self) -> float:
         """Return crops/s with the full chain over crops/s without, in turn and in this process."""
