@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import subprocess
 import sys
@@ -272,3 +274,23 @@ assert not [name for name, module in sys.modules.items() if name.startswith("ope
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's signal stack")
+def test_openvino_leaves_the_signal_stack_alone():
+    """Its core, unloaded, left one too small for the ends of several loader processes at once: a crash."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    def stack() -> tuple[int, int]:
+        found = Stack()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+        return found.flags, found.size
+
+    before = stack()
+    for _ in range(2):
+        module = net_of("stem")
+        Predictor(module, normalise, OpenVINO)(tile_of(module))
+        gc.collect()
+    assert stack() == before

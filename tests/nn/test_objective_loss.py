@@ -16,7 +16,7 @@ from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.predict import Predictor
 from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.supervision import coarser
-from emloom.nn.train import TrainingSpec, train
+from emloom.nn.train import OptimizerSpec, TrainingData, TrainingSpec, train
 from tests.nn.tissue import cubes, tiny_model
 
 SHAPE = (1, 3, 4, 4, 4)
@@ -92,13 +92,16 @@ def test_a_residual_net_with_supervision_learns_and_predicts(tmp_path: Path, nor
     model = ModelSpec(objective=objective, network=network, voxel_size_nm=(10, 10, 10))
     losses: list[float] = []
     training = TrainingSpec(
-        steps=80, crop_shape_vox=(8, 8, 8), validate_every=40, batch_size=2, learning_rate=1e-2
+        steps=80,
+        crop_shape_vox=(8, 8, 8),
+        validate_every=40,
+        batch_size=2,
+        optimizer=OptimizerSpec(learning_rate=1e-2),
     )
     path = train(
         model,
         training,
-        [cubes()],
-        [(0, Box((8, 8, 8), (8, 8, 8)))],
+        TrainingData([cubes()], [(0, Box((8, 8, 8), (8, 8, 8)))]),
         tmp_path,
         Hardware("cpu", 1, 0),
         lambda progress: losses.append(progress.loss),

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -87,7 +88,7 @@ class OpenVinoBackend:
                 model = self._openvino.convert_model(program)
             except RuntimeError as problem:
                 raise InputError(f"OpenVINO cannot run this network ({problem}): use --backend torch") from problem
-        return self._openvino.Core().compile_model(model, "CPU", self._settings)
+        return _core().compile_model(model, "CPU", self._settings)
 
 
 class _Tuple(nn.Module):
@@ -101,6 +102,17 @@ class _Tuple(nn.Module):
         net = dense(self.module)
         logits = net.interior(x)
         return tuple(logits[name] for name in net.channels)
+
+
+@cache
+def _core() -> Any:
+    """Return the one core of this process.
+
+    When the last core and its networks are gone, OpenVINO unloads its code for processors, which then leaves the
+    thread with a signal stack that is too small where signals come in quick succession (seen with 2026.4): a
+    training whose loaders end at once was killed by it. So the core stays.
+    """
+    return _import().Core()
 
 
 def _import() -> Any:
