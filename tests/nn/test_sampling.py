@@ -221,8 +221,10 @@ def test_the_job_files_of_the_page_are_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
     kinds = []
     for text in re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M):
-        kinds.append(TypeAdapter(SamplingSpec).validate_python(yaml.safe_load(text)).kind)
-    assert kinds == ["uniform", "foreground", "balanced", "rejection"]
+        block = yaml.safe_load(text)
+        spec = block["training"]["sampling"] if "training" in block else block
+        kinds.append(TypeAdapter(SamplingSpec).validate_python(spec).kind)
+    assert kinds == ["foreground", "uniform", "foreground", "balanced", "rejection"]
 
 
 # ---- what cannot be is said before training -----------------------------------------------------------------

@@ -148,10 +148,10 @@ class TrainingSamples(Dataset[Sample]):
         self.maker = maker
         self.how = how
         self.count = count
-        self.sampler = CropSampler(maker.volumes, how.sampling, maker.crop.output)
         self._frames = [maker.frame(source) for source in range(len(maker.volumes))]
         for volume, frame in zip(maker.volumes, self._frames, strict=True):
             require_room(how.augment, volume.raw, frame)
+        self.sampler = CropSampler(maker.volumes, how.sampling, maker.crop.output)
 
     def __len__(self) -> int:
         return self.count

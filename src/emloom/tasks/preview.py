@@ -140,8 +140,6 @@ class Preview:
         try:
             return digest(self.maker.render(plan))
         except (ValueError, IndexError) as problem:
-            if isinstance(problem, InputError):
-                raise
             raise InputError(
                 f"the plan of sample {number} cannot be carried out ({problem}): dump the plans again"
             ) from problem
