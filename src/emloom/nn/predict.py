@@ -125,7 +125,7 @@ def predict(
             f"{raw.info.source} is {raw.info.axes}, {raw.info.box}: predict {box} of a zyx volume in it"
         )
     places = {name: _place(name, output, raw, net, box) for name, output in outputs.items()}
-    source = _Once(predictor, raw) if averaging is None else Averager(predictor, averaging, raw, tuple(outputs))
+    source = _source(predictor, raw, averaging, tuple(outputs))
     tile = choose_tile(source, box) if tile_shape is None else _checked_tile(source, tile_shape)
     work = blocks(box, tile, source.context)
     if net.tile_dependent and len(work) > 1:
@@ -140,6 +140,29 @@ def predict(
             output.write(where, np.ascontiguousarray(answers[name][:, *part]))
         if progress is not None:
             progress(done, len(work))
+
+
+def tile_for(
+    predictor: Predictor,
+    raw: Volume,
+    heads: tuple[str, ...],
+    box: Box,
+    averaging: Averaging | None = None,
+    wanted: Vec | None = None,
+) -> Vec:
+    """Return the tile shape that `predict` would use for a box, or the wanted one if the network can use it.
+
+    Jobs that share the work of one volume pass it to every call of `predict`.
+
+    Raises:
+        InputError: the wanted shape is off the lattice, or the heads cannot be averaged.
+    """
+    source = _source(predictor, raw, averaging, heads)
+    return choose_tile(source, box) if wanted is None else _checked_tile(source, wanted)
+
+
+def _source(predictor: Predictor, raw: Volume, averaging: Averaging | None, heads: tuple[str, ...]) -> _Once | Averager:
+    return _Once(predictor, raw) if averaging is None else Averager(predictor, averaging, raw, heads)
 
 
 class Tiled(Protocol):

@@ -1,35 +1,53 @@
-"""Raw to affinities with a trained model, at any size, tile by tile."""
+"""Raw to affinities with a trained model, at any size, block by block.
+
+Blocks are whole chunks of the output. Each is predicted through the tiles of one lattice of absolute raw voxels
+(`emloom.nn.predict`), so its bits do not depend on which block, worker or run computes it::
+
+    raw          |<- tile ->|<- tile ->|<- tile ->|      tiles: multiples of the network's lattice
+    output          [c c|c c|c c|c c|c c]                chunks of the output: a part of a tile
+
+A job writes beside its output, in `<name>.unfinished<suffix>`, and goes on there after a crash.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from emloom.errors import InputError
-from emloom.geometry import Box, Vec
+from emloom.geometry import Block, Box, Vec, blocks
 from emloom.geometry.grid import Vec3
-from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
-from emloom.io.volume import Kind, Volume, VolumeInfo
+from emloom.io.volume import ArrayVolume, Kind, Volume, VolumeInfo
 from emloom.nn.averaging import Averaging
 from emloom.nn.channels import Affinities, Channels, Descriptors
 from emloom.nn.engine import Engine
 from emloom.nn.model import ModelSpec, load
 from emloom.nn.orientations import orientations
-from emloom.nn.predict import Predictor, predict
+from emloom.nn.predict import Predictor, predict, tile_for
 from emloom.nn.samples import require_voxel_size
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
 from emloom.run.machine import cores
-from emloom.run.provenance import fingerprint, write_provenance
+from emloom.run.provenance import write_provenance
+from emloom.run.perworker import once
+from emloom.run.runner import run_stage
+from emloom.run.stage import Output, Stage
+from emloom.run.workspace import Workspace
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec
+from emloom.tasks.lattice import chunk_within, on_grid_of
 
-OnTile = Callable[[int, int], None]
+OnBlock = Callable[[int, int], None]
 Orientations = Literal[1, 4, 8, 16]
+
+_MANY_TILES = 64  # a box off the lattice of tiles is predicted in one block up to here, see `_block_shape`
 
 
 class PredictJob(Spec):
@@ -50,6 +68,138 @@ class PredictJob(Spec):
     """Voxels per tile; default: as many as fit comfortably in memory."""
     orientations: Orientations = 1
     """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
+    mask: str | None = None
+    """Predict only where this is not zero (same grid as the raw); elsewhere 0. Blocks without any are skipped."""
+
+
+@dataclass(frozen=True)
+class PredictBlock:
+    """Predicts one block; a small value that travels to workers, which load the network once.
+
+    Attributes:
+        job: what is predicted.
+        folder: container of the outputs.
+        engine: what computes.
+        tile: voxels per tile.
+    """
+
+    job: PredictJob
+    folder: Path
+    engine: Engine
+    tile: Vec
+
+    def __call__(self, block: Block) -> list[Output]:
+        """Predict and write the block's voxels in every output."""
+        scene = Scene.of(self.job)
+        spec, predictor = once(("predictor", self.job.model, self.engine), lambda: load_predictor(*self._model))
+        box = block.write.shift(scene.box.start)
+        wanted = None if scene.mask is None else scene.mask.read(box) != 0
+        answers = {name: _blank(output_info(spec, name, scene.raw.info, box)) for name in stored(spec, self.job)}
+        if wanted is None or wanted.any():
+            average = averaging(spec, self.job.orientations)
+            predict(predictor, scene.raw, answers, box=box, tile_shape=self.tile, averaging=average)
+        written = []
+        for name, answer in answers.items():
+            if wanted is not None:
+                answer.array[...] *= wanted
+            open_volume(self.folder / name, writable=True).write(block.write, answer.array)
+            written.append(Output.voxels(name, block.write, answer.array))
+        return written
+
+    @property
+    def _model(self) -> tuple[str, Engine]:
+        return self.job.model, self.engine
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The opened inputs of a job: raw, the box of it that is predicted, and the mask."""
+
+    raw: Volume
+    box: Box
+    mask: Volume | None
+
+    @classmethod
+    def of(cls, job: PredictJob) -> Scene:
+        """Open the inputs of a job.
+
+        Raises:
+            InputError: one is missing or damaged, the box leaves the raw, or the mask is on another grid.
+        """
+        raw = open_volume(job.raw, voxel_size_nm=job.voxel_size_nm, kind="raw")
+        box = raw.info.box if job.box is None else job.box.box
+        if box.is_empty or not raw.info.box.contains(box):
+            raise InputError(
+                f"{box} is empty or leaves {job.raw}, which is {raw.info.box}: choose a box inside it"
+            )
+        return cls(raw, box, None if job.mask is None else on_grid_of(raw, job.mask))
+
+
+def predict_volume(
+    job: PredictJob,
+    engine: Engine | None = None,
+    on_block: OnBlock | None = None,
+    executor: Executor | None = None,
+    discard: bool = False,
+) -> str:
+    """Predict block by block into a container that appears only when it is whole; go on where a crash stopped.
+
+    Args:
+        job: what to predict.
+        engine: what computes.
+        on_block: called with (blocks done, blocks in all).
+        executor: where blocks run; default in this process.
+        discard: delete the unfinished or finished result of another job in the output's place.
+
+    Returns:
+        What computed it, and why where that was timed.
+
+    Raises:
+        InputError: an input is missing or damaged, the voxel size is not the model's, the orientations do not fit,
+            the output exists, or belongs to another job.
+    """
+    started = time.perf_counter()
+    engine = engine or Engine()
+    scene = Scene.of(job)
+    spec, predictor = load_predictor(job.model, engine)
+    require_voxel_size(spec, scene.raw.info.grid.voxel_size_nm, scene.raw.info.source)
+    names = stored(spec, job)
+    average = averaging(spec, job.orientations)
+    tile = tile_for(predictor, scene.raw, names, scene.box, average, job.tile_shape_vox)
+    shape = block_shape(scene.box, tile)
+    space = Workspace(job.output)
+    inputs = space.claim("predict", job, {"raw": job.raw, "model": job.model, "mask": job.mask}, discard)
+    if not space.finished:
+        for name in names:
+            info = output_info(spec, name, scene.raw.info, scene.box).with_(chunks=chunk_within(shape))
+            if not (space.folder / name).exists():
+                create_volume(space.folder / name, info)
+        stage = Stage(
+            "predict",
+            key_of("predict", _science(job), inputs, tile, engine.precision, engine.backend),
+            blocks(Box.whole(scene.box.shape), shape),
+            PredictBlock(job, space.folder.absolute(), engine, tile),
+        )
+        run_stage(stage, space.folder, executor or Serial(), progress=on_block)
+        seconds = {"predict": time.perf_counter() - started}
+        by = {"computed_by": predictor.backend.name}
+        write_provenance(space.folder / "provenance.json", job.to_dict(), inputs, seconds, by)
+        space.finish()
+    return predictor.backend.name
+
+
+def block_shape(box: Box, tile: Vec) -> Vec:
+    """Return the voxels of an output that one block predicts.
+
+    A box that starts on the lattice of tiles has one tile per block. Another has blocks that cut tiles: where
+    there are many, of four tiles along each axis, so that few are predicted twice.
+    """
+    if not any(start % length for start, length in zip(box.start, tile, strict=True)):
+        return tile
+    if prod(-(-n // t) for n, t in zip(box.shape, tile, strict=True)) <= _MANY_TILES:
+        z, y, x = (-(-n // t) * t for n, t in zip(box.shape, tile, strict=True))
+        return (z, y, x)
+    return (4 * tile[0], 4 * tile[1], 4 * tile[2])
 
 
 def load_predictor(path: str | Path, engine: Engine | None = None) -> tuple[ModelSpec, Predictor]:
@@ -73,50 +223,9 @@ def averaging(spec: ModelSpec, which: int) -> Averaging | None:
     return Averaging(orientations(which), known)
 
 
-def predict_volume(job: PredictJob, engine: Engine | None = None, on_tile: OnTile = lambda *_: None) -> str:
-    """Predict into a new container that appears only when it is whole.
-
-    Returns:
-        What computed it, and why where that was timed.
-
-    Raises:
-        InputError: an input is missing or damaged, the voxel size is not the model's, the orientations do not fit,
-            or the output exists.
-    """
-    started = time.perf_counter()
-    raw = open_volume(job.raw, voxel_size_nm=job.voxel_size_nm, kind="raw")
-    spec, predictor = load_predictor(job.model, engine)
-    box = raw.info.box if job.box is None else job.box.box
-    if box.is_empty or not raw.info.box.contains(box):
-        raise InputError(f"{box} is empty or leaves {job.raw}, which is {raw.info.box}: choose a box inside it")
-    with staged(job.output) as folder:
-        outputs = make_outputs(spec, raw, box, folder, job.keep_lsds)
-        predict(
-            predictor,
-            raw,
-            outputs,
-            box=box,
-            tile_shape=job.tile_shape_vox,
-            averaging=averaging(spec, job.orientations),
-            progress=on_tile,
-        )
-        seconds = {"predict": time.perf_counter() - started}
-        inputs = {path: fingerprint(path) for path in (job.raw, job.model)}
-        by = {"computed_by": predictor.backend.name}
-        write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds, by)
-    return predictor.backend.name
-
-
-def make_outputs(
-    spec: ModelSpec, raw: Volume, box: Box, folder: Path, keep_lsds: bool = False
-) -> Mapping[str, Volume]:
-    """Make one empty uint8 volume per head for a box of `raw`; refuses a raw of another voxel size."""
-    require_voxel_size(spec, raw.info.grid.voxel_size_nm, raw.info.source)
-    return {
-        name: create_volume(folder / name, output_info(spec, name, raw.info, box))
-        for name in spec.objective.heads
-        if keep_lsds or name != "lsds"
-    }
+def stored(spec: ModelSpec, job: PredictJob) -> tuple[str, ...]:
+    """Return the heads of a model that a job stores."""
+    return tuple(name for name in spec.objective.heads if job.keep_lsds or name != "lsds")
 
 
 def output_info(spec: ModelSpec, head: str, raw: VolumeInfo, box: Box) -> VolumeInfo:
@@ -125,3 +234,11 @@ def output_info(spec: ModelSpec, head: str, raw: VolumeInfo, box: Box) -> Volume
     more: dict[str, Any] = {"neighborhood": spec.objective.neighborhood} if head == "affinities" else {}
     channels = spec.objective.heads[head]
     return VolumeInfo(box.shape, np.dtype(np.uint8), raw.grid.crop(box), channels, kind=kind, **more)
+
+
+def _blank(info: VolumeInfo) -> ArrayVolume:
+    return ArrayVolume(np.zeros(info.array_shape, info.dtype), info.grid, info.kind, info.neighborhood)
+
+
+def _science(job: PredictJob) -> Mapping[str, Any]:
+    return job.model_dump(mode="json", exclude={"output"})
