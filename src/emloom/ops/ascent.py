@@ -1,25 +1,25 @@
 """Fragments by steepest ascent: every voxel points to its best neighbour, and what leads to one top is a fragment.
 
 The best among a voxel and its six face neighbours is the highest (`emloom.ops.heights`); of equals, the one that
-comes first in the whole volume. That order is strict, so no path is a circle, and whatever the rounding or the ties,
-every path has one end::
+comes first in the whole volume. That order is strict, so no path is a circle, and every path has one end, whatever
+the rounding and the ties::
 
     height  3 5 6 4 2 2 7 8 7          A block knows where its voxels point to, and follows paths until they end
     points  ▸ ▸ ▲ ◂ ◂ ▸ ▸ ▲ ◂          or leave it:     [▸ ▸|▲ ◂ ◂ ▸|▸ ▲ ◂]
     id      3 3 3 3 3 8 8 8 8          provisional       3 3 3 3 3 7 8 8 8      id 7, the exit, becomes 8
 
 A height depends on affinities within a fixed reach (`Ascent.halo`) and so does a pointer; the rest is bookkeeping
-(`emloom.ops.exits`). Hence the fragments are the same bits for any blocks whatsoever, and the whole volume at once is
-one block of the same code. An id is 1 + the linear index, in the whole volume, of the fragment's top.
+(`emloom.ops.exits`). Hence the fragments are the same bits for any blocks whatsoever, and the whole volume at once
+is one block of the same code. An id is 1 + the linear index, in the whole volume, of the fragment's top.
 
-Fragments are many and small, one for each local maximum: agglomeration merges them. Watershed by pointers to the
-steepest neighbour: Meyer, Signal Processing 1994, doi:10.1016/0165-1684(94)90060-4; as the first step of a pipeline
-on affinities, with equals resolved otherwise: Zlateski and Seung, 2015, arXiv:1505.00249.
+Fragments are many and small, one for each local maximum: agglomeration merges them. Watershed by the steepest
+neighbour: Meyer, Signal Processing 1994, doi:10.1016/0165-1684(94)90060-4; as the first step of a pipeline on
+affinities, with equals resolved otherwise: Zlateski and Seung, 2015, arXiv:1505.00249.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, isfinite
@@ -47,8 +47,8 @@ class Ascent:
     """How voxels ascend.
 
     Args:
-        sigma_vox: Gaussian that smooths the heights, in voxels (one number, or z, y, x); 0 leaves an axis as it is.
-            Smoother heights have fewer tops, so fragments are fewer and larger.
+        sigma_vox: Gaussian that smooths the heights, in voxels (one number, or z, y, x); 0 leaves an axis as it
+            is. Smoother heights have fewer tops, so fragments are fewer and larger.
         least_affinity: a voxel points only to neighbours with at least this affinity to it, in [0, 1].
         background: voxels whose mean affinity (not smoothed) is below this belong to no fragment, in [0, 1].
         per_section: work in each section alone: in-plane affinities, neighbours and smoothing.
@@ -90,8 +90,8 @@ class Ascent:
         return (0 if self.per_section else z + 2, y + 2, x + 2)
 
 
-def _three(value: float | Sequence[float]) -> tuple[float, float, float]:
-    numbers = tuple(value) if isinstance(value, Sequence) else (value,) * 3
+def _three(value: float | Iterable[float]) -> tuple[float, float, float]:
+    numbers = tuple(value) if isinstance(value, Iterable) else (value,) * 3
     if len(numbers) != 3 or not all(isfinite(v) and 0 <= v <= 1000 for v in numbers):
         raise InputError(f"sigma {value} is not usable: give one number of voxels or three (z, y, x), 0 .. 1000")
     z, y, x = (float(v) for v in numbers)
@@ -99,7 +99,7 @@ def _three(value: float | Sequence[float]) -> tuple[float, float, float]:
 
 
 class _Place(NamedTuple):
-    """Where an array lies (`array`, `write`: boxes in a world of shape `total`), and by which place ids are named."""
+    """Where an array and the voxels to label lie in a world of shape `total`, and what places their ids name."""
 
     array: Box
     write: Box
@@ -126,7 +126,7 @@ def ascent_fragments(
             neighbours are used (per section: only those in the plane), and only pairs inside the array.
         neighborhood: offset (z, y, x) of each channel, each once.
         params: see `Ascent`; default its defaults.
-        mask_ZYX: boolean or unsigned, zero where no fragment may be; affinities there count for heights nonetheless.
+        mask_ZYX: boolean or unsigned, zero where no fragment may be; affinities there still count for heights.
         origin: voxel (z, y, x) of the whole volume at which this array starts; only ids depend on it.
         total_shape: shape of the whole volume; default the array's.
 
@@ -156,8 +156,8 @@ def ascend(
     """Follow the paths of a block's voxels to their end, or out of the block; `exits.resolve` does the rest.
 
     Args:
-        affinities_CZYX: as for `ascent_fragments`, of at least ``write.grow(params.halo)``, as far as the whole volume
-            reaches.
+        affinities_CZYX: as for `ascent_fragments`, of at least ``write.grow(params.halo)``, as far as the whole
+            volume reaches.
         neighborhood: offset (z, y, x) of each channel, each once.
         params: see `Ascent`; default its defaults.
         write: the voxels to label, in the whole volume.
@@ -166,8 +166,8 @@ def ascend(
         mask_ZYX: as for `ascent_fragments`, of the same box as the affinities.
 
     Returns:
-        uint64 [Z, Y, X] of the write box, ids of places: of the path's top where the path ends inside the write box,
-        else of its exit, the first voxel outside; 0 on background.
+        uint64 [Z, Y, X] of the write box, ids of places: of the path's top where the path ends inside the write
+        box, else of its exit, the first voxel outside; 0 on background.
 
     Raises:
         InputError: shapes or dtypes break these rules, no channel has a face neighbour, or the array is too small.
@@ -197,7 +197,7 @@ def _ascend(
     lit = seen.grow(params.radius).intersect(whole)
     if not place.array.contains(read):
         raise InputError(
-            f"affinities of {place.array} do not suffice to write {place.write}: give {read}, a halo of {params.halo}"
+            f"affinities of {place.array} are too few to write {place.write}: give {read}, a halo of {params.halo}"
         )
     near = affinities[(slice(None), *read.slices(place.array.start))]
     near = np.ascontiguousarray(near if len(channels) == len(near) else near[channels])
@@ -216,12 +216,13 @@ def _ascend(
     return out
 
 
-# Row by row, one direction after the other, as far as the whole volume reaches: the best so far, and the way to it.
+# Row by row, one direction after the other, as far as the whole volume reaches: the best so far, and how to go.
 @njit(cache=True, nogil=True)
 def _point(affinities, looks, frame, least, heights, alive, points):  # type: ignore[no-untyped-def]
     """Write where every voxel points.
 
-    `frame` holds the shape of the whole volume, where in it `points` starts, and where in `heights` and `affinities`.
+    `frame` holds the shape of the whole volume, where in it `points` starts, where in `heights` (and `alive`), and
+    where in `affinities`.
     """
     total, start, at, pair = frame
     n_z, n_y, n_x = points.shape
@@ -276,7 +277,6 @@ def _follow(points, names, out):  # type: ignore[no-untyped-def]
 
     A path is walked until it meets one walked before, then once more to write down what it leads to.
     """
-    n_z, n_y, n_x = points.shape
     n, steps = _strides(points.shape)
     way, ids = points.reshape(n), out.reshape(n)
     for i in range(n):

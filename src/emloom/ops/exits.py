@@ -1,8 +1,8 @@
 """Paths from block to block: from the exit of one to the top in another.
 
-A block of `emloom.ops.ascent` labels a voxel by the end of its path or, where the path leaves the block, by its exit:
-the id of the first voxel outside, which lies on a face of the next block. What that block says there is the next
-exit, and so on::
+A block of `emloom.ops.ascent` labels a voxel by the end of its path or, where the path leaves the block, by its
+exit: the id of the first voxel outside, which lies on a face of the next block. What that block says there is the
+next exit, and so on::
 
       block A        block B        block C          A asks B for voxel b: "c", C for c: "t", C for t: "t"
     [ · · ▸ ▸ ] b  [ ▸ ▸ ▸ ▸ ] c  [ ▸ ▸ t ◂ ]        the end: a voxel that stands for itself
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
@@ -25,7 +24,7 @@ from emloom.ops.labels import apply_lut
 from emloom.ops.places import Ids, named_inside, voxels_of
 
 Fetch = Callable[[Ids], Ids]
-"""From ids of voxels, uint64 [N] in increasing order, to the labels of these voxels by the blocks that own them."""
+"""From ids of voxels, uint64 [N] in increasing order, to their labels in the blocks that own them, uint64 [N]."""
 
 _WAY_OUT = "they stem from different runs, make the fragments of all blocks anew"
 
@@ -49,8 +48,8 @@ def labels_on_faces(faces: Ids, write: Box, total_shape: Vec, ids: Ids) -> Ids:
         faces: of `faces`.
         write: the block's write box in the whole volume.
         total_shape: shape of the whole volume.
-        ids: of voxels in the write box, uint64 [N]. Inside, away from the faces, paths ask for tops only: such a voxel
-            stands for itself.
+        ids: of voxels in the write box, uint64 [N]. Away from the faces nobody asks for other voxels than tops:
+            there every voxel stands for itself.
 
     Returns:
         uint64 [N].
@@ -91,8 +90,8 @@ def resolve(provisional_ZYX: Ids, write: Box, total_shape: Vec, fetch: Fetch) ->
         provisional_ZYX: uint64 [Z, Y, X] of `ascent.ascend`.
         write: the block's write box in the whole volume.
         total_shape: shape of the whole volume.
-        fetch: gives labels of voxels in other blocks: find each voxel's block (`places.voxels_of`) and ask its faces
-            (`labels_on_faces`).
+        fetch: gives labels of voxels in other blocks: find each voxel's block (`places.voxels_of`) and ask its
+            faces (`labels_on_faces`).
 
     Returns:
         uint64 [Z, Y, X] fragment ids.
@@ -130,7 +129,7 @@ def _fetched(fetch: Fetch, ids: Ids) -> Ids:
     if not labels.all():
         voxel = int(ids[labels == 0][0])
         raise InputError(
-            f"faces contradict each other: a path leads to the voxel of id {voxel}, which is background: {_WAY_OUT}"
+            f"faces contradict each other: a path leads to background, the voxel of id {voxel}: {_WAY_OUT}"
         )
     return labels
 

@@ -1,20 +1,21 @@
 """Heights: how far inside an object a voxel lies, by the affinities to its face neighbours, in integers.
 
-A voxel's height is the mean of all *its pairs*: a channel with the offset ``o`` tells of the pair (p, p + o) at p and
-of the pair (p - o, p) at p - o, and both count. Pairs that leave the whole volume do not exist. The mean is scaled
-from 0 .. 255 to 0 .. 65535 and rounded, halves up. Smoothing is a Gaussian with fixed integer weights, along z,
-then y, then x, rounded after each axis and mirrored at the faces of the whole volume (``c b a | a b c``)::
+A voxel's height is the mean of all *its pairs*: a channel with the offset ``o`` tells of the pair (p, p + o) at p
+and of the pair (p - o, p) at p - o, and both count. Pairs that leave the whole volume do not exist. The mean is
+scaled from 0 .. 255 to 0 .. 65535 and rounded, halves up. Smoothing is a Gaussian with fixed integer weights along
+z, then y, then x, rounded after each axis, with mirrors at the faces of the whole volume (``c b a | a b c``)::
 
-    sigma 1     weights / 65536     291  3547  15862  26136  15862  3547  291     (radius: 3 sigma, rounded up)
+    sigma 1     weights / 65536     291  3539  15862  26152  15862  3539  291     (radius: 3 sigma, rounded up)
 
-So the height of a voxel is a function of the affinities near it and of nothing else: a block computes the same bits
-as the whole volume.
+So the height of a voxel is a function of the affinities near it and of nothing else: a block computes the same
+bits as the whole volume.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -55,8 +56,8 @@ def gaussian_weights(sigma: float) -> NDArray[np.uint32]:
 def looks_around(offsets: Table) -> Table:
     """Return what a voxel looks at, one row per pair, int64 [2 * channels, 8].
 
-    Columns: channel; step (z, y, x) to the partner; where, from the voxel, the affinity stands (z, y, x); direction
-    1 .. 6 of the step: -x, -y, -z, +x, +y, +z. Rows are sorted by direction.
+    Columns: channel; step (z, y, x) to the partner; where, from the voxel, the affinity stands (z, y, x); and the
+    step's direction, 1 .. 6: -x, -y, -z, +x, +y, +z. Rows are sorted by direction.
     """
     rows = []
     for channel, offset in enumerate(offsets.tolist()):
@@ -101,7 +102,7 @@ def _stretches(looks: Table, first: int, stop: int, total: int) -> Table:
     x = np.arange(first, stop)
     lack = (x == 0) * (looks[:, 3] < 0).sum() + (x == total - 1) * (looks[:, 3] > 0).sum()
     cuts = np.flatnonzero(np.diff(lack, prepend=-1, append=-1))
-    return np.array([[a, b, lack[a]] for a, b in zip(cuts[:-1], cuts[1:], strict=True)], np.int64)
+    return np.array([[a, b, lack[a]] for a, b in pairwise(cuts)], np.int64)
 
 
 @njit(cache=True, nogil=True)
@@ -146,7 +147,7 @@ def smooth(heights_ZYX: Heights, boxes: tuple[Box, Box, Vec], sigma: tuple[float
     Args:
         heights_ZYX: uint16 [Z, Y, X].
         boxes: of these heights (at least the next grown by the radius of each axis, as far as the whole volume
-            reaches), of the result (not empty), and the shape of the whole volume, at whose faces heights are mirrored.
+            reaches), of the result (not empty), and the shape of the whole volume, whose faces mirror.
         sigma: of the Gaussian (z, y, x) in voxels; 0 leaves an axis as it is.
 
     Returns:
@@ -197,7 +198,7 @@ def _along(padded, weights, sums, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _pad(row, start, first, total, padded):  # type: ignore[no-untyped-def]
-    """Fill `padded`, which starts at voxel `first`, from a row that starts at voxel `start`, mirrored beyond it."""
+    """Fill `padded`, which starts at voxel `first`, from a row that starts at voxel `start`; beyond it, mirror."""
     low, high = max(0, start - first), min(padded.size, start - first + row.size)
     padded[low:high] = row[low + first - start : high + first - start]
     for x in range(low):

@@ -1,7 +1,7 @@
 """Ids that name a place: 1 + the linear index, in the whole volume, of one voxel; 0 is background.
 
-Whoever works on a part of a volume names what it finds by such an id: no two parts can name different things alike,
-and nobody has to count or to renumber. With ``total_shape = (Z, Y, X)``::
+Whoever works on a part of a volume names what it finds by such an id: no two parts can name different things
+alike, and nobody has to count or to renumber. With ``total_shape = (Z, Y, X)``::
 
     id = 1 + (z * Y + y) * X + x          voxels_of([id]) == [(z, y, x)]
 """
@@ -62,5 +62,4 @@ def voxels_of(ids: Ids, total_shape: Vec) -> NDArray[np.int64]:
 def named_inside(ids: Ids, box: Box, total_shape: Vec) -> NDArray[np.bool_]:
     """Return which ids name a voxel of the box, bool [N]; arguments and errors as of `voxels_of`."""
     voxels = voxels_of(ids, total_shape)
-    inside: NDArray[np.bool_] = ((voxels >= box.start) & (voxels < box.stop)).all(axis=1)
-    return inside
+    return np.asarray(((voxels >= box.start) & (voxels < box.stop)).all(axis=1))
