@@ -68,6 +68,31 @@ def require_neighborhood(offsets: Sequence[Sequence[int]]) -> tuple[Vec, ...]:
     return vectors
 
 
+def near_channels(
+    affinities_CZYX: Array, neighborhood: Sequence[Sequence[int]], per_section: bool = False
+) -> NDArray[np.intp]:
+    """Return which channels of predicted affinities are about face neighbours (per section: in the plane).
+
+    Raises:
+        InputError: not uint8 [C, Z, Y, X], not one offset per channel, or no such channel.
+    """
+    if affinities_CZYX.dtype != np.uint8 or affinities_CZYX.ndim != 4:
+        kind = f"{affinities_CZYX.dtype} with {affinities_CZYX.ndim} axes"
+        raise InputError(f"affinities are {kind}: give uint8 [C, Z, Y, X], 0 .. 255")
+    offsets = np.asarray(neighborhood, dtype=np.int64).reshape(-1, 3)
+    if len(offsets) != len(affinities_CZYX):
+        raise InputError(
+            f"{len(offsets)} offsets do not fit {len(affinities_CZYX)} affinity channels: one for each"
+        )
+    near = np.abs(offsets).sum(axis=1) == 1
+    if per_section:
+        near &= offsets[:, 0] == 0
+    if not near.any():
+        where = "in the section's plane" if per_section else "across a voxel face"
+        raise InputError(f"neighborhood {neighborhood} has no offset {where}: fragments need one")
+    return np.flatnonzero(near)
+
+
 def affinities(
     labels_ZYX: Array,
     neighborhood: Sequence[Sequence[int]],

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, prod
+from math import floor
 from typing import Any
 
 import cc3d
@@ -33,6 +33,8 @@ from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import as_nm
+from emloom.ops.affinities import near_channels
+from emloom.ops.places import require_place
 
 STEPS_PER_VOXEL = 64  # heights are uint16: distances saturate at 1024 voxels
 INSIDE = 255  # evidence of a voxel inside; the others, below one step, lie lower than any inside voxel
@@ -106,7 +108,7 @@ def seeded_fragments(
     """
     seeding = seeding or Seeding()
     shape = affinities_CZYX.shape[1:]
-    channels = _near_channels(affinities_CZYX, neighborhood, seeding.per_section)
+    channels = near_channels(affinities_CZYX, neighborhood, seeding.per_section)
     spacing = as_nm(spacing_nm, "voxel size")
     mask = np.ones(shape, dtype=np.bool_) if mask_ZYX is None else np.ascontiguousarray(mask_ZYX != 0)
     if mask.shape != shape:
@@ -149,26 +151,6 @@ def name_pieces(
     return _named(pieces.view(np.int32), origin, total_shape, min_size)
 
 
-def _near_channels(
-    affinities_CZYX: NDArray[np.uint8], neighborhood: Sequence[Sequence[int]], per_section: bool
-) -> NDArray[np.intp]:
-    if affinities_CZYX.dtype != np.uint8 or affinities_CZYX.ndim != 4:
-        kind = f"{affinities_CZYX.dtype} with {affinities_CZYX.ndim} axes"
-        raise InputError(f"affinities are {kind}: give uint8 [C, Z, Y, X], 0 .. 255")
-    offsets = np.asarray(neighborhood, dtype=np.int64).reshape(-1, 3)
-    if len(offsets) != len(affinities_CZYX):
-        raise InputError(
-            f"{len(offsets)} offsets do not fit {len(affinities_CZYX)} affinity channels: one for each"
-        )
-    near = np.abs(offsets).sum(axis=1) == 1
-    if per_section:
-        near &= offsets[:, 0] == 0
-    if not near.any():
-        where = "in the section's plane" if per_section else "across a voxel face"
-        raise InputError(f"neighborhood {neighborhood} has no offset {where}: fragments need one")
-    return np.flatnonzero(near)
-
-
 def _heights(inside: NDArray[np.bool_], spacing: Sequence[float], per_section: bool) -> NDArray[np.uint16]:
     """Return the distance of each inside voxel to the nearest boundary, in steps; without boundary, the top."""
     finest = min(spacing[1:]) if per_section else min(spacing)
@@ -192,12 +174,7 @@ def _seeds(heights: NDArray[np.uint16], seeding: Seeding) -> NDArray[np.int32]:
 
 
 def _named(labels: NDArray[np.int32], origin: Vec, total_shape: Vec | None, min_size: int) -> NDArray[np.uint64]:
-    total = as_vec(labels.shape if total_shape is None else total_shape)
-    end = tuple(o + n for o, n in zip(origin, labels.shape, strict=True))
-    if min(origin) < 0 or any(e > t for e, t in zip(end, total, strict=True)):
-        raise InputError(f"array {labels.shape} at {tuple(origin)} leaves the whole volume {total}")
-    if prod(total) >= 2**63:
-        raise InputError(f"a volume of {total} voxels has more than 2^63 - 1 places to name")
+    total = require_place(labels.shape, origin, total_shape)
     frame = np.array([origin, total], np.int64)
     return _name(labels, int(labels.max()), frame, min_size)  # type: ignore[no-any-return]
 
