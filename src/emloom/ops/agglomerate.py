@@ -237,11 +237,8 @@ def _contract(
     num, den = scores[:merges, 0], scores[:merges, 1] * unit
     a, b = (ids[names[:merges, end]] for end in (0, 1))
     order = _canonical_order(num, den, a, b)
-    tree = MergeTree(num[order], den[order], a[order], b[order])
-    keep = tree.count(threshold)
-    tree = MergeTree(
-        *(column[:keep] for column in (tree.score_num, tree.score_den, tree.a, tree.b)), float(threshold)
-    )
+    order = order[: MergeTree(num[order], den[order], a[order], b[order]).count(threshold)]
+    tree = MergeTree(num[order], den[order], a[order], b[order], float(threshold))
     return tree, np.sort(ids[state.name[: len(state.frozen)][state.frozen != 0]])
 
 

@@ -8,8 +8,8 @@ leads only a larger part can tell. Every other region has all its edges here. Lu
     level of score s      2 ── 3 ── 4 ── [5]      7 ── 8
     5 is frozen           4 waits for it, hence 3, hence 2; 7 and 8 merge
 
-Without it 2 and 3 would merge. But elsewhere a region 1 may touch 5 at score s: by the order of names it takes in 5,
-4 and 3 first, and if 1 and 2 touch at a low score, what pools there with the edge of 2 and 3 is below s.
+Without it 2 and 3 would merge. But elsewhere a region 1 may touch 5 at score s: by the order of names it takes in
+5, 4 and 3 first, and if 1 and 2 touch at a low score, what pools there with the edge of 2 and 3 is below s.
 
 The closure is taken once, when a level begins, and that is enough. Merges of the level only pool edges; a pooled
 edge scores at most what its better half did; and no edge above s is left. So an edge that comes to score s has a

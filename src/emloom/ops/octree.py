@@ -16,10 +16,9 @@ layer there, or, where it lies outside and the node reads it, in the halo layer 
 are fragments that nothing merged so far, since the face was open at every level below.
 
 Nodes of one level know nothing of each other, so they can run anywhere, in any order. For large volumes each is a
-block that reads its children's residuals and the faces `Octree.open_faces` names; `agglomerate_octree` is the same in
-memory.
-
-    Lu, Zlateski & Seung, Large-scale image segmentation based on distributed clustering algorithms, arXiv:2106.10795
+block that reads its children's residuals and the faces `Octree.open_faces` names; `agglomerate_octree` is the same
+in memory. The method is that of Lu, Zlateski & Seung (Large-scale image segmentation based on distributed
+clustering algorithms, arXiv:2106.10795), with a rule for equal scores (`emloom.ops.freezing`).
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Octree:
-    """The hierarchy over the leaves of a volume; a leaf that is not listed does not exist, nor do faces towards it.
+    """The hierarchy over the leaves of a volume; where no leaf is listed, there is nothing to wait for.
 
     Attributes:
         leaves: lattice positions (z, y, x), in any order, any sign.
@@ -70,10 +69,9 @@ class Octree:
     leaves: tuple[Vec, ...]
 
     def __post_init__(self) -> None:
-        if not self.leaves or len(self._known) != len(self.leaves):
-            raise InputError(
-                f"{len(self.leaves)} leaves, {len(self._known)} different: list each of one or more once"
-            )
+        count, different = len(self.leaves), len(self._known)
+        if not count or different < count:
+            raise InputError(f"{count} leaves, {different} of them different: list each once, and at least one")
 
     @cached_property
     def _known(self) -> frozenset[Vec]:
@@ -87,8 +85,17 @@ class Octree:
     @cached_property
     def depth(self) -> int:
         """Level of the root: 0 where there is one leaf, k for up to 2^k leaves along the longest axis."""
-        high = (max(axis) for axis in zip(*self.leaves, strict=True))
-        return max((b - a).bit_length() for a, b in zip(self._low, high, strict=True))
+        extents: list[int] = [max(axis) - min(axis) for axis in zip(*self.leaves, strict=True)]
+        return max(extents).bit_length()
+
+    @cached_property
+    def _levels(self) -> list[dict[Node, list[Vec]]]:
+        """Leaves of each node, for each level."""
+        levels: list[dict[Node, list[Vec]]] = [{} for _ in range(self.depth + 1)]
+        for leaf in sorted(self.leaves):
+            for level, members in enumerate(levels):
+                members.setdefault(self.ancestor(leaf, level), []).append(leaf)
+        return levels
 
     def ancestor(self, leaf: Vec, level: int) -> Node:
         """Return the node of `level` that holds a leaf."""
@@ -98,8 +105,14 @@ class Octree:
         return Node(level, (z, y, x))
 
     def nodes(self, level: int) -> list[Node]:
-        """Return the nodes of a level, ascending."""
-        return sorted(self._members(level))
+        """Return the nodes of a level, ascending.
+
+        Raises:
+            InputError: the level is not in 0 .. depth.
+        """
+        if not 0 <= level <= self.depth:
+            raise InputError(f"level {level} is outside 0 .. {self.depth}, the level of this octree's root")
+        return sorted(self._levels[level])
 
     def leaves_of(self, node: Node) -> list[Vec]:
         """Return the leaves a node holds, ascending.
@@ -107,12 +120,9 @@ class Octree:
         Raises:
             InputError: the octree has no such node.
         """
-        members = self._members(node.level).get(node)
-        if members is None:
-            raise InputError(
-                f"{node} is not one of the octree of depth {self.depth} over {len(self.leaves)} leaves"
-            )
-        return members
+        if node.level > self.depth or node not in self._levels[node.level]:
+            raise InputError(f"{node} holds none of the {len(self.leaves)} leaves of this octree")
+        return self._levels[node.level][node]
 
     def children(self, node: Node) -> list[Node]:
         """Return the nodes of the level below that a node holds, ascending: at most eight, none for a leaf."""
@@ -143,20 +153,6 @@ class Octree:
         across = (z + dz, y + dy, x + dx)
         return across in self._known and self.ancestor(across, node.level) != node
 
-    def _members(self, level: int) -> dict[Node, list[Vec]]:
-        if not 0 <= level <= self.depth:
-            raise InputError(f"level {level} is outside 0 .. {self.depth}, the root of this octree")
-        if level not in self._grouped:
-            members: dict[Node, list[Vec]] = {}
-            for leaf in sorted(self.leaves):
-                members.setdefault(self.ancestor(leaf, level), []).append(leaf)
-            self._grouped[level] = members
-        return self._grouped[level]
-
-    @cached_property
-    def _grouped(self) -> dict[int, dict[Node, list[Vec]]]:
-        return {}
-
 
 def face_ids(fragments_ZYX: NDArray[Any], owned: Box) -> tuple[Ids, ...]:
     """Return the fragments at the six faces of a leaf, on both sides where both are read.
@@ -167,8 +163,8 @@ def face_ids(fragments_ZYX: NDArray[Any], owned: Box) -> tuple[Ids, ...]:
             every voxel that a pair of the leaf's needs: one layer below for offsets -1, one above for offsets +1.
 
     Returns:
-        Six arrays uint64, ascending, in the order of `SIDES`: the ids other than 0 in the leaf's outermost layer and,
-        where the array goes on beyond it, in the layer across.
+        Six arrays uint64, ascending, in the order of `SIDES`: the ids other than 0 in the leaf's outermost layer
+        and, where the array goes on beyond it, in the layer across.
 
     Raises:
         InputError: the fragments are not unsigned [Z, Y, X], or `owned` is empty or leaves the array.
