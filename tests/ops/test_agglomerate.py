@@ -70,7 +70,7 @@ def reference(graph, linkage="mean", quantile=50, threshold=0):
             pooled = tuple(p + q for p, q in zip(y[3], z[3], strict=True))
             stats[new] = (y[0] + z[0], y[1] + z[1], max(y[2], z[2]), pooled)
             heapq.heappush(queue, (-score_of(stats[new], linkage, quantile), new, stats[new]))
-    return merges
+    return sorted(merges, key=lambda merge: (-merge[0], -merge[1], merge[2]))
 
 
 def merges_of(tree):

@@ -15,13 +15,15 @@ id) this makes the result a function of the graph alone, and one run gives every
                  0.95  c+d          every lut merges what any higher threshold merges
                  0.61  a+c          and a segment's id is its smallest fragment id
 
-The kernel works level by level: it takes all edges of exactly the best score, then settles their order. That is
-also what an exact chunked agglomeration needs (Lu, Zlateski & Seung, arXiv:2106.10795).
+The kernel works level by level: it takes all edges of exactly the best score, then settles their order. That also
+lets a graph be agglomerated in parts, with the same result: `agglomerate_part` makes the merges that hold whatever
+the rest of the graph is, and returns what is left; `emloom.ops.octree` puts the parts together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -31,7 +33,8 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.ops.merging import MAX, MEAN, QUANTILE, new_state, run
-from emloom.ops.regions import RegionGraph
+from emloom.ops.queues import compare
+from emloom.ops.regions import RegionGraph, merge_graphs
 
 Linkage = Literal["mean", "quantile", "max"]
 _MODES: dict[str, int] = {"mean": MEAN, "max": MAX, "quantile": QUANTILE}
@@ -39,7 +42,10 @@ _MODES: dict[str, int] = {"mean": MEAN, "max": MAX, "quantile": QUANTILE}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergeTree:
-    """All merges, best first.
+    """All merges, best first; those of one score by `a` downwards, then by `b` upwards.
+
+    That order is a function of the merges alone, so trees found in parts can be joined. Read from the top it makes
+    sense: what merged into a region comes before the merge in which the region ends, for it ends in a smaller one.
 
     Attributes:
         score_num: int64 [M], score numerator.
@@ -121,6 +127,84 @@ def agglomerate(
     Raises:
         InputError: an argument is out of range, or the quantile linkage lacks a histogram.
     """
+    _check(graph, linkage, quantile, threshold)
+    if not graph.contacts.all():
+        graph = graph.take(graph.contacts > 0)
+    return _contract(graph, np.zeros(0, np.uint64), (linkage, quantile), threshold)[0]
+
+
+def agglomerate_part(
+    graph: RegionGraph,
+    frozen_ids: NDArray[np.uint64],
+    *,
+    linkage: Linkage = "mean",
+    quantile: int = 50,
+    threshold: float = 0.0,
+) -> tuple[MergeTree, RegionGraph]:
+    """Make the merges of the whole graph that a part of it determines, and return what is left.
+
+    The part must hold every edge, with all its voxel pairs, of the regions that are not frozen. The residual holds
+    the edges between regions frozen in the end (`emloom.ops.freezing`). The others are dropped: a region that is
+    not frozen has only edges below the threshold left, all of them are here, and no pooling raises a score, so it
+    takes part in no further merge. Law, where the regions that p and q share are frozen in both::
+
+        tree_p, left_p = agglomerate_part(p, shared)
+        tree_q, left_q = agglomerate_part(q, shared)
+        rest = agglomerate(merge_graphs([left_p, left_q]))
+        join_trees([tree_p, tree_q, rest]) == agglomerate(merge_graphs([p, q]))
+
+    Args:
+        graph: edges of face contacts only (built without `long_range`).
+        frozen_ids: fragment ids that must not merge, in any order; those the graph does not have are ignored.
+        linkage: the score; see the module.
+        quantile: percentage, 0 .. 99, of the quantile linkage.
+        threshold: stop where the best score falls below this, in [0, 1]; the same for all parts.
+
+    Returns:
+        The merges, and the residual graph: pooled edges between regions, named by their smallest fragment id.
+
+    Raises:
+        InputError: an argument is out of range, the quantile linkage lacks a histogram, or an edge pools
+            affinities across a gap (a part cannot know all of those).
+    """
+    _check(graph, linkage, quantile, threshold)
+    far = np.flatnonzero(graph.contacts != graph.n)
+    if len(far):
+        edge = f"edge ({graph.u[far[0]]}, {graph.v[far[0]]})"
+        raise InputError(
+            f"{edge} pools {graph.n[far[0]]} affinities, {graph.contacts[far[0]]} of them of face neighbours:"
+            " parts need region graphs built with long_range=False"
+        )
+    tree, frozen = _contract(graph, np.asarray(frozen_ids, np.uint64), (linkage, quantile), threshold)
+    u, v = (tree.lut(end, threshold) for end in (graph.u, graph.v))
+    left = np.flatnonzero((u != v) & np.isin(u, frozen) & np.isin(v, frozen))
+    u, v = u[left], v[left]
+    rest = replace(graph.take(left), u=np.minimum(u, v), v=np.maximum(u, v))
+    return tree, merge_graphs([rest])
+
+
+def join_trees(trees: Sequence[MergeTree]) -> MergeTree:
+    """Return the tree of all merges of these trees, in the order of `MergeTree`, whoever found them.
+
+    Raises:
+        InputError: there is no tree, they were computed down to different thresholds, or a region ends in two.
+    """
+    floors = sorted({tree.floor for tree in trees})
+    if len(floors) != 1:
+        raise InputError(f"trees have the thresholds {floors}: join one tree or more of one threshold")
+    num, den, a, b = (
+        np.concatenate([getattr(tree, name) for tree in trees]) for name in ("score_num", "score_den", "a", "b")
+    )
+    ended, times = np.unique(b, return_counts=True)
+    if np.any(times > 1):
+        raise InputError(
+            f"region {ended[times > 1][0]} ends in two merges: freeze the regions that parts share in each of them"
+        )
+    order = _canonical_order(num, den, a, b)
+    return MergeTree(num[order], den[order], a[order], b[order], floors[0])
+
+
+def _check(graph: RegionGraph, linkage: str, quantile: int, threshold: float) -> None:
     if linkage not in _MODES:
         raise InputError(f"linkage {linkage!r} is unknown: use 'mean', 'quantile' or 'max'")
     if linkage == "quantile" and not graph.bins:
@@ -129,9 +213,13 @@ def agglomerate(
         raise InputError(f"quantile {quantile} is outside 0 .. 99 percent")
     if not 0 <= threshold <= 1:
         raise InputError(f"agglomeration threshold {threshold} is outside [0, 1]")
-    if not graph.contacts.all():
-        graph = graph.take(graph.contacts > 0)
-    mode = _MODES[linkage]
+
+
+def _contract(
+    graph: RegionGraph, frozen_ids: NDArray[np.uint64], rule: tuple[Linkage, int], threshold: float
+) -> tuple[MergeTree, NDArray[np.uint64]]:
+    """Run the kernel; return the tree and the ids of the regions frozen in the end."""
+    mode = _MODES[rule[0]]
     ids = np.unique(np.concatenate([graph.u, graph.v]))
     u = np.searchsorted(ids, graph.u).astype(np.int32)
     v = np.searchsorted(ids, graph.v).astype(np.int32)
@@ -139,16 +227,46 @@ def agglomerate(
     den = np.ones_like(num) if mode == MAX else graph.n
     histogram = graph.histogram if mode == QUANTILE else None
     histogram = np.zeros((0, 1), np.int64) if histogram is None else histogram.copy()
-    rule = np.array([mode, quantile], np.int64)
-    state = new_state((u, v), num, den, histogram, len(ids), rule)
+    numbers = np.array([mode, rule[1]], np.int64)
+    state = new_state((u, v), num, den, histogram, np.isin(ids, frozen_ids), numbers)
     # The kernel counts in units of 1/255; a quantile in halves of that, for the middles of its bins.
     unit = 2 * 255 if mode == QUANTILE else 255
-    # A little below the threshold here; the exact cut follows, in integers.
-    merges, scores, names = run(state, rule, threshold * unit - 1e-6)
+    # A little below the threshold here; the exact cut follows, in integers. What freezes in between does no harm:
+    # it leaves edges below the threshold in the residual.
+    merges, scores, names = run(state, numbers, threshold * unit - 1e-6)
+    num, den = scores[:merges, 0], scores[:merges, 1] * unit
     a, b = (ids[names[:merges, end]] for end in (0, 1))
-    tree = MergeTree(scores[:merges, 0], scores[:merges, 1] * unit, a, b)
-    keep = tree.count(threshold)
-    return MergeTree(tree.score_num[:keep], tree.score_den[:keep], tree.a[:keep], tree.b[:keep], float(threshold))
+    order = _canonical_order(num, den, a, b)
+    order = order[: MergeTree(num[order], den[order], a[order], b[order]).count(threshold)]
+    tree = MergeTree(num[order], den[order], a[order], b[order], float(threshold))
+    return tree, np.sort(ids[state.name[: len(state.frozen)][state.frozen != 0]])
+
+
+def _canonical_order(
+    num: NDArray[np.int64], den: NDArray[np.int64], a: NDArray[np.uint64], b: NDArray[np.uint64]
+) -> NDArray[np.intp]:
+    """Return the order of merges: score downwards, exactly; then `a` downwards; then `b` upwards."""
+    order = np.lexsort((b, ~a, -(num / den)))
+    for start, stop in _blurred_runs(num[order], den[order]):
+        rows = order[start:stop].tolist()
+        rows.sort(key=lambda row: Fraction(-int(num[row]), int(den[row])))
+        order[start:stop] = rows
+    return order
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _blurred_runs(num, den):  # type: ignore[no-untyped-def]
+    """Return (start, stop) of the runs of scores that differ, but not as doubles."""
+    runs = [(0, 0) for _ in range(0)]
+    start, blurred = 0, False
+    for i in range(1, len(num) + 1):
+        if i < len(num) and num[i] / den[i] == num[start] / den[start]:
+            blurred |= compare(num[i], den[i], num[start], den[start]) != 0
+            continue
+        if blurred:
+            runs.append((start, i))
+        start, blurred = i, False
+    return runs
 
 
 def _exact(threshold: float) -> Fraction:

@@ -12,6 +12,8 @@ The queue is the edges as given, sorted once, and a heap of those scored again::
     heap (rescored) ─▶ ┘         ▲                                                            │
          ▲                       └── ends where the next best differs                         │
          └────────────────────────────── pooled edges, when they come up stale ◀──────────────┘
+
+Regions that must not merge yet, and those that wait for them: see `emloom.ops.freezing`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
+from emloom.ops.freezing import freeze_level, waits
 from emloom.ops.queues import (
     DEAD,
     DEN,
@@ -70,6 +73,8 @@ class State(NamedTuple):
     heap_score: NDArray[np.float64]  # [E] their scores, rounded: decides unless equal
     level: NDArray[np.int32]  # [E] edges of the best score, smallest names first
     rank: NDArray[np.int64]  # [E] (smaller name, larger name) of an edge in the level
+    frozen: NDArray[np.uint8]  # [N] whether the region in a slot must not merge; [0] where all may
+    leader: NDArray[np.int32]  # as long: a slot in the same component of the level; itself between levels
     size: NDArray[np.int64]  # sorted edges taken; edges in heap, in level; keys in table
 
 
@@ -78,10 +83,21 @@ def new_state(
     num: NDArray[np.int64],
     den: NDArray[np.int64],
     histogram: NDArray[np.int64],
-    regions: int,
+    frozen: NDArray[np.bool_],
     rule: NDArray[np.int64],
 ) -> State:
-    """Return the state before the first merge: edges between region ranks; `histogram` is taken over."""
+    """Return the state before the first merge.
+
+    Args:
+        ends: int32 [E] twice, the ranks of the regions that each edge joins.
+        num: int64 [E], pooled total; peak for the linkage `max`.
+        den: int64 [E], pooled count; 1 for the linkage `max`.
+        histogram: int64 [E, bins], taken over and overwritten; [0, 1] where the linkage needs none.
+        frozen: bool [N], the regions that must not merge, by rank.
+        rule: int64 [2], linkage and percentage.
+    """
+    regions = len(frozen)
+    held = regions if frozen.any() else 0
     count = len(num)
     if count >= 2**30:
         raise InputError(f"{count} edges are too many for one graph: agglomerate in chunks")
@@ -103,6 +119,8 @@ def new_state(
         heap_score=np.zeros(count, np.float64),
         level=np.zeros(count, np.int32),
         rank=np.zeros(count, np.int64),
+        frozen=frozen[:held].astype(np.uint8),
+        leader=np.arange(held, dtype=np.int32),
         size=np.zeros(4, np.int64),
     )
     _connect(state, rule)
@@ -113,7 +131,10 @@ def new_state(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def run(s, rule, floor):  # type: ignore[no-untyped-def]
-    """Merge until the best score is below `floor`; return the number of merges and their log (num, den, a, b)."""
+    """Merge until the best score is below `floor`; return the number of merges and their log (num, den, a, b).
+
+    With frozen regions, `s.frozen` says in the end which slots hold one, those that had to wait for it included.
+    """
     most = max(len(s.name) - 1, 0)
     scores, names = np.zeros((most, 2), np.int64), np.zeros((most, 2), np.int64)
     merges = 0
@@ -122,9 +143,11 @@ def run(s, rule, floor):  # type: ignore[no-untyped-def]
         if best < 0:
             return merges, scores, names
         num, den = s.edges[best, SCORE_NUM], s.edges[best, SCORE_DEN]
+        if len(s.frozen):
+            freeze_level(s)
         while s.size[IN_LEVEL] > 0:
             e = level_pop(s)
-            if not _still_at(s, rule, e, num, den):
+            if waits(s, e) or not _still_at(s, rule, e, num, den):
                 continue
             a, b = s.name[s.edges[e, U]], s.name[s.edges[e, V]]
             scores[merges, 0], scores[merges, 1] = num, den
