@@ -2,7 +2,7 @@
 
 An executor maps a function over items and yields an `Attempt` for each as it ends, in any order. It takes the next
 item only when it has room, so a million blocks never queue up; closing the iterator drops what has not begun.
-It neither retries nor judges: that is the runner's business. `emloom.run.cluster` has the executor for many processes.
+It neither retries nor judges: that is the runner's business. Many processes are in `emloom.run.cluster`.
 """
 
 from __future__ import annotations

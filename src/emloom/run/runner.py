@@ -2,13 +2,15 @@
 
 ::
 
-    run_stage ── blocks without a marker ──► executor ──► in a worker: same emloom? no marker yet?
-        ▲                                                 work(block) ──► outputs, then the marker
-        └──── retried, at the end ◄──── failed ◄────────  or a file in failed/ with the traceback
+    run_stage ── blocks without a marker ─► executor ─► in a worker: same emloom? no marker yet?
+        ▲                                               work(block) ─► outputs, then the marker
+        └──── retried, at the end ◄──── failed ◄─────── or a file in failed/ with the traceback
 
 The driver holds nothing that could be lost: killed, it starts again from the markers. Blocks that fail are tried
 again after all others, up to `retries` times: a disk that hiccuped may have recovered. An `InputError` is not tried
-again. A stage with blocks left over is an error that names them; a part of a result is never passed on as a result.
+again. A block whose worker died is tried alone the last time, so that none pays for a neighbour.
+
+A stage with blocks left over is an error that names them; a part of a result is never passed on as a result.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal
 
@@ -181,21 +183,35 @@ class _Run(Generic[B]):
     progress: Callable[[int, int], None] | None
     pace: Pace
     failures: dict[Vec, Failure] = field(default_factory=dict)
+    orphans: set[Vec] = field(default_factory=set)  # their worker died
     in_a_row: int = 0
     spoke: float = field(default_factory=time.monotonic)
 
     def carry_out(self, unit: _Unit[B], todo: Sequence[B], executor: Executor, retries: int) -> None:
-        again: list[_Task[B]] = [_Task(block, 1) for block in todo]
-        while again and self.in_a_row < MOST_FAILURES_IN_A_ROW:
-            tasks, again = again, []
-            with closing(executor.map(unit, tasks)) as attempts:
-                for attempt in attempts:
-                    if self._settle(attempt) and attempt.item.attempt <= retries:
-                        again.append(replace(attempt.item, attempt=attempt.item.attempt + 1))
-                    if self.in_a_row >= MOST_FAILURES_IN_A_ROW:
-                        break
+        again = [_Task(block, 1) for block in todo]
+        for attempt in range(1, retries + 2):
+            last = attempt > 1 and attempt == retries + 1
+            alone = [[task] for task in again if last and task.block.index in self.orphans]
+            together = [task for task in again if not (last and task.block.index in self.orphans)]
+            again = [task for batch in (together, *alone) for task in self._batch(executor, unit, batch)]
         if self.pace.done < self.total:
             raise self._left_over()
+
+    def _batch(self, executor: Executor, unit: _Unit[B], tasks: Sequence[_Task[B]]) -> list[_Task[B]]:
+        """Try some blocks; returns those that may be tried again."""
+        again: list[_Task[B]] = []
+        if not tasks or self.gave_up():
+            return again
+        with closing(executor.map(unit, tasks)) as attempts:
+            for attempt in attempts:
+                if self._settle(attempt):
+                    again.append(_Task(attempt.item.block, attempt.item.attempt + 1))
+                if self.gave_up():
+                    break
+        return again
+
+    def gave_up(self) -> bool:
+        return self.in_a_row >= MOST_FAILURES_IN_A_ROW
 
     def _settle(self, attempt: Attempt[_Task[B], _Result]) -> bool:
         """Take note of how a block ended; returns whether it may be tried again."""
@@ -203,6 +219,7 @@ class _Run(Generic[B]):
         if result is None:
             failure = Failure(index, attempt.error or "no result", attempt.item.attempt)
             result = _Result("failed", failure, again=True)
+            self.orphans.add(index)
         if result.state == "foreign" and result.failure is not None:
             raise WorkerVersionError(result.failure.error)
         if result.failure is None:
@@ -234,7 +251,7 @@ class _Run(Generic[B]):
         ]
         if len(failures) > _MOST_LISTED:
             lines.append(f"  ... and {len(failures) - _MOST_LISTED} more")
-        if self.in_a_row >= MOST_FAILURES_IN_A_ROW:
+        if self.gave_up():
             lines.append(f"stopped after {self.in_a_row} failures in a row; {untried} blocks were not tried")
         lines.append(f"tracebacks: {self.journal.failed_folder}")
         lines.append(

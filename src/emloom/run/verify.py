@@ -145,13 +145,14 @@ class _Check:
     def _problem(self, output: Output) -> str | None:
         path = output.place if "://" in output.place else str(self.journal.folder / output.place)
         try:
-            if output.box is None:
-                now = file_hash(path)
-            else:
-                now = array_hash(open_volume(path).read(Box(*output.box)))
+            now = file_hash(path) if output.box is None else _box_hash(path, Box(*output.box))
         except Exception as problem:  # noqa: BLE001 (damaged data may make a reader raise anything)
             return f"cannot be read: {problem}"
         if now == output.xxh64:
             return None
         where = "the file" if output.box is None else str(Box(*output.box))
         return f"{where} is not what was written (hash {now}, written {output.xxh64})"
+
+
+def _box_hash(path: str, box: Box) -> str:
+    return array_hash(open_volume(path).read(box))
