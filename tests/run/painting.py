@@ -112,13 +112,19 @@ def paint_stage(
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """Return the hash of every file that a run left, without its memory, its calls and its mischief."""
+    """Return the hash of every output of a run: not its memory, calls, mischief, nor what kills cut short."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).parts[0] != "run"]
     return {
         str(p.relative_to(folder)): file_hash(p)
         for p in files
-        if p.name != "calls" and not p.name.startswith("mischief") and p.suffix not in (".lock",)
+        if p.name != "calls" and not p.name.startswith("mischief") and not _is_leftover(p)
     }
+
+
+def _is_leftover(path: Path) -> bool:
+    # What a kill cuts short keeps its temporary name: of emloom, of TensorStore, and of the parts above.
+    hidden = any(".partial-" in part for part in path.parts)
+    return hidden or "__lock" in path.name or (path.parent.name == "parts" and path.suffix != ".txt")
 
 
 def calls(folder: Path) -> list[str]:

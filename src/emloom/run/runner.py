@@ -7,8 +7,8 @@
         └──── retried, at the end ◄──── failed ◄─────── or a file in failed/ with the traceback
 
 The driver holds nothing that could be lost: killed, it starts again from the markers. Blocks that fail are tried
-again after all others, up to `retries` times: a disk that hiccuped may have recovered. An `InputError` is not tried
-again. A block whose worker died is tried alone the last time, so that none pays for a neighbour.
+again after all others, up to `retries` times: a disk that hiccuped may have recovered. An `InputError` is not
+tried again. A block whose worker died is tried alone the last time, so that none pays for a neighbour.
 
 A stage with blocks left over is an error that names them; a part of a result is never passed on as a result.
 """
