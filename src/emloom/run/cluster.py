@@ -1,0 +1,275 @@
+"""Blocks on many processes, here or on a cluster: an executor on dask.distributed.
+
+Scheduling is all that is left to dask: which worker takes which block. What is done stands in the markers, so a
+scheduler that dies costs nothing but the blocks in work, and workers may come, go and be killed::
+
+    driver ── at most 2 x threads + 2 blocks under way ──► scheduler ──► workers ──► blocks, markers (shared disk)
+
+A block whose worker dies is given to another one by the scheduler; after some deaths it comes back as an error,
+and the runner decides. Such an error also meets blocks that only waited on the same worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from emloom.errors import InputError
+from emloom.run.executor import Attempt, Executor, Serial
+
+T = TypeVar("T")
+R = TypeVar("R")
+# Imported where they are used: distributed takes a second. Its own types are too partial to check against.
+Client = Any
+Future = Any
+LocalCluster = Any
+
+_POLL_S = 1.0
+_COUNT_PAUSE_S = 2.0
+_LONELY_S = 60.0
+_LOCAL_DEATHS = (
+    1  # of workers that a block may outlive before it is handed back; few, for each costs a new process
+)
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+_log = logging.getLogger(__name__)
+
+
+class Dask:
+    """Runs blocks on the workers of a dask scheduler; a context manager.
+
+    Exactly one of the first three arguments says where.
+
+    Args:
+        workers: start this many processes on this machine, one thread each, and end them on leaving.
+        scheduler: address of a running scheduler, ``tcp://host:8786``; its workers are left alone.
+        scheduler_file: the file that ``dask scheduler --scheduler-file`` writes.
+        timeout_s: how long a scheduler may take to answer.
+
+    Raises:
+        InputError: none or several places are given, or fewer than one worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        scheduler: str | None = None,
+        scheduler_file: str | Path | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        if sum(place is not None for place in (workers, scheduler, scheduler_file)) != 1:
+            raise InputError("say where blocks run in one way: a number of workers, or a scheduler")
+        if workers is not None and workers < 1:
+            raise InputError(f"{workers} workers do nothing: use at least 1")
+        self._workers, self._scheduler, self._file = workers, scheduler, scheduler_file
+        self._timeout_s = timeout_s
+        self._cluster: LocalCluster | None = None
+        self._client: Client | None = None
+
+    def __enter__(self) -> Self:
+        """Start the workers, or find the scheduler.
+
+        Raises:
+            InputError: the scheduler does not answer.
+        """
+        import distributed
+
+        if self._workers is not None:
+            self._cluster = _local_cluster(self._workers)
+            self._client = distributed.Client(self._cluster, set_as_default=False)
+            return self
+        address = self._scheduler if self._scheduler is not None else self._address()
+        try:
+            asyncio.run(_knock(address, self._timeout_s))
+            self._client = distributed.Client(address, timeout=self._timeout_s, set_as_default=False)
+        except (OSError, ValueError) as problem:  # also a time that ran out, and an address that is none
+            raise InputError(
+                f"the scheduler at {address} does not answer: {problem}; check that it runs (`dask scheduler`) "
+                "and that this machine reaches it, or leave --scheduler out to work on this machine alone"
+            ) from problem
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        client, cluster = self._client, self._cluster
+        self._client = self._cluster = None
+        if client is not None:
+            client.close()
+        if cluster is not None:
+            cluster.close()
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[Attempt[T, R], None, None]:
+        """Yield an attempt per item, as they end.
+
+        Raises:
+            InputError: the scheduler went away.
+            RuntimeError: called outside of the ``with`` block.
+        """
+        if self._client is None:
+            raise RuntimeError("use Dask in a with block: its workers exist only there")
+        window = _Window(self._client, where=self._where)
+        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        pending: dict[str, tuple[Future, T]] = {}
+        source = iter(items)
+        try:
+            while True:
+                for item in islice(source, max(0, window.size() - len(pending))):
+                    future = self._client.submit(function, item, pure=False)
+                    pending[future.key] = (future, item)
+                    future.add_done_callback(ended.put)
+                if not pending:
+                    return
+                with suppress(queue.Empty):
+                    future, item = pending.pop(ended.get(timeout=_POLL_S).key)
+                    yield self._attempt(item, future)
+        finally:
+            if pending and self._client is not None and self._client.status == "running":
+                self._client.cancel([future for future, _ in pending.values()])
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers there are now."""
+        if self._client is None:
+            return []
+        return [int(pid) for pid in self._client.run(os.getpid, on_error="ignore").values()]
+
+    def _attempt(self, item: T, future: Future) -> Attempt[T, Any]:
+        if future.status == "finished":
+            return Attempt(item, future.result())
+        if future.status == "error":
+            return Attempt(item, None, _told(future.exception()))
+        raise InputError(
+            f"the scheduler at {self._where} went away: what is done stays done; start it again, then the same "
+            "command goes on from there"
+        )
+
+    @property
+    def _where(self) -> str:
+        if self._client is not None and self._client.scheduler is not None:
+            return str(self._client.scheduler.address)
+        return str(self._scheduler or self._file or "this machine")
+
+    def _address(self) -> str:
+        """Return the address in the scheduler file; it may be about to be written."""
+        path = Path(self._file or "")
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+            if time.monotonic() > deadline:
+                break
+            time.sleep(min(0.1, self._timeout_s))
+        what = "names no address" if path.exists() else "does not exist"
+        raise InputError(
+            f"the scheduler file {path} {what}: start the scheduler with `dask scheduler --scheduler-file "
+            f"{path}`, on a disk that this machine sees"
+        )
+
+
+@contextmanager
+def executor_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+    """Yield the executor that ``--workers`` and ``--scheduler`` ask for.
+
+    Args:
+        workers: processes on this machine; 1 is this process itself.
+        scheduler: address of a scheduler (``tcp://host:8786``) or path of a scheduler file; `workers` is then 1.
+
+    Raises:
+        InputError: both are given, fewer than one worker, or the scheduler does not answer.
+    """
+    if scheduler is None and workers == 1:
+        yield Serial()
+        return
+    if scheduler is None:
+        dask = Dask(workers=workers)
+    elif workers != 1:
+        raise InputError(
+            f"--workers {workers} and --scheduler {scheduler} exclude each other: a scheduler has its own workers"
+        )
+    elif "://" in scheduler:
+        dask = Dask(scheduler=scheduler)
+    else:
+        dask = Dask(scheduler_file=scheduler)
+    with dask:
+        yield dask
+
+
+async def _knock(address: str, timeout_s: float) -> None:
+    """Connect once and leave. (A client that fails to connect never lets go of its threads.)"""
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=timeout_s, **Security().get_connection_args("client"))
+    await comm.close()
+
+
+class _Window:
+    """How many blocks may be under way, from the workers there are now."""
+
+    def __init__(self, client: Client, where: str) -> None:
+        self._client, self._where = client, where
+        self._threads, self._counted = 0, float("-inf")
+        self._lonely_since: float | None = None
+
+    def size(self) -> int:
+        """Return the window; says so, once a minute, when nobody is there to work."""
+        now = time.monotonic()
+        if now - self._counted >= _COUNT_PAUSE_S and self._client.status == "running":
+            self._counted = now
+            with suppress(OSError):  # a connection that is lost ends the blocks under way, which is seen there
+                self._threads = sum(self._client.nthreads().values())
+            self._complain(now)
+        return 2 * self._threads + 2
+
+    def _complain(self, now: float) -> None:
+        if self._threads or self._lonely_since is None:
+            self._lonely_since = now
+        elif now - self._lonely_since >= _LONELY_S:
+            self._lonely_since = now
+            _log.warning(
+                "the scheduler at %s has had no workers for a minute: blocks wait; start workers with "
+                "`dask worker %s`",
+                self._where,
+                self._where,
+            )
+
+
+def _told(problem: BaseException | None) -> str:
+    from distributed import KilledWorker
+
+    if isinstance(problem, KilledWorker):
+        return (
+            f"its worker died, {problem.allowed_failures + 1} times (last {problem.last_worker.address}): out "
+            "of memory, out of its time limit, or a library that crashed; see the worker's own log"
+        )
+    return f"{type(problem).__name__}: {problem}"
+
+
+def _local_cluster(workers: int) -> LocalCluster:
+    import distributed
+
+    # Starting workers sets their environment in this process, too; what it was is put back.
+    before = dict(os.environ)
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # none: dask would pause and kill workers by its own rules
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
+            env=dict.fromkeys(_ONE_THREAD, "1"),
+        )
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
