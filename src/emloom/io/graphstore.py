@@ -2,16 +2,17 @@
 
 ::
 
-    seg.zarr/graph/edges/<z>_<y>_<x>.parquet      u < v, n, total, peak, contacts [, histogram]: edges this cell owns
-                   nodes/<z>_<y>_<x>.parquet      id, size, sum_z .. sum_x, z0 .. x1: fragments' voxels in this cell
-                   merges.parquet                 score_num, score_den, a, b: the merge tree, best first
-                   luts/<linkage>/0.57.parquet    fragment, segment: the fragments that change at this threshold
+    seg.zarr/graph/edges/<z>_<y>_<x>.parquet    u < v, n, total, peak, contacts [, histogram]: edges the cell owns
+                   nodes/<z>_<y>_<x>.parquet    id, size, sum_z .. sum_x, z0 .. x1: fragments' voxels in the cell
+                   merges.parquet               score_num, score_den, a, b: the merge tree, best first
+                   luts/<linkage>/0.57.parquet  fragment, segment: the fragments that change at this threshold
 
-``z_y_x`` is the position of the cell on the lattice of cells. An edge, or a fragment, that reaches into several cells
-has a row in each; **the sum over files is the whole** (of peaks the maximum, of bounding boxes the hull), exactly and
-in any order, because everything is an integer. Files are sorted, written whole or not at all, and the same bytes for
-the same columns. Numbers are stored as differences (DELTA_BINARY_PACKED) under zstd; `histogram` is
-`io.histograms.pack` of each row. What the columns cannot say (voxel size, cells, bins) stands in each file's metadata.
+``z_y_x`` is the position of the cell on the lattice of cells. An edge, or a fragment, that reaches into several
+cells has a row in each; **the sum over files is the whole** (of peaks the maximum, of bounding boxes the hull),
+exactly and in any order, because everything is an integer. Files are sorted, written whole or not at all, and the
+same bytes for the same columns. Numbers are stored as differences (DELTA_BINARY_PACKED) under zstd; `histogram` is
+`io.histograms.pack` of each row. What the columns cannot say (voxel size, cells, bins) stands in each file's
+metadata.
 
 Law: ``read_*(write_*(columns, info)) == (columns, info)``.
 """
@@ -113,7 +114,9 @@ def write_edges(path: str | Path, columns: Mapping[str, NDArray[Any]], info: Gra
     checked = _require(path, given, EDGES)
     u, v = checked["u"], checked["v"]
     if not _ascending(u, v) or not np.all(u < v):
-        raise InputError(f"{path}: edges are not sorted by (u, v), each once, with u < v: use ops.regions.merge_graphs")
+        raise InputError(
+            f"{path}: edges are not sorted by (u, v), each once, with u < v: use ops.regions.merge_graphs"
+        )
     bins = 0 if histogram is None else histogram.shape[-1]
     if bins != info.bins:
         raise InputError(f"{path}: edges have {bins} histogram bins, but the graph says {info.bins}")
@@ -130,7 +133,7 @@ def write_edges(path: str | Path, columns: Mapping[str, NDArray[Any]], info: Gra
 
 
 def read_edges(path: str | Path) -> tuple[Columns, GraphInfo]:
-    """Return the edges in a file, with ``histogram`` int64 [E, bins] where they have one, and what it says of itself.
+    """Return the edges in a file and what it says of itself; ``histogram`` is int64 [E, bins], if they have one.
 
     Raises:
         InputError: the file is missing, damaged, or no table of edges.
@@ -185,7 +188,7 @@ def write_merges(path: str | Path, columns: Mapping[str, NDArray[Any]], floor: f
 
 
 def read_merges(path: str | Path) -> tuple[Columns, float]:
-    """Return a merge tree and its floor; raises `InputError` where the file is missing, damaged, or something else."""
+    """Return a merge tree and its floor; raises `InputError` where the file is missing, damaged or no tree."""
     table = read_table(path)
     if "floor" not in table.metadata:
         raise InputError(f"{path} does not say down to which score it merges: it is no merge tree of emloom")

@@ -39,8 +39,9 @@ def pack(histogram: NDArray[Any]) -> tuple[Counts, Bytes]:
     if histogram.size and int(histogram.min()) < 0:
         raise InputError(f"a histogram counts {int(histogram.min())}: counts are never negative")
     rows = np.ascontiguousarray(histogram)
-    starts = _starts(rows)
-    return starts, _packed(rows, starts)
+    starts: Counts = _starts(rows)
+    packed: Bytes = _packed(rows, starts)
+    return starts, packed
 
 
 def unpack(starts: NDArray[Any], packed: Bytes, bins: int) -> Counts:
@@ -95,7 +96,7 @@ def _packed(histogram, starts):  # type: ignore[no-untyped-def]
 def _unpacked(starts, packed, out):  # type: ignore[no-untyped-def]
     """Fill `out`; return whether every row was whole and fitted."""
     for row in range(len(out)):
-        at, stop, k = starts[row], starts[row + 1], -1
+        at, stop, k = starts[row], starts[row + 1], np.int64(-1)
         while at < stop:
             k += np.int64(packed[at]) + 1
             at += 1

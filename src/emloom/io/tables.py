@@ -5,6 +5,8 @@ Law: ``read_table(path).columns == columns`` with the same element types, uint64
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +97,16 @@ def write_arrow(
 def write_csv(path: str | Path, columns: Mapping[str, Column], *, overwrite: bool = True) -> None:
     """Write columns as comma-separated text with a header line, in one step; numbers in full precision.
 
+    Text that holds a comma, a quote or a line break is quoted; None is an empty cell.
+
     Raises:
         InputError: columns differ in length or are not one-dimensional, or the disk refuses.
     """
     _require_columns(path, columns)
     rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
-    text = "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)])
-    write_text_atomic(path, text + "\n", overwrite=overwrite)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
+    write_text_atomic(path, text.getvalue(), overwrite=overwrite)
 
 
 def _require_columns(path: str | Path, columns: Mapping[str, Column]) -> None:

@@ -1,7 +1,7 @@
 """What each fragment is, apart from its edges: how many voxels, where its centre lies, how far it reaches.
 
-Every statistic is an integer of *global* voxel positions, so tables of disjoint boxes add up exactly, in any order,
-and the table does not depend on how the volume was cut::
+Every statistic is an integer of *global* voxel positions, so tables of disjoint boxes add up exactly, in any
+order, and the table does not depend on how the volume was cut::
 
     merge_nodes([node_table(f[k], origin_k) for k in cells]) == node_table(f)
 

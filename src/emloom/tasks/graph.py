@@ -1,7 +1,7 @@
 """Questions to the region graph of a segmentation, answered by DuckDB from its Parquet files.
 
-No server and no import: DuckDB reads the files of `io.graphstore` where they lie, only the columns and row groups a
-question needs, in parallel, and spills to disk what exceeds its memory. Nothing is ever written to the graph.
+No server and no import: DuckDB reads the files of `io.graphstore` where they lie, only the columns and row groups
+a question needs, in parallel, and spills to disk what exceeds its memory. Nothing is ever written to the graph.
 
 Whatever cells the volume was cut into, every answer is the same: rows of the same edge or fragment are summed over
 all files first.
@@ -104,12 +104,17 @@ class GraphQuery:
 
     def __init__(self, folder: str | Path, *, memory_gb: float | None = None, threads: int | None = None) -> None:
         self.folder = Path(folder)
-        files = {part: list(require_files(folder, part).values()) for part in ("edges", "nodes")}  # type: ignore[arg-type]
+        files = {part: list(require_files(folder, part).values()) for part in ("edges", "nodes")}
         self.info: GraphInfo = info_of(files["edges"][0])
         self._tree: MergeTree | None = None
+        if memory_gb is not None and memory_gb <= 0:
+            raise InputError(f"DuckDB cannot work within {memory_gb} GB: give it 1 GB or more")
+        if threads is not None and threads < 1:
+            raise InputError(f"DuckDB cannot compute with {threads} threads: give it at least 1")
         self._spill = tempfile.mkdtemp(prefix="emloom-graph-")
-        self._duck = duckdb.connect(":memory:", config=self._config(memory_gb, threads))
+        self._duck = duckdb.connect(":memory:")
         try:
+            self._limit(memory_gb, threads)
             self._define(files)
         except BaseException:
             self.close()
@@ -179,7 +184,9 @@ class GraphQuery:
             InputError: no such segment at this threshold, or a threshold the merge tree does not know.
         """
         keys, segments = self._use(threshold)
-        if not 0 < segment < 2**63 or not len(self._ask("SELECT 1 FROM node_parts WHERE id = $id", {"id": segment})):
+        if not 0 < segment < 2**63 or not len(
+            self._ask("SELECT 1 FROM node_parts WHERE id = $id", {"id": segment})
+        ):
             raise InputError(f"{self.folder} has no segment {segment}: `--largest 20` lists some that it has")
         place = int(np.searchsorted(keys, np.uint64(segment)))
         if place < len(keys) and int(keys[place]) == segment:
@@ -215,23 +222,18 @@ class GraphQuery:
         self._use(threshold)
         return _columns(self._ask(text, {}, "the SQL fails"))
 
-    def _config(self, memory_gb: float | None, threads: int | None) -> dict[str, str | bool | int | float | list[str]]:
-        if memory_gb is not None and memory_gb <= 0:
-            raise InputError(f"DuckDB cannot work within {memory_gb} GB: give it 1 GB or more")
-        if threads is not None and threads < 1:
-            raise InputError(f"DuckDB cannot compute with {threads} threads: give it at least 1")
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "temp_directory": self._spill,
-            "allowed_directories": [str(graph_folder(self.folder).resolve())],
-            "autoinstall_known_extensions": False,
-        }
+    def _limit(self, memory_gb: float | None, threads: int | None) -> None:
+        """Bound memory and threads; from here on only this graph can be read, and that cannot be changed."""
         if memory_gb is not None:
-            config["memory_limit"] = f"{round(memory_gb * 1e9)}B"
-        return config if threads is None else config | {"threads": threads}
+            self._duck.execute(f"SET memory_limit = '{round(memory_gb * 1e9)}B'")
+        if threads is not None:
+            self._duck.execute(f"SET threads = {threads}")
+        self._duck.execute(f"SET temp_directory = {_sql_text(self._spill)}")
+        self._duck.execute(f"SET allowed_directories = {_sql_list([graph_folder(self.folder)])}")
+        self._duck.execute("SET enable_external_access = false")
+        self._duck.execute("SET lock_configuration = true")
 
     def _define(self, files: Mapping[str, list[Path]]) -> None:
-        # A question may read this graph and nothing else, and cannot change that.
-        self._duck.execute("SET enable_external_access = false")
         lists = {part: _sql_list(paths) for part, paths in files.items()}
         statements = _VIEWS.format(**lists)
         if merges_file(self.folder).is_file():
@@ -242,9 +244,10 @@ class GraphQuery:
             )
         try:
             self._duck.execute(statements)
-            self._duck.execute("SET lock_configuration = true")
         except duckdb.Error as problem:
-            raise InputError(f"the tables of {self.folder} cannot be read ({problem}): write them again") from problem
+            raise InputError(
+                f"the tables of {self.folder} cannot be read ({problem}): write them again"
+            ) from problem
 
     def _use(self, threshold: float | None) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Make the LUT at a threshold known to DuckDB, and return it."""
@@ -266,8 +269,11 @@ class GraphQuery:
 
 
 def _sql_list(paths: list[Path]) -> str:
-    quoted = ("'" + str(path.resolve()).replace("'", "''") + "'" for path in paths)
-    return "[" + ", ".join(quoted) + "]"
+    return "[" + ", ".join(_sql_text(str(path.resolve())) for path in paths) + "]"
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _columns(table: pa.Table) -> Columns:

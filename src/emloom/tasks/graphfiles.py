@@ -74,7 +74,7 @@ def require_files(folder: str | Path, part: Part) -> dict[Vec, Path]:
     if not files:
         place = graphstore.graph_folder(folder) / part
         raise InputError(
-            f"{place} holds no tables: {folder} has no region graph; give the output of a blockwise `emloom segment`"
+            f"{place} holds no tables, so {folder} has no region graph: give a container that has graph/{part}"
         )
     return files
 
