@@ -54,8 +54,8 @@ def query(
     """Ask the region graph: largest segments, neighbours of one, edges in a box, or anything in SQL.
 
     Examples: emloom graph query seg.zarr --largest 20 --threshold 0.6 | emloom graph query seg.zarr --neighbours
-    812 --threshold 0.6 --csv contacts.csv | emloom graph query seg.zarr --box 0:64,0:512,0:512 | emloom graph query
-    seg.zarr --sql 'SELECT count(*), sum(contacts) FROM edges WHERE mean < 0.2'
+    812 --threshold 0.6 --csv contacts.csv | emloom graph query seg.zarr --box 0:64,0:512,0:512 | emloom graph
+    query seg.zarr --sql 'SELECT count(*), sum(contacts) FROM edges WHERE mean < 0.2'
     """
     given = {"--largest": largest, "--neighbours": neighbours, "--box": box, "--sql": sql}
     asked = [name for name, value in given.items() if value is not None]
