@@ -11,7 +11,7 @@ import sys
 import typer
 
 from emloom import __version__
-from emloom.cli import data, datasets, jobs, machine, preview, results, volumes
+from emloom.cli import data, datasets, graph, jobs, machine, preview, results, volumes
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ volumes.register(app)
 jobs.register(app)
 preview.register(app)
 results.register(app)
+graph.register(app)
 datasets.register(app)
 machine.register(app)
 

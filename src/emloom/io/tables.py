@@ -5,7 +5,9 @@ Law: ``read_table(path).columns == columns`` with the same element types, uint64
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,21 +70,43 @@ def write_table(
     _require_columns(path, columns)
     arrays = [pa.array(_native(column)) for column in columns.values()]
     table = pa.Table.from_arrays(arrays, names=list(columns))
-    table = table.replace_schema_metadata(dict(metadata or {}))
+    write_arrow(path, table.replace_schema_metadata(dict(metadata or {})), overwrite=overwrite)
+
+
+def write_arrow(
+    path: str | Path,
+    table: pa.Table,
+    *,
+    encodings: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Write an Arrow table as a Parquet file (zstd), in one step; raises `InputError` where the disk refuses.
+
+    Args:
+        path: the file.
+        table: any Arrow table.
+        encodings: Parquet encoding of every column (``DELTA_BINARY_PACKED``: of sorted or small integers, only
+            the bits that differ); None leaves them to Arrow.
+        overwrite: replace an existing file.
+    """
+    chosen: dict[str, Any] = {} if encodings is None else {"use_dictionary": False, "column_encoding": encodings}
     with staged(path, overwrite=overwrite) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", **chosen)
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Column], *, overwrite: bool = True) -> None:
     """Write columns as comma-separated text with a header line, in one step; numbers in full precision.
+
+    Text that holds a comma, a quote or a line break is quoted; None is an empty cell.
 
     Raises:
         InputError: columns differ in length or are not one-dimensional, or the disk refuses.
     """
     _require_columns(path, columns)
     rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
-    text = "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)])
-    write_text_atomic(path, text + "\n", overwrite=overwrite)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
+    write_text_atomic(path, text.getvalue(), overwrite=overwrite)
 
 
 def _require_columns(path: str | Path, columns: Mapping[str, Column]) -> None:
@@ -97,18 +121,25 @@ def read_table(path: str | Path) -> Table:
     Raises:
         InputError: the file is missing, empty or damaged, or a column has empty cells.
     """
+    table = read_arrow(path)
+    words = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    return Table({name: table[name].to_numpy() for name in table.column_names}, words, str(path))
+
+
+def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read (some columns of) a Parquet file as an Arrow table; raises `InputError` as `read_table`."""
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist: it should be a Parquet file")
     with explained(path, "read"):
         try:
-            table = pq.read_table(path)
+            # `partitioning`: a folder called a=b above the file is a name, not a column.
+            table = pq.read_table(path, columns=columns, partitioning=None)
         except pa.ArrowInvalid as problem:
             raise InputError(f"{path} is not a readable Parquet file ({problem}): copy it again") from problem
     for name in table.column_names:
         if table[name].null_count:
             raise InputError(f"{path}: column {name!r} has {table[name].null_count} empty cells: fill them")
-    words = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return Table({name: table[name].to_numpy() for name in table.column_names}, words, str(path))
+    return table
 
 
 def _native(column: Column) -> Column:

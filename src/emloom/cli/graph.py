@@ -1,0 +1,116 @@
+"""Commands about region graphs: graph query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emloom.cli.options import box_of
+from emloom.errors import InputError
+
+if TYPE_CHECKING:
+    from emloom.tasks.graph import GraphQuery
+
+_SHOWN = 50
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file, as a group of their own."""
+    group = typer.Typer(
+        name="graph",
+        help="The region graph of a segmentation: fragments, their contacts, and what merges into what.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.callback()(_root)
+    group.command("query")(query)
+    app.add_typer(group)
+
+
+def _root() -> None:
+    pass
+
+
+def query(
+    container: Annotated[str, typer.Argument(metavar="OUT", help="Segmentation with a graph/, e.g. seg.zarr.")],
+    largest: Annotated[int | None, typer.Option("--largest", metavar="N", help="The N largest segments.")] = None,
+    neighbours: Annotated[
+        int | None, typer.Option("--neighbours", metavar="ID", help="What touches segment ID, and how much.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Edges in a box of voxels.")
+    ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option("--sql", help="A SELECT on edges, nodes, merges, lut (edge_parts, node_parts: per cell)."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Affinity at which merging stops; default: fragments.")
+    ] = None,
+    csv: Annotated[str | None, typer.Option("--csv", help="Also write all rows as CSV; must not exist.")] = None,
+) -> None:
+    """Ask the region graph: largest segments, neighbours of one, edges in a box, or anything in SQL.
+
+    Examples: emloom graph query seg.zarr --largest 20 --threshold 0.6 | emloom graph query seg.zarr --neighbours
+    812 --threshold 0.6 --csv contacts.csv | emloom graph query seg.zarr --box 0:64,0:512,0:512 | emloom graph
+    query seg.zarr --sql 'SELECT count(*), sum(contacts) FROM edges WHERE mean < 0.2'
+    """
+    given = {"--largest": largest, "--neighbours": neighbours, "--box": box, "--sql": sql}
+    asked = [name for name, value in given.items() if value is not None]
+    if len(asked) != 1:
+        raise InputError(f"{' and '.join(asked) or 'nothing'} asked: give one of {', '.join(given)}")
+    if box is not None and threshold is not None:
+        raise InputError("--box lists edges between fragments, at no threshold: leave out --threshold")
+    from emloom.io.files import refuse_existing
+    from emloom.io.tables import write_csv
+    from emloom.tasks.graph import GraphQuery
+
+    if csv is not None:
+        refuse_existing(csv)
+    with GraphQuery(container) as graph:
+        columns = _answer(graph, {"largest": largest, "neighbours": neighbours, "box": box, "sql": sql}, threshold)
+        size = ",".join(f"{v:g}" for v in graph.info.grid.voxel_size_nm)
+    rows = [
+        dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)
+    ]
+    if csv is not None:
+        write_csv(csv, columns, overwrite=False)
+    what = "fragments" if threshold is None else f"segments at threshold {threshold:g}"
+    typer.echo(f"{container}: {what}, voxels of {size} nm (z,y,x)")
+    typer.echo(_table(columns, rows))
+    if csv is not None:
+        typer.echo(f"{csv}: {len(rows)} rows")
+
+
+def _answer(graph: GraphQuery, given: Mapping[str, Any], threshold: float | None) -> dict[str, Any]:
+    if given["largest"] is not None:
+        return graph.largest(given["largest"], threshold)
+    if given["neighbours"] is not None:
+        return graph.neighbours(given["neighbours"], threshold)
+    if given["sql"] is not None:
+        return graph.sql(given["sql"], threshold)
+    from emloom.geometry import Box
+
+    return graph.edges_in(Box(**(box_of(given["box"]) or {})))
+
+
+def _table(columns: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return columns as text, right-aligned under their names, at most `_SHOWN` rows."""
+    texts = [list(columns), *([_cell(value) for value in row.values()] for row in rows[:_SHOWN])]
+    widths = [max(len(line[k]) for line in texts) for k in range(len(columns))]
+    lines = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in texts]
+    if len(rows) > _SHOWN:
+        lines.append(f"... {len(rows) - _SHOWN} more rows: --csv FILE writes them all")
+    return "\n".join(lines) if rows else f"{lines[0]}\nno rows"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) and abs(value) < 1000 else _long(value)
+
+
+def _long(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
