@@ -14,7 +14,7 @@ from emloom.nn.unet import UNetSpec
 from emloom.ops.affinities import neighborhood
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segment import SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
 
 SHAPE = (24, 48, 48)
 CELL = 12

@@ -142,6 +142,11 @@ def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     return table
 
 
+def count_rows(path: str | Path) -> int:
+    """Return the number of rows of a Parquet file without reading them; raises `InputError` as `read_table`."""
+    return int(read_arrow(path, columns=[]).num_rows)
+
+
 def _native(column: Column) -> Column:
     values = np.ascontiguousarray(column)
     return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -161,7 +161,9 @@ def tile_for(
     return choose_tile(source, box) if wanted is None else _checked_tile(source, wanted)
 
 
-def _source(predictor: Predictor, raw: Volume, averaging: Averaging | None, heads: tuple[str, ...]) -> _Once | Averager:
+def _source(
+    predictor: Predictor, raw: Volume, averaging: Averaging | None, heads: tuple[str, ...]
+) -> _Once | Averager:
     return _Once(predictor, raw) if averaging is None else Averager(predictor, averaging, raw, heads)
 
 

@@ -14,7 +14,7 @@ from emloom.nn.unet import UNetSpec
 from emloom.recipes.paths import data_file
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segment import SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
 
 _HELD_OUT = (80, 100, 100)
 

@@ -9,7 +9,7 @@ from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segment import SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
 from emloom.testing.phantom import PhantomSpec
 
 PHANTOM = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0)

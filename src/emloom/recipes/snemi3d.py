@@ -15,7 +15,7 @@ from emloom.recipes.paths import data_file
 from emloom.tasks.data import BoxSpec, MarksSpec, StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segment import QuantileLinkage, SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import QuantileLinkage, SeededSpec, SegmentSpec
 
 NEIGHBORHOOD = (
     (-1, 0, 0),

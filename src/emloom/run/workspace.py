@@ -49,7 +49,9 @@ class Workspace:
         """Where the result is now: at its final place, or beside it."""
         return self.output if self.finished else self.draft
 
-    def claim(self, kind: str, job: Spec, paths: Mapping[str, str | None], discard: bool = False) -> dict[str, str]:
+    def claim(
+        self, kind: str, job: Spec, paths: Mapping[str, str | None], discard: bool = False
+    ) -> dict[str, str]:
         """Take the folder for a job, or find it again.
 
         Args:
@@ -114,7 +116,9 @@ class Workspace:
             refuse_existing(folder)
         before = _read(folder)
         way_out = "choose another output, or pass --overwrite to replace it"
-        differing = _differences(*({"kind": r["kind"], "emloom": r["emloom"], **r["job"]} for r in (before, record)))
+        differing = _differences(
+            *({"kind": r["kind"], "emloom": r["emloom"], **r["job"]} for r in (before, record))
+        )
         if differing:
             raise InputError(f"{folder} belongs to another job ({'; '.join(differing[:3])}): {way_out}")
         for name, mark in record["inputs"].items():

@@ -1,7 +1,11 @@
 """Fragments of one cell of a volume of affinities, whatever their kind.
 
-A whole volume in memory and a block in a cluster call the same functions with the same cells, so they get the same
+A whole volume in memory and a block on a cluster call the same functions with the same cells, so they get the same
 ids: 1 + the linear index, in the whole volume, of a voxel of the fragment.
+
+Seeded fragments are flooded in each cell with a halo, cropped, and named by their pieces; so a face between cells
+is a face between fragments, which agglomeration merges. Ascending paths go on from cell to cell: see
+`emloom.ops.exits`.
 """
 
 from __future__ import annotations
@@ -13,14 +17,27 @@ from numpy.typing import NDArray
 
 from emloom.geometry import Box, Vec, cells
 from emloom.io.volume import Volume, VolumeInfo, borrow
+from emloom.ops.ascent import Ascent, ascend, ascent_fragments
 from emloom.ops.fragments import Seeding, name_pieces, seeded_fragments
-from emloom.tasks.segmentspec import SeededSpec
+from emloom.tasks.segmentspec import AscentSpec, SeededSpec, SegmentSpec
 
 Ids = NDArray[np.uint64]
 
 
+def fragments_whole(affinities: Volume, mask: Volume | None, spec: SegmentSpec) -> Ids:
+    """Return the fragments of a whole volume, uint64 ZYX, 0 is background."""
+    info, kind = affinities.info, spec.fragments
+    if isinstance(kind, AscentSpec):
+        mask_ZYX = _mask_in(mask, info.box)
+        return ascent_fragments(borrow(affinities, info.box), offsets_of(info), ascent_of(kind), mask_ZYX=mask_ZYX)
+    out = np.zeros(info.shape, np.uint64)
+    for _, write in cells(info.box, spec.cell):
+        out[write.slices()] = seeded_cell(affinities, mask, write, kind)
+    return out
+
+
 def seeded_cell(affinities: Volume, mask: Volume | None, write: Box, spec: SeededSpec) -> Ids:
-    """Return the seeded fragments of a cell: flooded with a halo, cropped, and named by their pieces.
+    """Return the seeded fragments of a cell.
 
     Args:
         affinities: uint8 ``czyx`` with their neighborhood.
@@ -29,13 +46,15 @@ def seeded_cell(affinities: Volume, mask: Volume | None, write: Box, spec: Seede
         spec: the parameters.
     """
     info = affinities.info
+    if _is_empty(mask, write):
+        return np.zeros(write.shape, np.uint64)
     read = write.grow(halo_of(spec)).intersect(info.box)
     fragments = seeded_fragments(
         borrow(affinities, read),
-        neighborhood_of(info),
+        offsets_of(info),
         info.grid.voxel_size_nm,
         Seeding(spec.threshold, spec.seed_distance_vox, spec.per_section),
-        mask_ZYX=None if mask is None else borrow(mask, read),
+        mask_ZYX=_mask_in(mask, read),
         origin=read.start,
         total_shape=info.shape,
     )
@@ -44,25 +63,44 @@ def seeded_cell(affinities: Volume, mask: Volume | None, write: Box, spec: Seede
     return name_pieces(fragments[write.slices(read.start)], write.start, info.shape, spec.min_size_vox)
 
 
-def seeded_whole(affinities: Volume, mask: Volume | None, cell_shape: Vec, spec: SeededSpec) -> Ids:
-    """Return the seeded fragments of a whole volume, cell by cell."""
-    out = np.zeros(affinities.info.shape, np.uint64)
-    for _, write in cells(affinities.info.box, cell_shape):
-        out[write.slices()] = seeded_cell(affinities, mask, write, spec)
-    return out
+def ascent_cell(affinities: Volume, mask: Volume | None, write: Box, spec: AscentSpec) -> Ids:
+    """Return where the paths of a cell end or leave it: ids that `emloom.ops.exits.resolve` makes fragments of."""
+    info, params = affinities.info, ascent_of(spec)
+    if _is_empty(mask, write):
+        return np.zeros(write.shape, np.uint64)
+    read = write.grow(params.halo).intersect(info.box)
+    return ascend(
+        borrow(affinities, read),
+        offsets_of(info),
+        params,
+        write=write,
+        origin=read.start,
+        total_shape=info.shape,
+        mask_ZYX=_mask_in(mask, read),
+    )
 
 
-def halo_of(spec: SeededSpec) -> Vec:
+def halo_of(spec: SeededSpec | AscentSpec) -> Vec:
     """Return how many voxels (z, y, x) of affinities a cell sees around itself."""
+    if isinstance(spec, AscentSpec):
+        return ascent_of(spec).halo
     return (0 if spec.per_section else spec.halo_vox, spec.halo_vox, spec.halo_vox)
 
 
-def neighborhood_of(info: VolumeInfo) -> tuple[Vec, ...]:
-    """Return the offsets of affinities; `emloom.tasks.segment` has checked that there are some."""
+def ascent_of(spec: AscentSpec) -> Ascent:
+    """Return the parameters of the kernel."""
+    return Ascent(spec.smoothing_vox, spec.least_affinity, spec.background, spec.per_section)
+
+
+def offsets_of(info: VolumeInfo) -> tuple[Vec, ...]:
+    """Return the neighborhood of affinities; that there is one was checked when they were opened."""
     assert info.neighborhood is not None, info.source
     return info.neighborhood
 
 
-def read_mask(mask: Volume | None, box: Box) -> NDArray[Any] | None:
-    """Return the mask in a box, None where everything may be segmented."""
-    return None if mask is None else borrow(mask, box)
+def _mask_in(mask: Volume | None, box: Box) -> NDArray[Any] | None:
+    return None if mask is None else borrow(mask, box) != 0
+
+
+def _is_empty(mask: Volume | None, box: Box) -> bool:
+    return mask is not None and not borrow(mask, box).any()

@@ -20,7 +20,7 @@ from emloom.spec import Spec
 from emloom.tasks.data import StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
 from emloom.tasks.predict import Orientations
-from emloom.tasks.segment import SegmentSpec
+from emloom.tasks.segmentspec import SegmentSpec
 
 
 class NeuronsJob(Spec):

@@ -21,7 +21,8 @@ from emloom.ops.labels import split_disconnected
 from emloom.tasks.data import PARTS, HeldOut, Part, Stack, held_out
 from emloom.tasks.evaluate import Tables, Truth, pooled, row, truth_in
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segment import MeanLinkage, Segmented, SegmentSpec, grow_tree
+from emloom.tasks.segment import Segmented, grow_tree
+from emloom.tasks.segmentspec import MeanLinkage, SeededSpec, SegmentSpec
 
 BASELINE_FRAGMENT_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 """Boundary thresholds among which the raw-intensity baseline may choose, on validation, like any method."""
@@ -126,8 +127,11 @@ class Judge:
     def baseline(self) -> Tuned:
         """Score the watershed on smoothed raw with mean merging; its boundary threshold is tuned as well."""
         tried = []
+        own = self.job.segmentation.fragments
+        # A watershed from seeds, whatever the job's own fragments are: the bar should not move with them.
+        seeded = own if isinstance(own, SeededSpec) else SeededSpec(per_section=own.per_section)
         for threshold in BASELINE_FRAGMENT_THRESHOLDS:
-            fragments = self.job.segmentation.fragments.model_copy(update={"threshold": threshold})
+            fragments = seeded.model_copy(update={"threshold": threshold})
             spec = self.job.segmentation.model_copy(update={"fragments": fragments, "linkage": MeanLinkage()})
             tried.append(self.tuned("watershed on smoothed raw", partial(self._grow_raw, spec)))
         return min(tried, key=lambda tuned: getattr(tuned.chosen.scores, self.job.evaluation.choose_by))

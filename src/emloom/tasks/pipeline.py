@@ -5,7 +5,7 @@ Everything of a job lives in one folder::
     job.yaml  provenance.json  report.html
     train/      model.safetensors, state, history, tensorboard
     predict/    <box>.zarr/affinities           one per held-out box, <box> = s0_validation_0, s0_test_0, ...
-    segment/    <box>.zarr/{fragments, edges.parquet, merges.parquet}
+    segment/    <box>.zarr/{fragments, graph/merges.parquet, ...}
     evaluate/   scores.json, scores.csv, <box>.zarr/segmentation at the chosen threshold
     markers/    one per finished stage
 
@@ -24,23 +24,25 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from emloom.io.files import staged, write_text_atomic
-from emloom.io.open import create_volume, open_volume
+from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
-from emloom.nn.predict import predict
 from emloom.nn.train import Progress, TrainingData, train
+from emloom.run.executor import Executor, Serial
 from emloom.run.journal import Journal, key_of
 from emloom.run.provenance import fingerprint, write_provenance
-from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.data import BoxSpec, HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import write_scores
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.judge import judge
 from emloom.tasks.library import library_of
-from emloom.tasks.predict import averaging, load_predictor, make_outputs
+from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.report import write_report
-from emloom.tasks.segment import Segmented, grow_tree, load_segmented, save_tree
+from emloom.tasks.segment import Segmented, load_segmented
+from emloom.tasks.segmenting import segment
+from emloom.tasks.segmentspec import SegmentJob
 
 Stage = Literal["train", "predict", "segment", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -80,6 +82,7 @@ class Run:
     folder: Path
     hardware: Hardware
     listener: Listener
+    executor: Executor = field(default_factory=Serial)
     stacks: list[Stack] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -125,6 +128,7 @@ def run(
     listener: Listener | None = None,
     overwrite: bool = False,
     until: Stage = "report",
+    executor: Executor | None = None,
 ) -> Path:
     """Run a job in a folder, going on where an earlier call stopped.
 
@@ -135,6 +139,7 @@ def run(
         listener: told about progress.
         overwrite: run stages whose parameters or inputs changed, and all after them, again.
         until: last stage to run.
+        executor: where the blocks of predictions and segmentations run; default in this process.
 
     Returns:
         Path of the report.
@@ -142,7 +147,7 @@ def run(
     Raises:
         InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
     """
-    this = Run(job, folder, hardware or Hardware(), listener or Silent())
+    this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
     keys = this.keys()
     if overwrite:
         _forget_changed(this, keys)
@@ -205,29 +210,29 @@ def _train(this: Run) -> None:
 def _predict(this: Run) -> None:
     items = held_out(this.job.data)
     engine = Engine(this.hardware.torch_device)
-    spec, predictor = load_predictor(this.folder / "train" / "model.safetensors", engine)
-    average = averaging(spec, this.job.orientations)
     for done, item in enumerate(items, start=1):
-        path = this.path("predict", item)
-        with staged(path, overwrite=True) as folder:
-            raw = this.stacks[item.stack].raw
-            outputs = make_outputs(spec, raw, item.box, folder)
-            predict(predictor, raw, outputs, box=item.box, averaging=average)
+        stack = this.job.data[item.stack]
+        job = PredictJob(
+            raw=stack.raw,
+            model=str(this.folder / "train" / "model.safetensors"),
+            output=str(this.path("predict", item)),
+            box=BoxSpec(start=item.box.start, shape=item.box.shape),
+            voxel_size_nm=stack.voxel_size_nm,
+            orientations=this.job.orientations,
+        )
+        predict_volume(job, engine, executor=this.executor, discard=True)
         this.listener.advance("predict", done, len(items))
 
 
 def _segment(this: Run) -> None:
     items = held_out(this.job.data)
     for done, item in enumerate(items, start=1):
-        affinities = open_volume(this.path("predict", item) / "affinities")
-        info = affinities.info
-        whole = this.stacks[item.stack].raw.info.shape
-        assert info.neighborhood is not None
-        result = grow_tree(
-            affinities.read(info.box), info.neighborhood, info.grid, this.job.segmentation, item.box, whole
+        job = SegmentJob(
+            affinities=str(this.path("predict", item) / "affinities"),
+            output=str(this.path("segment", item)),
+            segmentation=this.job.segmentation,
         )
-        with staged(this.path("segment", item), overwrite=True) as folder:
-            save_tree(folder, result, info.grid)
+        segment(job, this.executor, discard=True)
         this.listener.advance("segment", done, len(items))
 
 

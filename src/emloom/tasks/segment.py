@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from emloom.geometry import Grid, Vec
 from emloom.io.open import open_volume
-from emloom.io.tables import read_table
 from emloom.io.volume import ArrayVolume
 from emloom.ops.agglomerate import MergeTree, agglomerate
 from emloom.ops.labels import apply_lut
 from emloom.ops.regions import RegionGraph, region_graph
 from emloom.tasks.fragmenting import fragments_whole
+from emloom.tasks.graphfiles import load_tree
 from emloom.tasks.segmentspec import LinkageSpec, QuantileLinkage, SegmentSpec
 
 Ids = NDArray[np.uint64]
@@ -87,10 +87,3 @@ def load_segmented(folder: Path) -> Segmented:
     fragments = volume.read(volume.info.box)
     ids = np.unique(fragments)
     return Segmented(fragments, ids[ids > 0], load_tree(folder))
-
-
-def load_tree(folder: Path) -> MergeTree:
-    """Read the merge tree of a segmentation on disk; raises `InputError` where there is none."""
-    merges = read_table(folder / "graph" / "merges.parquet")
-    columns = {name: merges[name] for name in ("score_num", "score_den", "a", "b")}
-    return MergeTree(**columns, floor=float(merges.metadata["floor"]))

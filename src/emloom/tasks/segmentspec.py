@@ -110,3 +110,31 @@ class SegmentSpec(Spec):
     def cell(self) -> Vec:
         """The cell as a vector."""
         return self.cell_shape_vox
+
+
+class SegmentJob(Spec):
+    """Segment a volume of affinities (`emloom segment`)."""
+
+    affinities: str
+    """Path of a uint8 ``czyx`` volume with its neighborhood in the metadata."""
+    output: str
+    """Container (`.zarr`) to be made, with `fragments`, `segmentation` and the graph tables."""
+    threshold: Unit | None = None
+    """Affinity at which merging stops: take the one that validation chose. None: no segmentation, but the tree."""
+    segmentation: SegmentSpec = SegmentSpec()
+    mask: str | None = None
+    """Zero where nothing may be segmented; same grid."""
+    luts: tuple[Unit, ...] = ()
+    """Thresholds of which look-up tables are written as well."""
+    min_segment_vox: int = Field(default=0, ge=0)
+    """Segments of fewer voxels become background in `segmentation`."""
+
+    @property
+    def floor(self) -> float:
+        """The lowest threshold that the merge tree answers for."""
+        return min(self.wanted + self.segmentation.thresholds)
+
+    @property
+    def wanted(self) -> tuple[float, ...]:
+        """The thresholds of which look-up tables are written, ascending."""
+        return tuple(sorted({*self.luts, *(() if self.threshold is None else (self.threshold,))}))

@@ -1,0 +1,158 @@
+"""`emloom segment`: affinities of any size to fragments, region graph, merge tree and segmentation, cell by cell.
+
+Stages follow one another; the cells of a stage are independent, so they can run in any order on any machine::
+
+    [exits] -> fragments -> graph -> [merge-0 .. merge-k] -> tree -> [segmentation]
+
+What is promised (`docs/blockwise.md`): the same bits for any number of workers, any order, crash and resume; for
+`ascent` fragments also for any cells; and the same as `emloom.tasks.segment.grow_tree` makes in memory.
+
+The result grows in `<name>.unfinished<suffix>` and takes its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emloom.errors import InputError
+from emloom.geometry import Block, blocks
+from emloom.io import graphstore
+from emloom.io.open import create_volume, open_volume
+from emloom.io.tables import count_rows
+from emloom.io.volume import Volume, VolumeInfo
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.machine import memory
+from emloom.run.provenance import write_provenance
+from emloom.run.runner import run_stage
+from emloom.run.stage import Stage
+from emloom.run.workspace import Workspace
+from emloom.tasks.lattice import chunk_within, on_grid_of
+from emloom.tasks.segmentblocks import BuildGraph, CutExits, CutFragments, Relabel, Site
+from emloom.tasks.segmentspec import AscentSpec, SegmentJob
+from emloom.tasks.treeblocks import GrowTree, MergeNode, node_blocks, octree_of
+
+FORMAT = 1
+"""Part of every key: counted up when a kernel changes, so that blocks of before are not taken for blocks of now."""
+
+OnBlock = Callable[[str, int, int], None]
+
+_EDGE_BYTES = 400
+_BIN_BYTES = 24
+
+
+def segment(
+    job: SegmentJob,
+    executor: Executor | None = None,
+    on_block: OnBlock | None = None,
+    discard: bool = False,
+    graph_bytes: int | None = None,
+) -> Path:
+    """Segment a volume of affinities, or go on where an earlier call stopped.
+
+    Args:
+        job: what to do.
+        executor: where blocks run; default in this process.
+        on_block: called with (stage, blocks done, blocks in all).
+        discard: delete the unfinished or finished result of another job in the output's place.
+        graph_bytes: memory that the agglomeration of one graph may take; a larger graph is agglomerated in parts,
+            with the same result. Default: half of what is free.
+
+    Returns:
+        Path of the output container.
+
+    Raises:
+        InputError: the input holds no uint8 affinities, the mask has another grid, the output exists or belongs to
+            another job, or blocks failed (they are listed).
+    """
+    started = time.perf_counter()
+    source = open_affinities(job)
+    space = Workspace(job.output)
+    inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": job.mask}, discard)
+    if space.finished:
+        return space.output
+    folder = space.folder.absolute()
+    make_volumes(job, source.info, folder)
+    line = _Line(Site(job, folder), source.info, inputs, graph_bytes or memory().available // 2)
+    seconds: dict[str, float] = {}
+    for stage in line.stages():
+
+        def tell(done: int, total: int, name: str = stage.name) -> None:
+            if on_block is not None:
+                on_block(name, done, total)
+
+        report = run_stage(stage, folder, executor or Serial(), progress=tell)
+        seconds[stage.name] = report.seconds
+    seconds["all"] = time.perf_counter() - started
+    write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds)
+    space.finish()
+    return space.output
+
+
+def open_affinities(job: SegmentJob) -> Volume:
+    """Open the affinities of a job; raises `InputError` where they are none, or the mask is on another grid."""
+    source = open_volume(job.affinities)
+    info = source.info
+    if info.neighborhood is None or info.dtype != np.uint8:
+        raise InputError(
+            f"{job.affinities} holds {info.kind or 'values'} of dtype {info.dtype}: segmentation needs uint8 "
+            "affinities with their neighborhood in the metadata, as `emloom predict` writes them"
+        )
+    if job.mask is not None:
+        on_grid_of(source, job.mask)
+    return source
+
+
+def make_volumes(job: SegmentJob, info: VolumeInfo, folder: Path) -> None:
+    """Make the volumes of ids, empty, where they are not there yet."""
+    chunks = chunk_within(job.segmentation.cell)
+    ids = VolumeInfo(info.shape, np.dtype(np.uint64), info.grid, kind="labels", chunks=chunks)
+    for name in ("fragments", *(() if job.threshold is None else ("segmentation",))):
+        if not (folder / name).exists():
+            create_volume(folder / name, ids)
+
+
+@dataclass
+class _Line:
+    """The stages of a job, one after the other; the later ones depend on what the earlier ones found."""
+
+    site: Site
+    info: VolumeInfo
+    inputs: dict[str, str]
+    graph_bytes: int
+    cells: list[Block] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cells = blocks(self.info.box, self.site.job.segmentation.cell)
+
+    def stages(self) -> Iterator[Stage[Any]]:
+        site, job = self.site, self.site.job
+        spec = job.segmentation
+        key = key_of(FORMAT, spec.fragments.to_dict(), spec.cell, self.inputs)
+        if isinstance(spec.fragments, AscentSpec):
+            yield Stage("exits", key, self.cells, CutExits(site))
+        yield Stage("fragments", key, self.cells, CutFragments(site))
+        key = key_of(key, spec.bins)
+        yield Stage("graph", key, self.cells, BuildGraph(site))
+        key = key_of(key, spec.linkage.to_dict(), job.floor)
+        in_parts = not self._graph_fits()
+        if in_parts:
+            octree = octree_of(site)
+            for level in range(octree.depth + 1):
+                yield Stage(f"merge-{level}", key, node_blocks(octree, level), MergeNode(site, level))
+        key = key_of(key, job.wanted, job.min_segment_vox)
+        yield Stage("tree", key, [Block((0, 0, 0), self.info.box, self.info.box)], GrowTree(site, in_parts))
+        if job.threshold is not None:
+            key = key_of(key, job.threshold)
+            yield Stage("segmentation", key, self.cells, Relabel(site, job.threshold, key))
+
+    def _graph_fits(self) -> bool:
+        files = graphstore.block_files(self.site.folder, "edges").values()
+        edges = sum(count_rows(path) for path in files)
+        return edges * (_EDGE_BYTES + _BIN_BYTES * self.site.job.segmentation.bins) <= self.graph_bytes

@@ -1,0 +1,122 @@
+"""From region graphs to the merge tree: at once where the graph fits into memory, else node by node of an octree.
+
+Both ways give the same tree (`emloom.ops.octree`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emloom.geometry import Block, Box, cells
+from emloom.io import graphstore
+from emloom.io.graphstore import read_edges, read_merges, write_edges, write_merges
+from emloom.io.tables import write_table
+from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate, agglomerate_part, join_trees
+from emloom.ops.octree import Node, Octree
+from emloom.ops.regions import RegionGraph, merge_graphs
+from emloom.run.blockjournal import name_of
+from emloom.run.perworker import once
+from emloom.run.stage import Output
+from emloom.tasks.graphfiles import edge_columns, load_graph, load_nodes, save_lut, save_tree
+from emloom.tasks.segmentblocks import Site, read_faces, small_file
+from emloom.tasks.segmentspec import QuantileLinkage
+
+
+def node_blocks(octree: Octree, level: int) -> list[Block]:
+    """Return the nodes of a level as blocks; their boxes mean nothing."""
+    nothing = Box.whole((0, 0, 0))
+    return [Block(node.index, nothing, nothing) for node in octree.nodes(level)]
+
+
+def octree_of(site: Site) -> Octree:
+    """Return the octree over the cells of a segmentation; each process builds it once."""
+
+    def build() -> Octree:
+        cells_of_it = cells(site.affinities().info.box, site.job.segmentation.cell)
+        return Octree(tuple(index for index, _ in cells_of_it))
+
+    return once(("octree", str(site.folder)), build)
+
+
+@dataclass(frozen=True)
+class MergeNode:
+    """Makes the merges of one node of the octree that nothing outside of it can change."""
+
+    site: Site
+    level: int
+
+    def __call__(self, block: Block) -> list[Output]:
+        """Write the merges of the node, and the graph it leaves over."""
+        site, node = self.site, Node(self.level, block.index)
+        octree = octree_of(site)
+        children = octree.children(node)
+        if children:
+            graph = merge_graphs([_residual(site, child) for child in children])
+        else:
+            graph = RegionGraph(**read_edges(graphstore.block_file(site.folder, "edges", node.index))[0])
+        leaves = {leaf for leaf, _ in octree.open_faces(node)}
+        frozen = octree.frozen_of(node, {leaf: read_faces(site, leaf) for leaf in leaves})
+        linkage, quantile, floor = _rule(site)
+        tree, left = agglomerate_part(graph, frozen, linkage=linkage, quantile=quantile, threshold=floor)
+        merges, residual = (_node_file(site, node, part) for part in ("merges", "residual"))
+        write_merges(merges, {name: getattr(tree, name) for name in graphstore.MERGES}, tree.floor)
+        write_edges(residual, edge_columns(left), site.graph_info())
+        return site.told(merges, residual)
+
+
+@dataclass(frozen=True)
+class GrowTree:
+    """Writes the merge tree of the whole volume, and the look-up tables that the job asks for."""
+
+    site: Site
+    in_parts: bool
+
+    def __call__(self, block: Block) -> list[Output]:
+        """Write tree and tables."""
+        site, job = self.site, self.site.job
+        tree = self._tree()
+        paths = [save_tree(site.folder, tree)]
+        for threshold in job.wanted:
+            paths.append(save_lut(site.folder, job.segmentation.linkage.name, threshold, tree))
+        if job.threshold is not None and job.min_segment_vox:
+            paths.append(self._save_small(tree, job.threshold))
+        return site.told(*paths)
+
+    def _tree(self) -> MergeTree:
+        linkage, quantile, floor = _rule(self.site)
+        if not self.in_parts:
+            graph = load_graph(self.site.folder)
+            return agglomerate(graph, linkage=linkage, quantile=quantile, threshold=floor)
+        octree, trees = octree_of(self.site), []
+        for level in range(octree.depth + 1):
+            for node in octree.nodes(level):
+                columns, floor = read_merges(_node_file(self.site, node, "merges"))
+                trees.append(MergeTree(**columns, floor=floor))
+        return join_trees(trees)
+
+    def _save_small(self, tree: MergeTree, threshold: float) -> Path:
+        nodes = load_nodes(self.site.folder)
+        segments, place = np.unique(tree.lut(nodes["id"], threshold), return_inverse=True)
+        sizes = np.zeros(len(segments), np.int64)
+        np.add.at(sizes, place, nodes["size"])
+        path = small_file(self.site.folder, threshold)
+        write_table(path, {"segment": segments[sizes < self.site.job.min_segment_vox]})
+        return path
+
+
+def _rule(site: Site) -> tuple[Linkage, int, float]:
+    linkage = site.job.segmentation.linkage
+    quantile = linkage.quantile if isinstance(linkage, QuantileLinkage) else 50
+    return linkage.kind, quantile, site.job.floor
+
+
+def _node_file(site: Site, node: Node, part: str) -> Path:
+    folder = graphstore.graph_folder(site.folder) / "octree" / str(node.level)
+    return folder / f"{name_of(node.index)}.{part}.parquet"
+
+
+def _residual(site: Site, node: Node) -> RegionGraph:
+    return RegionGraph(**read_edges(_node_file(site, node, "residual"))[0])
