@@ -119,7 +119,7 @@ def ascent_fragments(
 ) -> Ids:
     """Cut an array, taken as all there is, into fragments: one block of the code that cuts a volume in blocks.
 
-    O(voxels) time and about 14 bytes per voxel beside the affinities.
+    O(voxels) time and about 12 bytes per voxel beside the affinities, plus a copy of the near ones among others.
 
     Args:
         affinities_CZYX: uint8 [C, Z, Y, X]; channel c at p is about the pair (p, p + neighborhood[c]). Only face

@@ -100,7 +100,8 @@ def mean_heights(
 def _stretches(looks: Table, first: int, stop: int, total: int) -> Table:
     """Cut a row where the number of its voxels' pairs changes: from, to, pairs that lack; int64 [N, 3]."""
     x = np.arange(first, stop)
-    lack = (x == 0) * (looks[:, 3] < 0).sum() + (x == total - 1) * (looks[:, 3] > 0).sum()
+    along_x = np.count_nonzero(looks[:, 3]) // 2  # as many look back as look ahead
+    lack = along_x * ((x == 0).astype(np.int64) + (x == total - 1))
     cuts = np.flatnonzero(np.diff(lack, prepend=-1, append=-1))
     return np.array([[a, b, lack[a]] for a, b in pairwise(cuts)], np.int64)
 
