@@ -1,4 +1,4 @@
-"""Wherever blocks run, and whoever dies meanwhile, the outcome is that of one process in which nothing happened."""
+"""Wherever blocks run, and whoever dies meanwhile: the outcome is that of one undisturbed process."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_blocks_that_raise_or_kill_are_listed_and_the_others_done(
     assert "its worker died" in deadly.error
     assert "the disk is full" in full.error
     counts = Counter(calls(tmp_path))
-    assert (counts["0_0_1"], counts["1_1_1"]) == (3, 1)
+    # Three attempts and one; a few more where news of them died with a worker that was killed next.
+    assert 3 <= counts["0_0_1"] <= 3 + 6
+    assert 1 <= counts["1_1_1"] <= 1 + 6
     assert 3 <= counts["0_2_2"] <= 3 * 2  # three attempts; the scheduler gives each a second worker
     (failed,) = (tmp_path / "run").rglob("0_2_2.json")  # written by the driver: its worker could not
     assert "its worker died" in json.loads(failed.read_text())["error"]
@@ -103,7 +105,7 @@ def test_blocks_that_raise_or_kill_are_listed_and_the_others_done(
 @pytest.mark.parametrize("seed", range(2))
 def test_workers_may_be_killed_at_any_time(tmp_path: Path, two: Dask, seed: int, clean: dict[str, str]) -> None:
     draw = random.Random(seed)
-    stop, killed = threading.Event(), []
+    stop, killed, unlucky = threading.Event(), [], []
 
     def kill() -> None:
         while len(killed) < 4 and not stop.wait(draw.uniform(0.1, 0.7)):
@@ -119,11 +121,12 @@ def test_workers_may_be_killed_at_any_time(tmp_path: Path, two: Dask, seed: int,
                 run_stage(paint_stage(tmp_path, pause_s=0.25), tmp_path, two)
                 break
             except BlocksFailedError as problem:
-                assert all("its worker died" in failure.error for failure in problem.failures)
+                unlucky += problem.failures
     finally:
         stop.set()
         killer.join()
     assert killed
+    assert all("its worker died" in failure.error for failure in unlucky)
     assert outcome(tmp_path) == clean
     assert verify(tmp_path, paint_stage(tmp_path)) == []
 
@@ -186,7 +189,7 @@ class Locked:
 
 
 def test_what_cannot_travel_is_an_error(two: Dask) -> None:
-    with pytest.raises(TypeError, match="travel|pickle|serialize"):
+    with pytest.raises(TypeError, match=r"travel|pickle|serialize"):
         list(two.map(len, [Locked()]))
 
 
@@ -277,9 +280,9 @@ def test_a_cluster_from_a_scheduler_file(tmp_path: Path, clean: dict[str, str]) 
             if done == 3:
                 head.kill()
 
-        with executor_of(1, str(file)) as dask:
-            with pytest.raises(InputError, match=r"scheduler at tcp://.* went away: what is done stays done"):
-                run_stage(paint_stage(folder, pause_s=0.05), folder, dask, progress=behead)
+        lost = pytest.raises(InputError, match=r"scheduler at tcp://.* went away: what is done stays done")
+        with executor_of(1, str(file)) as dask, lost:
+            run_stage(paint_stage(folder, pause_s=0.05), folder, dask, progress=behead)
     assert run_stage(paint_stage(folder), folder, Serial()).skipped >= 3
     assert outcome(folder) == clean
 

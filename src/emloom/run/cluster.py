@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -34,6 +35,7 @@ Future = Any
 LocalCluster = Any
 
 _POLL_S = 1.0
+_GATHER_S = 10.0
 _COUNT_PAUSE_S = 2.0
 _LONELY_S = 60.0
 _LOCAL_DEATHS = (
@@ -90,7 +92,7 @@ class Dask:
             return self
         address = self._scheduler if self._scheduler is not None else self._address()
         try:
-            asyncio.run(_knock(address, self._timeout_s))
+            asyncio.run(asyncio.wait_for(_knock(address, self._timeout_s), self._timeout_s))
             self._client = distributed.Client(address, timeout=self._timeout_s, set_as_default=False)
         except (OSError, ValueError) as problem:  # also a time that ran out, and an address that is none
             raise InputError(
@@ -119,18 +121,25 @@ class Dask:
         window = _Window(self._client, where=self._where)
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         pending: dict[str, tuple[Future, T]] = {}
+        label = getattr(function, "label", None) or getattr(function, "__name__", "blocks")
         source = iter(items)
         try:
             while True:
                 for item in islice(source, max(0, window.size() - len(pending))):
-                    future = self._client.submit(function, item, pure=False)
+                    # A key of its own per attempt: dask remembers keys. The label lets it learn durations.
+                    future = self._client.submit(function, item, key=f"{label}-{uuid.uuid4().hex}")
                     pending[future.key] = (future, item)
                     future.add_done_callback(ended.put)
                 if not pending:
                     return
                 with suppress(queue.Empty):
-                    future, item = pending.pop(ended.get(timeout=_POLL_S).key)
-                    yield self._attempt(item, future)
+                    future, item = pending[ended.get(timeout=_POLL_S).key]
+                    attempt = self._attempt(item, future)
+                    if attempt is None:
+                        future.add_done_callback(ended.put)
+                    else:
+                        del pending[future.key]
+                        yield attempt
         finally:
             if pending and self._client is not None and self._client.status == "running":
                 self._client.cancel([future for future, _ in pending.values()])
@@ -141,11 +150,21 @@ class Dask:
             return []
         return [int(pid) for pid in self._client.run(os.getpid, on_error="ignore").values()]
 
-    def _attempt(self, item: T, future: Future) -> Attempt[T, Any]:
-        if future.status == "finished":
-            return Attempt(item, future.result())
-        if future.status == "error":
-            return Attempt(item, None, _told(future.exception()))
+    def _attempt(self, item: T, future: Future) -> Attempt[T, Any] | None:
+        """Return how an item ended; None where its result died with its worker, and it runs again."""
+        try:
+            if future.status == "finished":
+                return Attempt(item, future.result(timeout=_GATHER_S))
+            if future.status == "error":
+                return Attempt(item, None, _told(future.exception(timeout=_GATHER_S)))
+        except TimeoutError:
+            return None
+        except asyncio.CancelledError:  # what distributed raises for a future that was dropped
+            pass
+        except Exception as problem:  # noqa: BLE001 (it ran again, and now has an error: of any kind)
+            return Attempt(item, None, _told(problem))
+        if future.status in ("lost", "pending"):
+            return None
         raise InputError(
             f"the scheduler at {self._where} went away: what is done stays done; start it again, then the same "
             "command goes on from there"
@@ -208,7 +227,7 @@ async def _knock(address: str, timeout_s: float) -> None:
     from distributed.comm import connect
 
     comm = await connect(address, timeout=timeout_s, **Security().get_connection_args("client"))
-    await comm.close()
+    comm.abort()
 
 
 class _Window:
@@ -264,7 +283,8 @@ def _local_cluster(workers: int) -> LocalCluster:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,  # none: dask would pause and kill workers by its own rules
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # for this machine only, at any port
+            worker_dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
             env=dict.fromkeys(_ONE_THREAD, "1"),

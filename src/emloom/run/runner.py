@@ -104,6 +104,11 @@ class _Unit(Generic[B]):
     work: Callable[[B], Sequence[Output]]
     version: str
 
+    @property
+    def label(self) -> str:
+        """Names the work in a scheduler's own records."""
+        return self.journal.stage
+
     def __call__(self, task: _Task[B]) -> _Result:
         index = task.block.index
         if self.version != emloom.__version__:
