@@ -91,7 +91,7 @@ def test_what_emloom_has_not_made_is_never_deleted(tmp_path: Path, source: Path)
     (other.draft / "thesis.txt").write_text("years of work")
     for place, folder in ((space, space.output), (other, other.draft)):
         for discard in (False, True):
-            with pytest.raises(InputError, match="already exists|not made"):
+            with pytest.raises(InputError, match=r"already exists|not made"):
                 claim(place, Toy(source=str(source)), discard=discard)
         assert (folder / "thesis.txt").exists()
 

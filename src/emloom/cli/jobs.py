@@ -1,4 +1,4 @@
-"""Commands that run jobs: schema, check, run, train, predict, segment, demo."""
+"""Commands that run jobs: schema, check, run, train, demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emloom.cli.options import Device, Output, VoxelSize, box_of, three, three_whole
+from emloom.cli.options import Device, Output, Scheduler
 from emloom.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ Job = Annotated[str, typer.Argument(help="job.yaml, or a recipe such as emloom.r
 Settings = Annotated[
     list[str] | None, typer.Argument(help="Arguments of the recipe as name=value, e.g. seed=1", show_default=False)
 ]
-Workers = Annotated[int, typer.Option("--workers", help="Processes that load training samples; 0 for none.")]
+Loaders = Annotated[int, typer.Option("--workers", help="Processes that load training samples; 0 for none.")]
+BlockWorkers = Annotated[
+    int, typer.Option("--block-workers", help="Processes that predict and segment block by block.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run stages whose parameters or inputs changed again.")
 ]
@@ -30,8 +33,6 @@ def register(app: typer.Typer) -> None:
     app.command("check")(check)
     app.command("run")(run)
     app.command("train")(train)
-    app.command("predict")(predict)
-    app.command("segment")(segment)
     app.command("demo")(demo)
 
 
@@ -66,13 +67,16 @@ def check(job: Job, settings: Settings = None) -> None:
         raise typer.Exit(1)
 
 
-def run(
+def run(  # noqa: PLR0913 (one parameter per option)
     job: Job,
     settings: Settings = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Folder; default runs/<job name>.")] = None,
     device: Device = "auto",
-    workers: Workers = 1,
+    workers: Loaders = 1,
     overwrite: Overwrite = False,
+    *,
+    block_workers: BlockWorkers = 1,
+    scheduler: Scheduler = None,
 ) -> None:
     """Train, predict, segment and evaluate; what is already done is skipped.
 
@@ -80,12 +84,14 @@ def run(
     """
     from emloom.cli.progress import TerminalListener
     from emloom.nn.hardware import Hardware
+    from emloom.run.cluster import executor_of
     from emloom.tasks.pipeline import run as execute
 
     spec = load_job(job, settings or [])
     folder = Path(output or f"runs/{spec.name}")
-    with TerminalListener() as listener:
-        report = execute(spec, folder, Hardware(device, 1, workers), listener, overwrite)
+    with executor_of(block_workers, scheduler) as executor, TerminalListener() as listener:
+        hardware = Hardware(device, 1, workers)
+        report = execute(spec, folder, hardware, listener, overwrite, executor=executor)
     typer.echo(f"report: {report}")
 
 
@@ -95,7 +101,7 @@ def train(
     *,
     output: Output,
     device: Device = "auto",
-    workers: Workers = 1,
+    workers: Loaders = 1,
 ) -> None:
     """Train only; the same command goes on where it was interrupted.
 
@@ -110,82 +116,9 @@ def train(
     typer.echo(f"model: {Path(output) / 'train' / 'model.safetensors'}")
 
 
-def predict(  # noqa: PLR0913 (one parameter per option)
-    raw: Annotated[str, typer.Argument(help="Raw volume, e.g. stack.h5/volumes/raw or raw.zarr")],
-    model: Annotated[str, typer.Option("--model", help="A model.safetensors written by training.")],
-    output: Output,
-    voxel_size: VoxelSize = None,
-    box: Annotated[
-        str | None, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only these voxels.")
-    ] = None,
-    tile: Annotated[str | None, typer.Option("--tile", metavar="Z,Y,X", help="Voxels per tile.")] = None,
-    tta: Annotated[
-        int,
-        typer.Option(
-            "--tta", metavar="4|8|16", help="Average: mirrors in the section, all mirrors, those and transposed."
-        ),
-    ] = 1,
-    device: Device = "auto",
-    backend: Annotated[
-        str, typer.Option("--backend", help="torch, openvino, or auto: the fastest here.")
-    ] = "torch",
-    precision: Annotated[
-        str, typer.Option("--precision", help="32, bf16, or auto: bf16 where faster and close enough.")
-    ] = "32",
-) -> None:
-    """Predict affinities for a volume of any size.
-
-    Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512 |
-    emloom predict raw.zarr --model model.safetensors -o pred.zarr --backend auto --precision auto
-    """
-    from emloom.cli.progress import bar
-    from emloom.nn.engine import Engine
-    from emloom.nn.hardware import Hardware
-    from emloom.tasks.predict import PredictJob, predict_volume
-
-    spec = PredictJob.from_dict(
-        {
-            "raw": raw,
-            "model": model,
-            "output": output,
-            "box": box_of(box),
-            "voxel_size_nm": three(voxel_size, "voxel size"),
-            "tile_shape_vox": three_whole(tile, "tile"),
-            "orientations": tta,
-        },
-        "predict",
-    )
-    engine = Engine.of(Hardware(device).torch_device, backend, precision)
-    with bar("predict") as advance:
-        computed_by = predict_volume(spec, engine, advance)
-    typer.echo(f"{output}: affinities written, computed by {computed_by}")
-
-
-def segment(
-    affinities: Annotated[str, typer.Argument(help="Affinities, e.g. pred.zarr/affinities")],
-    output: Output,
-    threshold: Annotated[float, typer.Option("--threshold", help="Affinity at which merging stops.")],
-    job: Annotated[
-        str | None, typer.Option("--job", help="Take fragment and linkage settings from this job file.")
-    ] = None,
-) -> None:
-    """Segment a volume of affinities.
-
-    Examples: emloom segment pred.zarr/affinities --threshold 0.62 -o seg.zarr --job out/job.yaml
-    """
-    from emloom.tasks.segment import SegmentJob
-    from emloom.tasks.segment import segment as execute
-
-    given = {"affinities": affinities, "output": output, "threshold": threshold}
-    if job is not None:
-        given["segmentation"] = load_job(job, []).segmentation.to_dict()
-    execute(SegmentJob.from_dict(given, "segment"))
-    typer.echo(f"{output}: segmentation written")
-
-
 def demo(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the demo.")] = "demo",
-    workers: Workers = 1,
+    workers: Loaders = 1,
 ) -> None:
     """Grow a phantom, train on it, segment it, and write a report: the whole main job in minutes.
 

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from emloom import __version__
-from emloom.cli import data, datasets, graph, jobs, machine, preview, results, volumes
+from emloom.cli import blockwise, data, datasets, graph, jobs, machine, preview, results, volumes
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _root(
 data.register(app)
 volumes.register(app)
 jobs.register(app)
+blockwise.register(app)
 preview.register(app)
 results.register(app)
 graph.register(app)

@@ -54,3 +54,8 @@ VoxelSize = Annotated[
 Output = Annotated[str, typer.Option("--output", "-o", help="Where to write; must not exist yet.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option("--workers", help="Processes on this machine.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A dask scheduler: tcp://host:8786, or its file."),
+]

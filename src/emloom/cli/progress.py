@@ -37,6 +37,13 @@ def bar(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def blocks_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar per stage, with blocks per second; yields a function of (stage, blocks done, blocks in all)."""
+    with TerminalListener() as listener:
+        yield listener.blocks
+
+
 class TerminalListener:
     """Shows the stages of a run as they happen."""
 
@@ -44,6 +51,7 @@ class TerminalListener:
         self.console = Console(stderr=True)
         self.progress = _progress(self.console)
         self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[int, float]] = {}
         self._spoke = time.monotonic()
 
     def __enter__(self) -> TerminalListener:
@@ -67,6 +75,13 @@ class TerminalListener:
     def advance(self, name: str, done: int, total: int) -> None:
         """Show that one of `total` parts of a stage is done."""
         self._update(name, done, total, "")
+
+    def blocks(self, name: str, done: int, total: int) -> None:
+        """Show how many blocks of a stage are done, and how fast they are done now."""
+        first, began = self._began.setdefault(name, (done, time.monotonic()))
+        seconds = time.monotonic() - began
+        rate = f"{(done - first) / seconds:.3g} blocks/s" if done > first and seconds > 0 else ""
+        self._update(name, done, total, rate)
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         if name not in self._tasks:

@@ -49,7 +49,7 @@ class MergeTree:
 
     Attributes:
         score_num: int64 [M], score numerator.
-        score_den: int64 [M], score denominator; the score, in [0, 1], is the exact ratio.
+        score_den: int64 [M], score denominator; the score, in [0, 1], is the exact ratio, in lowest terms.
         a: uint64 [M], id of the region that goes on (the smaller).
         b: uint64 [M], id of the region that ends here.
         floor: merges below this score were not computed.
@@ -238,7 +238,9 @@ def _contract(
     a, b = (ids[names[:merges, end]] for end in (0, 1))
     order = _canonical_order(num, den, a, b)
     order = order[: MergeTree(num[order], den[order], a[order], b[order]).count(threshold)]
-    tree = MergeTree(num[order], den[order], a[order], b[order], float(threshold))
+    # In lowest terms: of several equal ratios, the kernel logs that of the edge it saw first.
+    shared = np.gcd(num, den)
+    tree = MergeTree((num // shared)[order], (den // shared)[order], a[order], b[order], float(threshold))
     return tree, np.sort(ids[state.name[: len(state.frozen)][state.frozen != 0]])
 
 

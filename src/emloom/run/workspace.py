@@ -4,8 +4,8 @@ Until every block is done, the result grows beside its final place::
 
     seg.unfinished.zarr/    volumes, tables, and run/: job.yaml, inputs.json, markers   ──rename──►   seg.zarr/
 
-The folder remembers which job it belongs to and what its inputs looked like. The same job goes on where it stopped;
-another job, or a changed input, is refused before anything is touched.
+The folder remembers which job it belongs to and what its inputs looked like. The same job goes on where it
+stopped; another job, or a changed input, is refused before anything is touched.
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ class Workspace:
         return self.output if self.finished else self.draft
 
     def claim(
-        self, kind: str, job: Spec, paths: Mapping[str, str | None], discard: bool = False
+        self,
+        kind: str,
+        job: Spec,
+        paths: Mapping[str, str | None],
+        discard: bool = False,
+        how: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
         """Take the folder for a job, or find it again.
 
@@ -59,6 +64,7 @@ class Workspace:
             job: what is computed.
             paths: the job's inputs by name, e.g. {"affinities": "pred.zarr/affinities"}; None where there is none.
             discard: delete what another job left here instead of refusing.
+            how: what else decides the bits, e.g. {"backend": "torch"}.
 
         Returns:
             The fingerprint of every input, by name.
@@ -68,7 +74,8 @@ class Workspace:
                 changed since, or something that emloom has not made.
         """
         inputs = {name: fingerprint(path) for name, path in paths.items() if path is not None}
-        record = {"kind": kind, "emloom": __version__, "job": job.to_dict(), "inputs": inputs}
+        record = {"kind": kind, "emloom": __version__, "how": dict(how or {}), "job": job.to_dict()}
+        record["inputs"] = inputs
         try:
             if os.path.lexists(self.output):
                 self._require_same(self.output, record)
@@ -116,9 +123,7 @@ class Workspace:
             refuse_existing(folder)
         before = _read(folder)
         way_out = "choose another output, or pass --overwrite to replace it"
-        differing = _differences(
-            *({"kind": r["kind"], "emloom": r["emloom"], **r["job"]} for r in (before, record))
-        )
+        differing = _differences(_decisive(before), _decisive(record))
         if differing:
             raise InputError(f"{folder} belongs to another job ({'; '.join(differing[:3])}): {way_out}")
         for name, mark in record["inputs"].items():
@@ -141,15 +146,20 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no {_RECORD}: it was not made block by block by emloom")
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("kind", "emloom", "job", "inputs")}
+        return {name: record[name] for name in ("kind", "emloom", "how", "job", "inputs")}
     except (ValueError, TypeError, KeyError) as problem:
         raise InputError(f"{path} is damaged ({problem!r}): delete {folder} and run the job again") from None
 
 
+def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
+    job = {name: value for name, value in record["job"].items() if name != "output"}
+    return {"kind": record["kind"], "emloom": record["emloom"], **record["how"], **job}
+
+
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return "key was a, is b" of every value that differs, except where the result is written."""
+    """Return "key was a, is b" of every value that differs."""
     out = []
-    for key in sorted({*before, *now} - ({"output"} if not path else set())):
+    for key in sorted({*before, *now}):
         a, b = before.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             out += _differences(a, b, f"{path}{key}.")

@@ -13,7 +13,7 @@ _LARGEST_CHUNK = 64
 def chunk_within(cell: Vec) -> Vec:
     """Return a chunk shape of which cells are whole multiples: the largest divisors up to 64.
 
-    Two workers that write different cells then never share a chunk, and a killed one never leaves half of another's.
+    Workers that write different cells then never share a chunk, and a killed one leaves no half of another's.
     """
     z, y, x = (max(d for d in range(1, min(n, _LARGEST_CHUNK) + 1) if n % d == 0) for n in cell)
     return (z, y, x)
@@ -24,9 +24,10 @@ def on_grid_of(volume: Volume, mask_path: str) -> Volume:
     info = volume.info
     mask = open_volume(mask_path, kind="mask")
     if not mask.info.grid.matches(info.grid) or mask.info.shape != info.shape:
+        own, other = (
+            f"{i.shape} voxels of {i.grid.voxel_size_nm} nm at {i.grid.offset_nm} nm" for i in (mask.info, info)
+        )
         raise InputError(
-            f"{mask_path} ({mask.info.shape} voxels of {mask.info.grid.voxel_size_nm} nm at {mask.info.grid.offset_nm} "
-            f"nm) is not on the grid of {info.source} ({info.shape} voxels of {info.grid.voxel_size_nm} nm at "
-            f"{info.grid.offset_nm} nm): crop or resample the mask"
+            f"{mask_path} ({own}) is not on the grid of {info.source} ({other}): crop or resample the mask"
         )
     return mask

@@ -35,8 +35,8 @@ from emloom.nn.samples import require_voxel_size
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import cores
-from emloom.run.provenance import write_provenance
 from emloom.run.perworker import once
+from emloom.run.provenance import write_provenance
 from emloom.run.runner import run_stage
 from emloom.run.stage import Output, Stage
 from emloom.run.workspace import Workspace
@@ -141,6 +141,7 @@ def predict_volume(
     on_block: OnBlock | None = None,
     executor: Executor | None = None,
     discard: bool = False,
+    repair: bool = False,
 ) -> str:
     """Predict block by block into a container that appears only when it is whole; go on where a crash stopped.
 
@@ -150,6 +151,7 @@ def predict_volume(
         on_block: called with (blocks done, blocks in all).
         executor: where blocks run; default in this process.
         discard: delete the unfinished or finished result of another job in the output's place.
+        repair: go on with a finished result, too: blocks whose markers were removed are made again.
 
     Returns:
         What computed it, and why where that was timed.
@@ -168,15 +170,17 @@ def predict_volume(
     tile = tile_for(predictor, scene.raw, names, scene.box, average, job.tile_shape_vox)
     shape = block_shape(scene.box, tile)
     space = Workspace(job.output)
-    inputs = space.claim("predict", job, {"raw": job.raw, "model": job.model, "mask": job.mask}, discard)
-    if not space.finished:
+    paths = {"raw": job.raw, "model": job.model, "mask": job.mask}
+    how = {"backend": engine.backend, "precision": engine.precision}
+    inputs = space.claim("predict", job, paths, discard, how)
+    if repair or not space.finished:
         for name in names:
             info = output_info(spec, name, scene.raw.info, scene.box).with_(chunks=chunk_within(shape))
             if not (space.folder / name).exists():
                 create_volume(space.folder / name, info)
         stage = Stage(
             "predict",
-            key_of("predict", _science(job), inputs, tile, engine.precision, engine.backend),
+            key_of("predict", _science(job), inputs, tile, how),
             blocks(Box.whole(scene.box.shape), shape),
             PredictBlock(job, space.folder.absolute(), engine, tile),
         )

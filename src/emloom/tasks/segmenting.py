@@ -39,7 +39,8 @@ from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 from emloom.tasks.treeblocks import GrowTree, MergeNode, node_blocks, octree_of
 
 FORMAT = 1
-"""Part of every key: counted up when a kernel changes, so that blocks of before are not taken for blocks of now."""
+"""Part of every key: counted up when a kernel changes, so that blocks of before are not taken for blocks of
+now."""
 
 OnBlock = Callable[[str, int, int], None]
 
@@ -52,6 +53,7 @@ def segment(
     executor: Executor | None = None,
     on_block: OnBlock | None = None,
     discard: bool = False,
+    repair: bool = False,
     graph_bytes: int | None = None,
 ) -> Path:
     """Segment a volume of affinities, or go on where an earlier call stopped.
@@ -61,6 +63,7 @@ def segment(
         executor: where blocks run; default in this process.
         on_block: called with (stage, blocks done, blocks in all).
         discard: delete the unfinished or finished result of another job in the output's place.
+        repair: go on with a finished result, too: blocks whose markers were removed are made again.
         graph_bytes: memory that the agglomeration of one graph may take; a larger graph is agglomerated in parts,
             with the same result. Default: half of what is free.
 
@@ -75,7 +78,7 @@ def segment(
     source = open_affinities(job)
     space = Workspace(job.output)
     inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": job.mask}, discard)
-    if space.finished:
+    if space.finished and not repair:
         return space.output
     folder = space.folder.absolute()
     make_volumes(job, source.info, folder)
