@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -272,6 +273,11 @@ def _told(problem: BaseException | None) -> str:
     return f"{type(problem).__name__}: {problem}"
 
 
+def dask_setup(_: Any) -> None:
+    """Leave Ctrl-C to the driver, which ends its workers in good order; called by dask in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _local_cluster(workers: int) -> LocalCluster:
     import distributed
 
@@ -288,6 +294,7 @@ def _local_cluster(workers: int) -> LocalCluster:
             silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
             env=dict.fromkeys(_ONE_THREAD, "1"),
+            preload=[__name__],
         )
     finally:
         for name in set(os.environ) - set(before):
