@@ -119,7 +119,7 @@ class Dask:
         """
         if self._client is None:
             raise RuntimeError("use Dask in a with block: its workers exist only there")
-        window = _Window(self._client, where=self._where)
+        window = _Window(self._client, self._where, self._restore)
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         pending: dict[str, tuple[Future, T]] = {}
         label = getattr(function, "label", None) or getattr(function, "__name__", "blocks")
@@ -144,6 +144,11 @@ class Dask:
         finally:
             if pending and self._client is not None and self._client.status == "running":
                 self._client.cancel([future for future, _ in pending.values()])
+
+    def _restore(self, threads: int) -> None:
+        """Replace own workers that are gone for good: one killed while it starts is not started again by dask."""
+        if self._cluster is not None and self._workers is not None and threads < self._workers:
+            self._cluster.scale(self._workers)
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers there are now."""
@@ -234,8 +239,8 @@ async def _knock(address: str, timeout_s: float) -> None:
 class _Window:
     """How many blocks may be under way, from the workers there are now."""
 
-    def __init__(self, client: Client, where: str) -> None:
-        self._client, self._where = client, where
+    def __init__(self, client: Client, where: str, restore: Callable[[int], None]) -> None:
+        self._client, self._where, self._restore = client, where, restore
         self._threads, self._counted = 0, float("-inf")
         self._lonely_since: float | None = None
 
@@ -246,6 +251,7 @@ class _Window:
             self._counted = now
             with suppress(OSError):  # a connection that is lost ends the blocks under way, which is seen there
                 self._threads = sum(self._client.nthreads().values())
+            self._restore(self._threads)
             self._complain(now)
         return 2 * self._threads + 2
 
