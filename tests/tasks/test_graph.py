@@ -116,7 +116,7 @@ def test_pairs_that_never_touch_are_no_neighbours(query: GraphQuery, memory: Who
 
 @pytest.mark.parametrize(
     "box",
-    [Box.of((0, 0, 0), (18, 30, 34)), Box.of((3, 5, 6), (9, 12, 17)), Box.of((7, 7, 7), (8, 8, 8))],
+    [Box.of((0, 0, 0), (18, 30, 34)), Box.of((3, 5, 6), (9, 12, 17)), Box.of((5, 5, 5), (7, 7, 7))],
     ids=str,
 )
 def test_edges_in_a_box_are_those_between_bounding_boxes_that_meet_it(
@@ -229,7 +229,7 @@ def test_containers_without_a_graph_say_so(tmp_path: Path, container: Path) -> N
             graph.largest(1, 0.5)
     last = list(block_files(copy, "edges").values())[-1]
     last.write_bytes(last.read_bytes()[:-5])
-    with pytest.raises(InputError, match="cannot be read"), GraphQuery(copy) as graph:
+    with pytest.raises(InputError, match=r"cannot be read|not a readable"), GraphQuery(copy) as graph:
         graph.edges_in(Box.whole((18, 30, 34)))
     shutil.rmtree(block_file(copy, "nodes", (0, 0, 0)).parent)
     with pytest.raises(InputError, match="no region graph"):
