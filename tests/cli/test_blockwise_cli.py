@@ -1,4 +1,4 @@
-"""`emloom predict`, `segment`, `status` and `retry`: what a person sees when things go well, and when they do not."""
+"""`emloom predict`, `segment`, `status`, `retry`: what a person sees when things go well, and when they do not."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from tests.cli.test_cli import emloom
 from tests.tasks.test_predict import inputs as inputs
 from tests.tasks.weaving import few_values, same, voxels, write_affinities
 
-JOB = """\
-name: toy
-data: [{raw: x, labels: x, validation: [], test: []}]
-training: {steps: 1}
-segmentation: {fragments: {kind: ascent}, thresholds: [0.6], cell_shape_vox: [32, 32, 32]}
-"""
-
 
 @pytest.fixture(scope="module")
 def affinities(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -27,9 +20,8 @@ def affinities(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def words(affinities: str, tmp_path: Path) -> list[str]:
-    (tmp_path / "job.yaml").write_text(JOB)
-    return ["segment", affinities, "--threshold", "0.6", "--job", str(tmp_path / "job.yaml")]
+def words(affinities: str) -> list[str]:
+    return ["segment", affinities, "--threshold", "0.6", "--fragments", "ascent", "--cell", "32,32,32"]
 
 
 def spoil_a_chunk(volume: Path) -> None:
@@ -113,6 +105,31 @@ def test_what_is_no_result_is_said_so(capsys: pytest.CaptureFixture[str], affini
         code, _, error = emloom(capsys, command, str(tmp_path / "nowhere.zarr"))
         assert code == 2
         assert "exists" in error
+
+
+def test_settings_of_a_job_and_of_the_command(
+    capsys: pytest.CaptureFixture[str], affinities: str, tmp_path: Path
+) -> None:
+    """A job's settings are the beginning; options change single ones, and keep what goes with them."""
+    recipe = ("--job", "emloom.recipes.phantom:demo")
+    for n, (options, fragments, linkage) in enumerate(
+        (
+            (recipe, {"kind": "seeded", "seed_distance_vox": 6}, "mean"),
+            ((*recipe, "--linkage", "quantile"), {"kind": "seeded", "seed_distance_vox": 6}, "quantile"),
+            ((*recipe, "--fragments", "seeded"), {"kind": "seeded", "seed_distance_vox": 6}, "mean"),
+            (("--fragments", "ascent", "--linkage", "max"), {"kind": "ascent"}, "max"),
+        )
+    ):
+        out = tmp_path / f"{n}.zarr"
+        assert emloom(capsys, "segment", affinities, "--threshold", "0.6", *options, "-o", str(out))[0] == 0
+        used = json.loads((out / "provenance.json").read_text())["spec"]["segmentation"]
+        assert fragments.items() <= used["fragments"].items()
+        assert used["linkage"]["kind"] == linkage
+    code, _, error = emloom(
+        capsys, "segment", affinities, "--threshold", "0.6", "--fragments", "magic", "-o", str(tmp_path / "x.zarr")
+    )
+    assert code == 2
+    assert "'seeded'" in error
 
 
 def test_places_to_run_that_do_not_exist(
