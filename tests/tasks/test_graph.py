@@ -214,6 +214,20 @@ def test_questions_without_an_answer_say_why(query: GraphQuery, memory: Whole) -
         query.largest(0)
 
 
+def test_what_exceeds_the_memory_is_spilled_and_removed(
+    container: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    text = "SELECT count(*) AS n FROM (SELECT (a * 7919) % 3000017 AS x FROM range(3000000) t(a) GROUP BY x)"
+    with GraphQuery(container, memory_gb=0.02, threads=1) as graph:
+        assert list(tmp_path.iterdir()) == []
+        assert graph.sql(text)["n"] == 3_000_000
+        assert len(list(tmp_path.iterdir())) == 1
+        with pytest.raises(InputError, match="memory is short"):
+            graph.sql("SELECT list(a) AS x FROM range(100000000) t(a)")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_containers_without_a_graph_say_so(tmp_path: Path, container: Path) -> None:
     with pytest.raises(InputError, match="has no region graph"):
         GraphQuery(tmp_path)
