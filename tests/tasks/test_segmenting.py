@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -19,6 +22,7 @@ from emloom.run.executor import Executor
 from emloom.run.runner import BlocksFailedError
 from emloom.tasks import segmentblocks
 from emloom.tasks.graphfiles import load_graph, load_nodes
+from emloom.tasks.memoryplan import PROCESS_BYTES, memory_plan
 from emloom.tasks.segment import Segmented, grow_tree, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import (
@@ -233,3 +237,50 @@ def test_bad_inputs_are_named(affinities: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs uint8 affinities"):
         segment(job(shifted, tmp_path / "out.zarr", spec))
     assert not list(tmp_path.glob("out*"))
+
+
+def driver(segment_job: SegmentJob, folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a segmentation in a process of its own; it prints the most memory it held."""
+    segment_job.dump(folder / "job.yaml")
+    command = [sys.executable, str(Path(__file__).with_name("measured.py")), str(folder / "job.yaml"), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_it_goes_on_and_ends_the_same(kills: int, affinities: str, tmp_path: Path) -> None:
+    spec = SegmentSpec(fragments=AscentSpec(), thresholds=(T,), cell_shape_vox=(20, 20, 20))
+    clean = segment(job(affinities, tmp_path / "clean.zarr", spec))
+    unlucky, rng, died = job(affinities, tmp_path / "unlucky.zarr", spec), np.random.default_rng(kills), 0
+    while died < kills and not Path(unlucky.output).exists():
+        before = len(list(tmp_path.glob("unlucky.unfinished.zarr/run/*/*/done/*")))
+        with driver(unlucky, tmp_path) as process:
+            # Start-up takes seconds: wait until it works, so that kills hit the work.
+            while process.poll() is None:
+                done = len(list(tmp_path.glob("unlucky.unfinished.zarr/run/*/*/done/*")))
+                if done > before + rng.integers(1, 8):
+                    break
+                time.sleep(0.002)
+            died += process.poll() is None
+            process.kill()
+        assert not Path(unlucky.output).exists() or process.returncode == 0
+    assert died >= 1
+    assert same(segment(unlucky), clean)
+
+
+@pytest.mark.parametrize("kind", [SeededSpec(halo_vox=16), AscentSpec()], ids=lambda kind: kind.kind)
+def test_memory_stays_below_what_was_said_before(kind: SeededSpec | AscentSpec, tmp_path: Path) -> None:
+    """Cells bound it: 27 of them take less than the whole volume would."""
+    source = write_affinities(tmp_path / "pred.zarr", few_values((240, 240, 240), 3, values=16))
+    spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(80, 80, 80))
+    bounded = job(source, tmp_path / "out.zarr", spec)
+    graph_bytes = 32 * 2**20
+    with driver(bounded, tmp_path, str(graph_bytes)) as process:
+        said, _ = process.communicate()
+    peak = int(said)
+    plan = memory_plan(bounded)
+    assert plan.cells == 27
+    assert peak < plan.worker_bytes + graph_bytes
+    whole = memory_plan(
+        job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (240, 240, 240)}))
+    )
+    assert peak - PROCESS_BYTES < (whole.worker_bytes - PROCESS_BYTES) / 2

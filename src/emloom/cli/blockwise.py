@@ -150,7 +150,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     if scheduler is None:
         plan.require(workers)
     with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
-        execute(spec, executor, tell, overwrite)
+        execute(spec, executor, tell, overwrite, graph_bytes=plan.graph_bytes)
     typer.echo(f"{output}: segmentation written")
 
 
