@@ -270,10 +270,10 @@ def test_killed_at_random_it_goes_on_and_ends_the_same(kills: int, affinities: s
 @pytest.mark.parametrize("kind", [SeededSpec(halo_vox=16), AscentSpec()], ids=lambda kind: kind.kind)
 def test_memory_stays_below_what_was_said_before(kind: SeededSpec | AscentSpec, tmp_path: Path) -> None:
     """Cells bound it: 27 of them take less than the whole volume would."""
-    source = write_affinities(tmp_path / "pred.zarr", few_values((240, 240, 240), 3, values=16))
-    spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(80, 80, 80))
+    source = write_affinities(tmp_path / "pred.zarr", few_values((180, 180, 180), 3, values=16))
+    spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(60, 60, 60))
     bounded = job(source, tmp_path / "out.zarr", spec)
-    graph_bytes = 32 * 2**20
+    graph_bytes = 16 * 2**20
     with driver(bounded, tmp_path, str(graph_bytes)) as process:
         said, _ = process.communicate()
     peak = int(said)
@@ -281,6 +281,6 @@ def test_memory_stays_below_what_was_said_before(kind: SeededSpec | AscentSpec, 
     assert plan.cells == 27
     assert peak < plan.worker_bytes + graph_bytes
     whole = memory_plan(
-        job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (240, 240, 240)}))
+        job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (180, 180, 180)}))
     )
     assert peak - PROCESS_BYTES < (whole.worker_bytes - PROCESS_BYTES) / 2
