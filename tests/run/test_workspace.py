@@ -104,6 +104,11 @@ def test_a_crash_before_the_record_does_no_harm(tmp_path: Path, source: Path) ->
     assert space.record()["kind"] == "toy"
 
 
+def test_buckets_hold_no_unfinished_results() -> None:
+    with pytest.raises(InputError, match="emloom export"):
+        Workspace("s3://bucket/out.zarr")
+
+
 def test_damage_and_absence_are_named(tmp_path: Path, source: Path) -> None:
     space = Workspace(tmp_path / "out.zarr")
     with pytest.raises(InputError, match="neither"):

@@ -32,9 +32,17 @@ class Workspace:
 
     Args:
         output: where the result shall be, e.g. ``seg.zarr``; the name of the draft means the same.
+
+    Raises:
+        InputError: that is in a bucket.
     """
 
     def __init__(self, output: str | Path) -> None:
+        if "://" in str(output):
+            raise InputError(
+                f"{output} is in a bucket, where nothing can be renamed: results grow on a disk that all workers see; "
+                "copy them afterwards with `emloom export`"
+            )
         given = Path(output)
         self.output = given.with_name(given.stem.removesuffix(_DRAFT) + given.suffix)
         self.draft = given.with_name(self.output.stem + _DRAFT + given.suffix)
