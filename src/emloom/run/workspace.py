@@ -40,8 +40,8 @@ class Workspace:
     def __init__(self, output: str | Path) -> None:
         if "://" in str(output):
             raise InputError(
-                f"{output} is in a bucket, where nothing can be renamed: results grow on a disk that all workers see; "
-                "copy them afterwards with `emloom export`"
+                f"{output} is in a bucket, where nothing can be renamed: results grow on a disk that all workers "
+                "see; copy them afterwards with `emloom export`"
             )
         given = Path(output)
         self.output = given.with_name(given.stem.removesuffix(_DRAFT) + given.suffix)
