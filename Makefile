@@ -23,8 +23,8 @@ peers: judges .venv-peers-gunpowder/.installed ## As judges, and .venv-peers-gun
 demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
 	$(BIN)/emloom demo -o demo
 
-test: install ## Run the test suite (without the slow tests)
-	$(BIN)/python -m pytest
+test: install ## Run the test suite (without the slow tests) on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install ## Run the slow tests only
 	$(BIN)/python -m pytest -m slow
