@@ -34,11 +34,13 @@ from emloom.ops.exclusions import exclude, excluded, new_exclusions, root_of, un
 from emloom.ops.fragments import name_labels
 from emloom.ops.places import require_place
 
-GROWN = 32
+GROWN = 16
 """Voxels from which on a set keeps a list of what it excludes; below, its voxels are asked one by one."""
 
 MOST_LONG = 31
 """Long channels that fit into the bits of a voxel."""
+
+RING, BITS = 0, 1  # columns of _Sets.kept
 
 _SHARE = 4  # edges are sorted and taken in about so many portions: as much less memory
 
@@ -90,8 +92,8 @@ def mutex_fragments(
 ) -> NDArray[np.uint64]:
     """Cut a volume into fragments.
 
-    Time is linear in the edges but for hash tables and short paths; memory is about 16 + C bytes per voxel beside
-    the affinities, for C channels.
+    Time is linear in the edges but for hash tables and short paths. Memory beside the affinities is about 30 bytes
+    per voxel, and one to four per channel (four where most edges have the same weight).
 
     Args:
         affinities_CZYX: uint8 [C, Z, Y, X]; channel c at p is about the pair (p, p + neighborhood[c]), which is
@@ -131,8 +133,8 @@ def mutex_fragments(
         np.concatenate([np.tile(_attraction(params.bias), (len(near), 1)), np.tile(_REPULSION, (len(far), 1))]),
         mask,
     )
-    bits = np.zeros(mask.size, np.int32 if 2 * len(far) < 31 else np.int64)
-    labels = _watershed(edges, len(near), bits).reshape(shape)
+    kept = np.zeros((mask.size, 2), np.int32 if 2 * len(far) < 31 else np.int64)
+    labels = _watershed(edges, len(near), kept).reshape(shape)
     return name_labels(labels, origin, total_shape, params.min_size)
 
 
@@ -185,14 +187,13 @@ class _Sets(NamedTuple):
     """Sets of voxels, by linear index."""
 
     parent: NDArray[np.int32]  # next voxel towards the root; root: -size below GROWN, else -(GROWN + its slot)
-    ring: NDArray[np.int32]  # next voxel of the same set, while that is small
-    bits: NDArray[Any]  # bit j: the voxel excludes the one at + steps[j]; kept while one of both sets is small
+    kept: NDArray[Any]  # [voxels, 2], while the set is small; RING: its next voxel; BITS: j: excludes + steps[j]
     steps: NDArray[np.int64]  # [2 R]: long channels forwards, then backwards
     slots: NDArray[np.int64]  # [1] grown sets so far, those merged since included
 
 
 @njit(cache=True, nogil=True)
-def _watershed(edges, attractive, bits):  # type: ignore[no-untyped-def]
+def _watershed(edges, attractive, kept):  # type: ignore[no-untyped-def]
     """Return int32 [voxels], sets numbered from 1; 0 outside the mask."""
     count = len(edges.channel)
     steps = np.empty(count, np.int64)
@@ -201,15 +202,10 @@ def _watershed(edges, attractive, bits):  # type: ignore[no-untyped-def]
         steps[k] = (edges.frame[k, 0, 0] * n_y + edges.frame[k, 0, 1]) * n_x + edges.frame[k, 0, 2]
     counts = np.zeros((edges.weight.max() + 1, count), np.int64)
     _sweep(edges, (1, len(counts) - 1), counts, np.zeros(0, np.int32))
-    n = bits.size
+    n = len(kept)
+    kept[:, RING] = np.arange(n)
     long = steps[attractive:]
-    sets = _Sets(
-        np.full(n, -1, np.int32),
-        np.arange(n).astype(np.int32),
-        bits,
-        np.concatenate((long, -long)),
-        np.zeros(1, np.int64),
-    )
+    sets = _Sets(np.full(n, -1, np.int32), kept, np.concatenate((long, -long)), np.zeros(1, np.int64))
     exclusions = new_exclusions(n // GROWN + 1)
     order = np.zeros(0, np.int32)
     high, room = len(counts) - 1, counts.sum() // _SHARE
@@ -278,103 +274,151 @@ def _sweep(edges, weights, places, order):  # type: ignore[no-untyped-def]
                         places[w, k] += 1
 
 
+# Most edges change no table. Those are taken in tight loops on few arrays: handing on a tuple of arrays costs more
+# than an edge, as numba counts references to each of them.
 @njit(cache=True, nogil=True)
 def _attract(sets, exclusions, bucket, step):  # type: ignore[no-untyped-def]
+    at = _attract_plainly(sets, exclusions.table, bucket, step, 0)
+    while at < len(bucket):
+        p = np.int64(bucket[at])
+        exclusions = _merge(sets, exclusions, root_of(sets.parent, p), root_of(sets.parent, p + step))
+        at = _attract_plainly(sets, exclusions.table, bucket, step, at + 1)
+    return exclusions
+
+
+@njit(cache=True, nogil=True)
+def _attract_plainly(sets, table, bucket, step, start):  # type: ignore[no-untyped-def]
+    """Take edges up to the first whose merge changes a table, and return its number."""
+    parent, kept, steps, _ = sets
     last_a, last_b = np.int64(-1), np.int64(-1)
-    for p in bucket:
-        a, b = root_of(sets.parent, np.int64(p)), root_of(sets.parent, p + step)
+    for at in range(start, len(bucket)):
+        p = np.int64(bucket[at])
+        a, b = root_of(parent, p), root_of(parent, p + step)
         if a == b or (a == last_a and b == last_b):
             continue
-        if _are_excluded(sets, exclusions, a, b):
-            last_a, last_b = a, b  # sets only gain exclusions
+        large, small = (a, b) if parent[a] <= parent[b] else (b, a)
+        if parent[small] <= -GROWN:
+            barred = excluded(table, _slot(parent, a), _slot(parent, b))
         else:
-            exclusions = _merge(sets, exclusions, a, b)
-    return exclusions
+            barred = _excludes(parent, kept, steps, small, large)
+        if barred:
+            last_a, last_b = a, b  # sets only gain exclusions
+        elif not _merge_plainly(parent, kept, steps, table, large, small):
+            return at
+    return len(bucket)
 
 
 @njit(cache=True, nogil=True)
 def _repel(sets, exclusions, bucket, long):  # type: ignore[no-untyped-def]
-    step, backwards = sets.steps[long], len(sets.steps) // 2 + long
-    last_a, last_b = np.int64(-1), np.int64(-1)
-    for p in bucket:
-        a, b = root_of(sets.parent, np.int64(p)), root_of(sets.parent, p + step)
-        if a == b or (a == last_a and b == last_b):
-            continue
-        if sets.parent[a] <= -GROWN and sets.parent[b] <= -GROWN:
-            exclusions = exclude(exclusions, _slot(sets, a), _slot(sets, b))
-            last_a, last_b = a, b
-        else:
-            sets.bits[p] |= 1 << long
-            sets.bits[p + step] |= 1 << backwards
+    step = sets.steps[long]
+    at = _repel_plainly(sets, exclusions.table, bucket, long, 0)
+    while at < len(bucket):
+        p = np.int64(bucket[at])
+        a, b = root_of(sets.parent, p), root_of(sets.parent, p + step)
+        exclusions = exclude(exclusions, _slot(sets.parent, a), _slot(sets.parent, b))
+        at = _repel_plainly(sets, exclusions.table, bucket, long, at + 1)
     return exclusions
 
 
 @njit(cache=True, nogil=True)
-def _slot(sets, root):  # type: ignore[no-untyped-def]
-    return np.int64(-GROWN - sets.parent[root])
+def _repel_plainly(sets, table, bucket, long, start):  # type: ignore[no-untyped-def]
+    """Take edges up to the first that excludes two grown sets anew, and return its number."""
+    parent, kept, steps, _ = sets
+    step, backwards = steps[long], len(steps) // 2 + long
+    last_a, last_b = np.int64(-1), np.int64(-1)
+    for at in range(start, len(bucket)):
+        p = np.int64(bucket[at])
+        a, b = root_of(parent, p), root_of(parent, p + step)
+        if a == b or (a == last_a and b == last_b):
+            continue
+        if parent[a] > -GROWN or parent[b] > -GROWN:
+            kept[p, BITS] |= 1 << long
+            kept[p + step, BITS] |= 1 << backwards
+        elif excluded(table, _slot(parent, a), _slot(parent, b)):
+            last_a, last_b = a, b
+        else:
+            return at
+    return len(bucket)
 
 
 @njit(cache=True, nogil=True)
-def _are_excluded(sets, exclusions, a, b):  # type: ignore[no-untyped-def]
-    if sets.parent[a] < sets.parent[b]:
-        a, b = b, a  # a is the smaller set, if one is small
-    if sets.parent[a] <= -GROWN:
-        return excluded(exclusions, _slot(sets, a), _slot(sets, b))
+def _slot(parent, root):  # type: ignore[no-untyped-def]
+    return np.int64(-GROWN) - parent[root]
+
+
+@njit(cache=True, nogil=True)
+def _excludes(parent, kept, steps, a, b):  # type: ignore[no-untyped-def]
+    """Whether a voxel of the small set of `a` excludes one in the set of `b`."""
     member = a
     while True:
-        bits = sets.bits[member]
-        j = 0
-        while bits:
-            if bits & 1 and root_of(sets.parent, member + sets.steps[j]) == b:
+        left, j = np.int64(kept[member, BITS]), 0
+        while left:
+            if left & 1 and root_of(parent, member + steps[j]) == b:
                 return True
-            bits >>= 1
+            left >>= 1
             j += 1
-        member = np.int64(sets.ring[member])
+        member = np.int64(kept[member, RING])
         if member == a:
             return False
 
 
 @njit(cache=True, nogil=True)
-def _merge(sets, exclusions, a, b):  # type: ignore[no-untyped-def]
-    """Merge two sets that do not exclude each other."""
-    parent = sets.parent
-    if parent[a] > parent[b]:
-        a, b = b, a  # b is the smaller set, if one is small
-    if parent[b] <= -GROWN:
-        exclusions, slot = unite(exclusions, _slot(sets, a), _slot(sets, b))
-        parent[b], parent[a] = a, -GROWN - slot
-        return exclusions
-    size = -(parent[a] + parent[b])
-    grown = parent[a] <= -GROWN
-    parent[b] = a
-    if grown:
-        return _carry_over(sets, exclusions, b, a)
-    sets.ring[a], sets.ring[b] = sets.ring[b], sets.ring[a]
-    if size < GROWN:
+def _merge_plainly(parent, kept, steps, table, a, b):  # type: ignore[no-untyped-def]
+    """Merge set b into a, which is no smaller, unless that changes a table; return whether it was done."""
+    if parent[a] > -GROWN:
+        size = -(parent[a] + parent[b])
+        if size >= GROWN:
+            return False
+        kept[a, RING], kept[b, RING] = kept[b, RING], kept[a, RING]
         parent[a] = -size
-        return exclusions
-    parent[a] = -GROWN - sets.slots[0]
-    sets.slots[0] += 1
-    return _carry_over(sets, exclusions, a, a)
+    elif parent[b] <= -GROWN or _news(parent, kept, steps, table, b, _slot(parent, a)) >= 0:
+        return False
+    parent[b] = a
+    return True
 
 
 @njit(cache=True, nogil=True)
-def _carry_over(sets, exclusions, first, root):  # type: ignore[no-untyped-def]
-    """Make exclusions out of the bits of a small set's ring, now part of a grown one, against other grown sets."""
+def _merge(sets, exclusions, a, b):  # type: ignore[no-untyped-def]
+    """Merge two sets that do not exclude each other, of which one is grown then."""
+    parent, kept, steps, slots = sets
+    if parent[a] > parent[b]:
+        a, b = b, a  # b is the smaller set, if one is small
+    if parent[b] <= -GROWN:
+        exclusions, slot = unite(exclusions, _slot(parent, a), _slot(parent, b))
+        parent[b], parent[a] = a, -GROWN - slot
+        return exclusions
+    parent[b] = a
+    first = b
+    if parent[a] > -GROWN:
+        kept[a, RING], kept[b, RING] = kept[b, RING], kept[a, RING]
+        parent[a] = -GROWN - slots[0]
+        slots[0] += 1
+    own = _slot(parent, a)
+    other = _news(parent, kept, steps, exclusions.table, first, own)
+    while other >= 0:
+        exclusions = exclude(exclusions, own, other)
+        other = _news(parent, kept, steps, exclusions.table, first, own)
+    return exclusions
+
+
+@njit(cache=True, nogil=True)
+def _news(parent, kept, steps, table, first, own):  # type: ignore[no-untyped-def]
+    """Return a slot that voxels of a small set exclude, and the slot that the set goes to does not; -1 without."""
     member = first
     while True:
-        bits = sets.bits[member]
-        j = 0
-        while bits:
-            if bits & 1:
-                other = root_of(sets.parent, member + sets.steps[j])
-                if sets.parent[other] <= -GROWN and other != root:
-                    exclusions = exclude(exclusions, _slot(sets, root), _slot(sets, other))
-            bits >>= 1
+        left, j = np.int64(kept[member, BITS]), 0
+        while left:
+            if left & 1:
+                root = root_of(parent, member + steps[j])
+                if parent[root] <= -GROWN:
+                    other = _slot(parent, root)
+                    if other != own and not excluded(table, own, other):
+                        return other
+            left >>= 1
             j += 1
-        member = np.int64(sets.ring[member])
+        member = np.int64(kept[member, RING])
         if member == first:
-            return exclusions
+            return np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
