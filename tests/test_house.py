@@ -18,7 +18,17 @@ from emloom.spec import Spec
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
-HEAVY = ("torch", "lightning_fabric", "numba", "tensorstore", "matplotlib", "pyarrow", "scipy", "tensorboard")
+HEAVY = (
+    "torch",
+    "lightning_fabric",
+    "numba",
+    "tensorstore",
+    "matplotlib",
+    "pyarrow",
+    "scipy",
+    "tensorboard",
+    "duckdb",
+)
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -294,3 +294,10 @@ def test_openvino_leaves_the_signal_stack_alone():
         Predictor(module, normalise, OpenVINO)(tile_of(module))
         gc.collect()
     assert stack() == before
+
+
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [Engine("cuda").for_worker(n).device for n in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert Engine("cuda:1").for_worker(0).device == "cuda:1"
+    assert Engine("cpu").for_worker(1) == Engine("cpu")

@@ -129,11 +129,11 @@ def test_larger_volumes_with_many_different_scores(rule):
     assert_same(parts, whole)
 
 
-def wait_by_turns(s, e):
+def wait_by_turns(s, e, frozen):
     """The rule without the closure: an edge freezes its ends when its turn comes, if one is frozen by then."""
     ends = s.edges[e, [freezing.U, freezing.V]]
-    if len(s.frozen) and s.frozen[ends].any():
-        s.frozen[ends] = 1
+    if len(frozen) and frozen[ends].any():
+        frozen[ends] = 1
         return True
     return False
 
@@ -143,7 +143,7 @@ def test_without_the_closure_equal_scores_go_wrong(monkeypatch):
     monkeypatch.setattr(agglomeration, "run", merging.run.py_func)
     for fragments, affinities in volumes:
         assert_same(*trees_of(fragments, affinities, (3, 3, 3), RULES[0]))
-    monkeypatch.setattr(merging, "freeze_level", lambda s: None)
+    monkeypatch.setattr(merging, "freeze_level", lambda *_: None)
     monkeypatch.setattr(merging, "waits", wait_by_turns)
     for fragments, affinities in volumes:
         whole, parts = trees_of(fragments, affinities, (3, 3, 3), RULES[0])

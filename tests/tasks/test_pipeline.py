@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
+from emloom.run.cluster import executor_of
 from emloom.tasks.pipeline import STAGES, run
-from emloom.tasks.segment import load_segmented
+from emloom.tasks.segment import grow_tree, load_segmented
 from tests.tasks.cubes import job, write_stack
 
 HERE = Hardware("cpu", 1, 0)
@@ -113,6 +115,30 @@ def test_an_interrupted_run_goes_on(finished: tuple[Path, Path], tmp_path: Path)
     assert ran(job(finished[0]), tmp_path / "out") == ["segment", "evaluate", "report"]
     scores = [(folder / "evaluate" / "scores.csv").read_bytes() for folder in (finished[1], tmp_path / "out")]
     assert scores[0] == scores[1]
+
+
+def test_workers_give_the_same_scores(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """From one training: predicted and segmented by two workers, scored alike; and as in memory."""
+    shutil.copytree(finished[1], tmp_path / "out")
+    for stage in STAGES[1:]:
+        (tmp_path / "out" / "markers" / f"{stage}.json").unlink()
+        if stage != "report":
+            shutil.rmtree(tmp_path / "out" / stage)
+    with executor_of(2) as two:
+        run(job(finished[0]), tmp_path / "out", HERE, executor=two)
+    scores = [(folder / "evaluate" / "scores.csv").read_bytes() for folder in (finished[1], tmp_path / "out")]
+    assert scores[0] == scores[1]
+    affinities = open_volume(tmp_path / "out" / "predict" / "s0_test_0.zarr" / "affinities")
+    assert affinities.info.neighborhood is not None
+    whole = grow_tree(
+        affinities.read(affinities.info.box),
+        affinities.info.neighborhood,
+        affinities.info.grid,
+        job(finished[0]).segmentation,
+    )
+    found = load_segmented(tmp_path / "out" / "segment" / "s0_test_0.zarr")
+    assert np.array_equal(found.fragments, whole.fragments)
+    assert np.array_equal(found.at(0.5), whole.at(0.5))
 
 
 def test_training_only(finished: tuple[Path, Path], tmp_path: Path) -> None:

@@ -17,9 +17,12 @@ from emloom.nn.model import ModelSpec, build, save
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.unet import UNetSpec
 from emloom.ops.affinities import neighborhood
+from emloom.run.cluster import executor_of
+from emloom.tasks.data import BoxSpec
 from emloom.tasks.predict import PredictJob, predict_volume
 from tests.cli.test_cli import emloom
 from tests.tasks.cubes import write_stack
+from tests.tasks.weaving import write_mask
 
 
 def model(path: Path, offsets: tuple[tuple[int, int, int], ...] = neighborhood(1)) -> str:
@@ -102,3 +105,45 @@ def test_a_neighborhood_without_counterparts_names_what_is_missing(
     with pytest.raises(InputError, match=r"needs affinities of the offsets \(0, 0, -4\)"):
         predict_volume(job, Engine())
     assert not Path(job.output).exists()
+
+
+def test_blocks_masks_and_interruptions_do_not_change_a_bit(inputs: tuple[str, str], tmp_path: Path) -> None:
+    raw, checkpoint = inputs
+    words = {"raw": raw, "model": checkpoint, "tile_shape_vox": (8, 16, 16)}
+    box = BoxSpec(start=(2, 5, 3), shape=(20, 40, 40))  # off the lattice of tiles
+    found = {}
+    for name, place in (("whole", None), ("box", box)):
+        job = PredictJob(**words, output=str(tmp_path / f"{name}.zarr"), box=place)
+        predict_volume(job)
+        found[name] = affinities(Path(job.output))
+    assert np.array_equal(found["box"], found["whole"][:, 2:22, 5:45, 3:43])
+
+    mask_ZYX = np.zeros((24, 48, 48), np.uint8)
+    mask_ZYX[3:12, 20:40, :30] = 1
+    mask = write_mask(tmp_path / "mask.zarr", mask_ZYX, open_volume(raw).info.grid)
+    masked = PredictJob(**words, output=str(tmp_path / "masked.zarr"), mask=mask)
+    blocks: list[int] = []
+
+    def impatient(done: int, total: int) -> None:
+        blocks.append(total)
+        if len(blocks) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_volume(masked, on_block=impatient)
+    assert not Path(masked.output).exists()
+    predict_volume(masked)
+    assert set(blocks) == {3 * 3 * 3}
+    assert np.array_equal(affinities(Path(masked.output)), found["whole"] * mask_ZYX)
+
+
+def test_two_workers_predict_what_one_does(inputs: tuple[str, str], tmp_path: Path) -> None:
+    raw, checkpoint = inputs
+    found = []
+    with executor_of(2) as two:
+        for name, executor in (("one", None), ("two", two)):
+            output = str(tmp_path / f"{name}.zarr")
+            job = PredictJob(raw=raw, model=checkpoint, output=output, tile_shape_vox=(8, 16, 16))
+            predict_volume(job, Engine(threads=1), executor=executor)
+            found.append(affinities(Path(output)))
+    assert np.array_equal(*found)

@@ -97,6 +97,14 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     output: Output,
     threshold: Annotated[float, typer.Option("--threshold", help="Affinity at which merging stops.")],
     job: Job = None,
+    fragments: Annotated[
+        str | None, typer.Option("--fragments", metavar="KIND", help="seeded or ascent; changes that of the job.")
+    ] = None,
+    linkage: Annotated[
+        str | None,
+        typer.Option("--linkage", metavar="KIND", help="mean, quantile or max; changes that of the job."),
+    ] = None,
+    cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per cell.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Nothing is segmented where this is 0.")] = None,
     min_size: Annotated[
         int, typer.Option("--min-size", metavar="VOXELS", help="Smaller segments become background.")
@@ -129,15 +137,20 @@ def segment(  # noqa: PLR0913 (one parameter per option)
         "min_segment_vox": min_size,
         "luts": lut or [],
     }
-    if job is not None:
-        given["segmentation"] = load_job(job, []).segmentation.to_dict()
+    settings = {} if job is None else load_job(job, []).segmentation.to_dict()
+    for part, kind in (("fragments", fragments), ("linkage", linkage)):
+        if kind is not None and settings.get(part, {}).get("kind") != kind:
+            settings[part] = {"kind": kind}
+    if cell is not None:
+        settings["cell_shape_vox"] = three_whole(cell, "cell")
+    given["segmentation"] = settings
     spec = SegmentJob.from_dict(given, "segment")
     plan = memory_plan(spec)
     typer.echo(plan.to_text(workers if scheduler is None else None), err=True)
     if scheduler is None:
         plan.require(workers)
     with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
-        execute(spec, executor, tell, overwrite)
+        execute(spec, executor, tell, overwrite, graph_bytes=plan.graph_bytes)
     typer.echo(f"{output}: segmentation written")
 
 

@@ -41,7 +41,7 @@ def as_vec(value: int | Sequence[int]) -> Vec:
 
 
 def _whole(number: object, given: object) -> int:
-    if isinstance(number, SupportsIndex):
+    if isinstance(number, int | SupportsIndex):  # int first: asking for a protocol takes 20 times as long
         return index(number)
     if isinstance(number, Real) and float(number).is_integer():
         return int(float(number))

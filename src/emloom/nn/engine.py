@@ -8,7 +8,7 @@ used only where it is asked for, or allowed with ``precision="auto"``.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import torch
@@ -55,6 +55,11 @@ class Engine:
     def of(cls, device: str, backend: str, precision: str) -> Engine:
         """Return the engine of plain words; raises `InputError` where one is unknown."""
         return cls(device, cast(BackendChoice, backend), cast(PrecisionChoice, precision))
+
+    def for_worker(self, number: int) -> Engine:
+        """Return the engine of one of several workers on a machine: with several GPUs, each has one of its own."""
+        gpus = torch.cuda.device_count() if self.device == "cuda" else 0
+        return replace(self, device=f"cuda:{number % gpus}") if gpus > 1 else self
 
     def start(self, module: nn.Module) -> Backend:
         """Return the backend that runs a network; the network is moved to the device.

@@ -228,12 +228,14 @@ def _contract(
     histogram = graph.histogram if mode == QUANTILE else None
     histogram = np.zeros((0, 1), np.int64) if histogram is None else histogram.copy()
     numbers = np.array([mode, rule[1]], np.int64)
-    state = new_state((u, v), num, den, histogram, np.isin(ids, frozen_ids), numbers)
+    state = new_state((u, v), num, den, histogram, len(ids), numbers)
+    frozen = np.isin(ids, frozen_ids).astype(np.uint8)
+    frozen = frozen if frozen.any() else frozen[:0]
     # The kernel counts in units of 1/255; a quantile in halves of that, for the middles of its bins.
     unit = 2 * 255 if mode == QUANTILE else 255
     # A little below the threshold here; the exact cut follows, in integers. What freezes in between does no harm:
     # it leaves edges below the threshold in the residual.
-    merges, scores, names = run(state, numbers, threshold * unit - 1e-6)
+    merges, scores, names = run(state, numbers, threshold * unit - 1e-6, frozen)
     num, den = scores[:merges, 0], scores[:merges, 1] * unit
     a, b = (ids[names[:merges, end]] for end in (0, 1))
     order = _canonical_order(num, den, a, b)
@@ -241,7 +243,7 @@ def _contract(
     # In lowest terms: of several equal ratios, the kernel logs that of the edge it saw first.
     shared = np.gcd(num, den)
     tree = MergeTree((num // shared)[order], (den // shared)[order], a[order], b[order], float(threshold))
-    return tree, np.sort(ids[state.name[: len(state.frozen)][state.frozen != 0]])
+    return tree, np.sort(ids[state.name[np.flatnonzero(frozen)]])
 
 
 def _canonical_order(

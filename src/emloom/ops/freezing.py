@@ -25,32 +25,35 @@ from emloom.ops.queues import IN_LEVEL, U, V
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def waits(s, e):  # type: ignore[no-untyped-def]
+def waits(s, e, frozen):  # type: ignore[no-untyped-def]
     """Whether an edge of the level joins frozen regions (both are or neither); it stays, out of the queues."""
-    return len(s.frozen) > 0 and s.frozen[s.edges[e, U]] != 0
+    return len(frozen) > 0 and frozen[s.edges[e, U]] != 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def freeze_level(s):  # type: ignore[no-untyped-def]
-    """Freeze every region that edges of the level join to a frozen one, over however many others."""
+def freeze_level(s, frozen, leader):  # type: ignore[no-untyped-def]
+    """Freeze every region that edges of the level join to a frozen one, over however many others.
+
+    `leader`, int32 [N], holds each slot's own number, between calls too; meanwhile a slot of its component.
+    """
     count = s.size[IN_LEVEL]
     for i in range(count):
-        a, b = _leader(s, s.edges[s.level[i], U]), _leader(s, s.edges[s.level[i], V])
-        s.leader[b] = a
-        s.frozen[a] |= s.frozen[b]
+        a, b = _leader(leader, s.edges[s.level[i], U]), _leader(leader, s.edges[s.level[i], V])
+        leader[b] = a
+        frozen[a] |= frozen[b]
     for i in range(count):
         for end in (U, V):
             slot = s.edges[s.level[i], end]
-            s.frozen[slot] = s.frozen[_leader(s, slot)]
+            frozen[slot] = frozen[_leader(leader, slot)]
     for i in range(count):
         for end in (U, V):
             slot = s.edges[s.level[i], end]
-            s.leader[slot] = slot
+            leader[slot] = slot
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _leader(s, slot):  # type: ignore[no-untyped-def]
-    while s.leader[slot] != slot:
-        s.leader[slot] = s.leader[s.leader[slot]]
-        slot = s.leader[slot]
+def _leader(leader, slot):  # type: ignore[no-untyped-def]
+    while leader[slot] != slot:
+        leader[slot] = leader[leader[slot]]
+        slot = leader[slot]
     return slot

@@ -14,7 +14,7 @@ from emloom.nn.unet import UNetSpec
 from emloom.recipes.paths import data_file
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import AscentSpec, SegmentSpec
 
 _HELD_OUT = (80, 100, 100)
 
@@ -43,7 +43,7 @@ def quick(seed: int = 0, data: str | None = None, steps: int = 1000) -> NeuronsJ
         objective=NeuronsObjective(lsd_downsample=(2, 2, 2)),
         network=UNetSpec.lean(isotropic=True),
         training=TrainingSpec(steps=steps, seed=seed, crop_shape_vox=(64, 64, 64), validate_every=200),
-        segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
+        segmentation=SegmentSpec(fragments=AscentSpec()),
     )
 
 
@@ -62,5 +62,5 @@ def full(seed: int = 0, data: str | None = None) -> NeuronsJob:
             validate_every=2000,
             precision="bf16-mixed",
         ),
-        segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
+        segmentation=SegmentSpec(fragments=AscentSpec()),
     )

@@ -9,7 +9,7 @@ from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import AscentSpec, SegmentSpec
 from emloom.testing.phantom import PhantomSpec
 
 PHANTOM = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0)
@@ -38,5 +38,5 @@ def demo(data: str = "demo/phantom", seed: int = 0, steps: int = 180) -> Neurons
         objective=NeuronsObjective(lsd_sigma_nm=48.0, lsd_downsample=(2, 2, 2)),
         network=UNetSpec.lean(isotropic=True),
         training=TrainingSpec(steps=steps, seed=seed, crop_shape_vox=(40, 48, 48), validate_every=60),
-        segmentation=SegmentSpec(fragments=SeededSpec(seed_distance_vox=6)),
+        segmentation=SegmentSpec(fragments=AscentSpec()),
     )

@@ -15,7 +15,7 @@ from emloom.recipes.paths import data_file
 from emloom.tasks.data import BoxSpec, MarksSpec, StackSpec
 from emloom.tasks.evaluate import EvaluationSpec
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.segmentspec import QuantileLinkage, SeededSpec, SegmentSpec
+from emloom.tasks.segmentspec import AscentSpec, QuantileLinkage, SegmentSpec
 
 NEIGHBORHOOD = (
     (-1, 0, 0),
@@ -100,6 +100,4 @@ def _objective() -> NeuronsObjective:
 
 
 def _segmentation() -> SegmentSpec:
-    return SegmentSpec(
-        fragments=SeededSpec(per_section=True, seed_distance_vox=10), linkage=QuantileLinkage(quantile=50)
-    )
+    return SegmentSpec(fragments=AscentSpec(per_section=True), linkage=QuantileLinkage(quantile=50))

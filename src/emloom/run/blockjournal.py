@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,14 @@ class BlockJournal:
 
     def done(self) -> dict[Vec, BlockMarker]:
         """Return the markers of blocks that are done; a damaged marker counts as none."""
+        listed = list(_listed(self._done))
+        shares = [listed[first::_READERS] for first in range(_READERS)]
         with ThreadPoolExecutor(_READERS) as pool:
-            read = pool.map(self.marker, _listed(self._done))
+            read = chain.from_iterable(pool.map(self._markers, shares))
             return {marker.index: marker for marker in read if marker is not None}
+
+    def _markers(self, indices: Sequence[Vec]) -> list[BlockMarker | None]:
+        return [self.marker(index) for index in indices]
 
     def marker(self, index: Vec) -> BlockMarker | None:
         """Return the marker of a block; None where it is missing, damaged, or of something else."""

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -118,7 +119,7 @@ class Dask:
         """
         if self._client is None:
             raise RuntimeError("use Dask in a with block: its workers exist only there")
-        window = _Window(self._client, where=self._where)
+        window = _Window(self._client, self._where, self._restore)
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         pending: dict[str, tuple[Future, T]] = {}
         label = getattr(function, "label", None) or getattr(function, "__name__", "blocks")
@@ -143,6 +144,11 @@ class Dask:
         finally:
             if pending and self._client is not None and self._client.status == "running":
                 self._client.cancel([future for future, _ in pending.values()])
+
+    def _restore(self, threads: int) -> None:
+        """Replace own workers that are gone for good: one killed while it starts is not started again by dask."""
+        if self._cluster is not None and self._workers is not None and threads < self._workers:
+            self._cluster.scale(self._workers)
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers there are now."""
@@ -233,8 +239,8 @@ async def _knock(address: str, timeout_s: float) -> None:
 class _Window:
     """How many blocks may be under way, from the workers there are now."""
 
-    def __init__(self, client: Client, where: str) -> None:
-        self._client, self._where = client, where
+    def __init__(self, client: Client, where: str, restore: Callable[[int], None]) -> None:
+        self._client, self._where, self._restore = client, where, restore
         self._threads, self._counted = 0, float("-inf")
         self._lonely_since: float | None = None
 
@@ -245,6 +251,7 @@ class _Window:
             self._counted = now
             with suppress(OSError):  # a connection that is lost ends the blocks under way, which is seen there
                 self._threads = sum(self._client.nthreads().values())
+            self._restore(self._threads)
             self._complain(now)
         return 2 * self._threads + 2
 
@@ -272,6 +279,11 @@ def _told(problem: BaseException | None) -> str:
     return f"{type(problem).__name__}: {problem}"
 
 
+def dask_setup(_: Any) -> None:
+    """Leave Ctrl-C to the driver, which ends its workers in good order; called by dask in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _local_cluster(workers: int) -> LocalCluster:
     import distributed
 
@@ -288,6 +300,7 @@ def _local_cluster(workers: int) -> LocalCluster:
             silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
             env=dict.fromkeys(_ONE_THREAD, "1"),
+            preload=[__name__],
         )
     finally:
         for name in set(os.environ) - set(before):

@@ -7,6 +7,7 @@ Block functions travel to their workers as small values; what is large is made t
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -32,6 +33,22 @@ def once(key: Hashable, make: Callable[[], T]) -> T:
         _kept.move_to_end(key)
         found: T = _kept[key]
         return found
+
+
+def worker_number() -> int:
+    """Return the number of this process among the workers of a local cluster; 0 where it is none, or has a name.
+
+    For what there is one of for each worker, such as a GPU.
+    """
+    if "distributed" not in sys.modules:
+        return 0
+    from distributed import get_worker
+
+    try:
+        name = get_worker().name
+    except ValueError:
+        return 0
+    return name if isinstance(name, int) else 0
 
 
 def forget_all() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index as whole
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -23,7 +24,6 @@ import xxhash
 from numpy.typing import NDArray
 
 from emloom.geometry import Box, Vec
-from emloom.geometry.box import as_vec
 
 _PIECE_BYTES = 1 << 20
 
@@ -73,7 +73,7 @@ class Output:
         box = plain["box"]
         if box is not None:
             start, shape = box
-            box = (as_vec(start), as_vec(shape))
+            box = (_vec(start), _vec(shape))
         return cls(str(plain["place"]), box, str(plain["xxh64"]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +112,11 @@ class Stage(Generic[B]):
                 raise ValueError(f"the {what} {word!r} of a stage is no plain word: use letters, digits, - and _")
         if len({block.index for block in self.blocks}) != len(self.blocks):
             raise ValueError(f"two blocks of stage {self.name!r} have the same index: their markers would be one")
+
+
+def _vec(values: Sequence[int]) -> Vec:
+    z, y, x = values  # a million markers are read at once: no more checks than JSON leaves necessary
+    return (whole(z), whole(y), whole(x))
 
 
 def array_hash(array: NDArray[Any]) -> str:

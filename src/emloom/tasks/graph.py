@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +112,8 @@ class GraphQuery:
             raise InputError(f"DuckDB cannot work within {memory_gb} GB: give it 1 GB or more")
         if threads is not None and threads < 1:
             raise InputError(f"DuckDB cannot compute with {threads} threads: give it at least 1")
-        self._spill = tempfile.mkdtemp(prefix="emloom-graph-")
+        # DuckDB makes this folder when it first spills.
+        self._spill = str(Path(tempfile.gettempdir()) / f"emloom-graph-{uuid.uuid4().hex}")
         self._duck = duckdb.connect(":memory:")
         try:
             self._limit(memory_gb, threads)

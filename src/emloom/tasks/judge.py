@@ -27,6 +27,9 @@ from emloom.tasks.segmentspec import MeanLinkage, SeededSpec, SegmentSpec
 BASELINE_FRAGMENT_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 """Boundary thresholds among which the raw-intensity baseline may choose, on validation, like any method."""
 
+BASELINE_SEED_DISTANCES_VOX = {False: 6, True: 10}
+"""Window in which the baseline seeds one fragment: in three dimensions, within sections."""
+
 Grow = Callable[[HeldOut], Segmented]
 
 
@@ -127,11 +130,12 @@ class Judge:
     def baseline(self) -> Tuned:
         """Score the watershed on smoothed raw with mean merging; its boundary threshold is tuned as well."""
         tried = []
-        own = self.job.segmentation.fragments
-        # A watershed from seeds, whatever the job's own fragments are: the bar should not move with them.
-        seeded = own if isinstance(own, SeededSpec) else SeededSpec(per_section=own.per_section)
+        # The same watershed, whatever fragments the job has: the bar should not move with them.
+        planar = self.job.segmentation.fragments.per_section
         for threshold in BASELINE_FRAGMENT_THRESHOLDS:
-            fragments = seeded.model_copy(update={"threshold": threshold})
+            fragments = SeededSpec(
+                threshold=threshold, per_section=planar, seed_distance_vox=BASELINE_SEED_DISTANCES_VOX[planar]
+            )
             spec = self.job.segmentation.model_copy(update={"fragments": fragments, "linkage": MeanLinkage()})
             tried.append(self.tuned("watershed on smoothed raw", partial(self._grow_raw, spec)))
         return min(tried, key=lambda tuned: getattr(tuned.chosen.scores, self.job.evaluation.choose_by))

@@ -1,7 +1,7 @@
 """How much memory a segmentation will take, said before it begins and kept while it runs.
 
-Cells bound it: a worker holds one cell with its halo, whatever the size of the volume. Beside the cells there is
-one process with the region graph, or with a part of it (`emloom.tasks.segmenting`).
+Cells bound it: a worker holds one cell with its halo, whatever the size of the volume. After the cells, one worker
+holds the region graph, or a part of it where the graph is larger than it may be (`emloom.tasks.segmenting`).
 
 The figures are bytes per voxel that were measured, rounded up (`tests/tasks/test_memoryplan.py` holds the stages
 to them); the process itself, with its libraries, comes on top.
@@ -19,7 +19,7 @@ from emloom.tasks.fragmenting import halo_of
 from emloom.tasks.segmenting import open_affinities
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 
-PROCESS_BYTES = 320 * 2**20
+PROCESS_BYTES = 384 * 2**20
 """A process with the libraries it needs and its compiled kernels, before it reads a voxel."""
 
 _GIB = 2**30
@@ -32,23 +32,27 @@ class MemoryPlan:
     Attributes:
         cells: how many there are.
         cell_shape: voxels (z, y, x) of one.
-        worker_bytes: the most that one worker holds, its libraries included.
+        worker_bytes: the most that one worker holds of cells, its libraries included.
+        graph_bytes: the most that the region graph may take; a larger one is agglomerated in parts.
         available_bytes: free on this machine.
     """
 
     cells: int
     cell_shape: Vec
     worker_bytes: int
+    graph_bytes: int
     available_bytes: int
 
     def to_text(self, workers: int | None) -> str:
         """Return a sentence about it; `workers` on this machine, None: elsewhere."""
         shape = "x".join(map(str, self.cell_shape))
         text = f"{self.cells} cells of {shape} voxels, {self.worker_bytes / _GIB:.1f} GiB per worker at most"
+        graph = f"then up to {self.graph_bytes / _GIB:.1f} GiB for the region graph, in one of them"
         if workers is None:
-            return text
+            return f"{text}; {graph}"
         total = workers * self.worker_bytes / _GIB
-        return f"{text}: {total:.1f} GiB with {workers}, of {self.available_bytes / _GIB:.1f} GiB that are free"
+        free = self.available_bytes / _GIB
+        return f"{text} ({total:.1f} GiB with {workers}, of {free:.1f} GiB that are free); {graph}"
 
     def require(self, workers: int) -> None:
         """Raise `InputError` where so many workers do not fit into this machine."""
@@ -71,4 +75,5 @@ def memory_plan(job: SegmentJob) -> MemoryPlan:
     graph = prod(shape) * (2 * channels + 24)
     relabel = prod(shape) * 28
     count = sum(1 for _ in cells(info.box, spec.cell))
-    return MemoryPlan(count, spec.cell, PROCESS_BYTES + max(cut, graph, relabel), memory().available)
+    free = memory().available
+    return MemoryPlan(count, spec.cell, PROCESS_BYTES + max(cut, graph, relabel), free // 2, free)

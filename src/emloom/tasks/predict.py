@@ -35,7 +35,7 @@ from emloom.nn.samples import require_voxel_size
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import cores
-from emloom.run.perworker import once
+from emloom.run.perworker import once, worker_number
 from emloom.run.provenance import write_provenance
 from emloom.run.runner import run_stage
 from emloom.run.stage import Output, Stage
@@ -91,7 +91,7 @@ class PredictBlock:
     def __call__(self, block: Block) -> list[Output]:
         """Predict and write the block's voxels in every output."""
         scene = Scene.of(self.job)
-        spec, predictor = once(("predictor", self.job.model, self.engine), lambda: load_predictor(*self._model))
+        spec, predictor = once(("predictor", self.job.model, self.engine), self._load)
         box = block.write.shift(scene.box.start)
         wanted = None if scene.mask is None else scene.mask.read(box) != 0
         answers = {name: _blank(output_info(spec, name, scene.raw.info, box)) for name in stored(spec, self.job)}
@@ -106,9 +106,8 @@ class PredictBlock:
             written.append(Output.voxels(name, block.write, answer.array))
         return written
 
-    @property
-    def _model(self) -> tuple[str, Engine]:
-        return self.job.model, self.engine
+    def _load(self) -> tuple[ModelSpec, Predictor]:
+        return load_predictor(self.job.model, self.engine.for_worker(worker_number()))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ Every class here is a small value that travels to a worker, with a function from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,8 @@ class _Exits:
 
     site: Site
     shape: Vec
+    known: dict[Vec, Ids] = field(default_factory=dict)
+    """Tables read so far: a path comes by the same cells again and again."""
 
     def __call__(self, ids: Ids) -> Ids:
         cell = self.site.job.segmentation.cell
@@ -135,9 +138,13 @@ class _Exits:
             mine = (owners == owner).all(axis=1)
             z, y, x = owner.tolist()
             box = Box((z * cell[0], y * cell[1], x * cell[2]), cell).intersect(Box.whole(self.shape))
-            known = read_table(self.site.table("exits", (z, y, x)))["label"]
-            labels[mine] = labels_on_faces(known, box, self.shape, ids[mine])
+            labels[mine] = labels_on_faces(self._labels((z, y, x)), box, self.shape, ids[mine])
         return labels
+
+    def _labels(self, owner: Vec) -> Ids:
+        if owner not in self.known:
+            self.known[owner] = read_table(self.site.table("exits", owner))["label"]
+        return self.known[owner]
 
 
 @dataclass(frozen=True)
@@ -149,11 +156,14 @@ class BuildGraph:
     def __call__(self, block: Block) -> list[Output]:
         """Write edges, nodes and faces of the cell."""
         site, source, ids = self.site, self.site.affinities(), self.site.ids("fragments")
-        read = block.write.grow(1).intersect(source.info.box)
+        offsets = offsets_of(source.info)
+        read = with_neighbours(block.write, offsets).intersect(source.info.box)
         owned = block.write.shift([-v for v in read.start])
         fragments = ids.read(read)
-        bins = site.job.segmentation.bins
-        graph = region_graph(fragments, source.read(read), offsets_of(source.info), owned=owned, bins=bins)
+        # A pair's affinity stands at the voxel that owns it: around the cell none is looked at, and none is read.
+        affinities = np.zeros(source.info.shape_of(read), np.uint8)
+        affinities[(slice(None), *owned.slices())] = source.read(block.write)
+        graph = region_graph(fragments, affinities, offsets, owned=owned, bins=site.job.segmentation.bins)
         nodes = node_table(fragments[owned.slices()], block.write.start)
         paths = save_cell(site.folder, block.index, graph, nodes, site.graph_info())
         at_faces = face_ids(fragments, owned)
@@ -161,6 +171,18 @@ class BuildGraph:
         faces = site.table("faces", block.index)
         write_table(faces, {"side": side, "id": np.concatenate(at_faces)})
         return site.told(*paths, faces)
+
+
+def with_neighbours(write: Box, offsets: Sequence[Vec]) -> Box:
+    """Return a cell with the layers of face neighbours to which its voxels' pairs reach.
+
+    No more: chunks end where cells do, so a layer on a side that no pair reaches costs a whole layer of chunks.
+    """
+    near = [offset for offset in offsets if sum(map(abs, offset)) == 1]
+    low = [min((0, *steps)) for steps in zip(*near, strict=True)]
+    high = [max((0, *steps)) for steps in zip(*near, strict=True)]
+    start = [a + step for a, step in zip(write.start, low, strict=True)]
+    return Box.of(start, [b + step for b, step in zip(write.stop, high, strict=True)])
 
 
 def read_faces(site: Site, index: Vec) -> list[Ids]:

@@ -105,7 +105,7 @@ LinkageSpec = Annotated[MeanLinkage | QuantileLinkage | MaxLinkage, Field(discri
 class SegmentSpec(Spec):
     """How affinities become segments."""
 
-    fragments: FragmentSpec = SeededSpec()
+    fragments: FragmentSpec = AscentSpec()
     linkage: LinkageSpec = MeanLinkage()
     thresholds: tuple[Unit, ...] = Field(default=tuple(round(0.2 + 0.02 * i, 2) for i in range(39)), min_length=1)
     """Affinities at which merging may stop; the sweep that evaluation chooses from."""

@@ -1,0 +1,60 @@
+"""Volumes far larger than the memory that is allowed: affinities of a phantom, made and segmented block by block.
+
+The largest takes hours on two cores and 40 GB of disk; the other, with ``-m slow -k 512``, minutes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emloom.geometry import cells
+from emloom.io.open import create_volume, open_volume
+from emloom.io.volume import VolumeInfo
+from emloom.ops.affinities import nearest_neighborhood
+from emloom.tasks.graphfiles import load_nodes
+from emloom.tasks.segmentspec import AscentSpec, SegmentJob, SegmentSpec
+from emloom.testing.phantom import Phantom, PhantomSpec
+
+_GIB = 2**30
+
+
+def write_phantom_affinities(path: Path, side: int) -> str:
+    """Two voxels are joined as strongly as the darker of them is bright."""
+    raw = Phantom(PhantomSpec.isotropic((side, side, side))).raw
+    offsets = nearest_neighborhood()
+    info = VolumeInfo(raw.info.shape, np.dtype(np.uint8), raw.info.grid, 3, (64, 64, 64), "affinities", offsets)
+    volume = create_volume(path, info)
+    for _, box in cells(info.box, 128):
+        read = box.grow(1, 0).intersect(info.box)
+        bright = raw.read(read)
+        out = np.zeros((3, *box.shape), np.uint8)
+        for channel, offset in enumerate(offsets):
+            other = box.shift(offset).intersect(info.box)
+            here = other.shift([-v for v in offset])
+            pair = np.minimum(bright[here.slices(read.start)], bright[other.slices(read.start)])
+            out[channel][here.slices(box.start)] = pair
+        volume.write(box, out)
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "cap_bytes"), [(512, 1.5 * _GIB), (2048, 4 * _GIB)])
+def test_a_large_volume_is_segmented_under_a_cap(side: int, cap_bytes: float, tmp_path: Path) -> None:
+    source = write_phantom_affinities(tmp_path / "pred.zarr", side)
+    spec = SegmentSpec(fragments=AscentSpec(), thresholds=(0.5,), cell_shape_vox=(256, 256, 256))
+    out = tmp_path / "seg.zarr"
+    SegmentJob(affinities=source, output=str(out), threshold=0.5, segmentation=spec).dump(tmp_path / "job.yaml")
+    script = Path(__file__).with_name("measured.py")
+    words = [sys.executable, str(script), str(tmp_path / "job.yaml"), str(int(cap_bytes) // 4)]
+    peak = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert peak < cap_bytes
+    segmentation = open_volume(out / "segmentation")
+    assert segmentation.info.shape == (side,) * 3
+    nodes = load_nodes(out)
+    assert int(nodes["size"].sum()) == side**3
+    assert len(nodes["id"]) > side**3 / 1e5
