@@ -16,6 +16,9 @@ import pytest
 from emloom.errors import InputError
 from emloom.geometry import Block, Grid
 from emloom.io import graphstore
+from emloom.ops.affinities import neighborhood
+from emloom.ops.fragments import name_pieces
+from emloom.ops.mutex import Mutex, mutex_fragments
 from emloom.ops.regions import region_graph
 from emloom.run.cluster import executor_of
 from emloom.run.executor import Executor
@@ -27,9 +30,11 @@ from emloom.tasks.segment import Segmented, grow_tree, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import (
     AscentSpec,
+    FragmentSpec,
     LinkageSpec,
     MaxLinkage,
     MeanLinkage,
+    MutexSpec,
     QuantileLinkage,
     SeededSpec,
     SegmentJob,
@@ -112,6 +117,38 @@ def test_seeded_fragments_depend_on_cells_alone(
     for name, executor, graph_bytes in (("serial", None, None), ("parts", None, 0), ("dask", two_workers, 0)):
         out = segment(job(affinities, tmp_path / f"{name}.zarr", spec), executor, graph_bytes=graph_bytes)
         assert equals(out, whole), name
+
+
+@pytest.mark.parametrize("per_section", [False, True])
+def test_mutex_fragments_depend_on_cells_alone(per_section: bool, tmp_path: Path, two_workers: Executor) -> None:
+    """G1, and long channels change nothing in the graph."""
+    offsets = neighborhood(1, 5)
+    values = np.concatenate([few_values(SHAPE, 0), few_values(SHAPE, 1)])
+    source = write_affinities(tmp_path / "pred.zarr", values, offsets)
+    fragments = MutexSpec(
+        per_section=per_section, halo_vox=8, min_size_vox=5, bias=0.1, repulsive_stride_vox=(1, 2, 2)
+    )
+    spec = SegmentSpec(fragments=fragments, thresholds=(0.3, T), cell_shape_vox=(32, 32, 32))
+    mask_ZYX = np.zeros(SHAPE, np.uint8)
+    mask_ZYX[:, 3:48, :60] = 1
+    mask = write_mask(tmp_path / "mask.zarr", mask_ZYX)
+    whole = grow_tree(values, offsets, GRID, spec, mask_ZYX)
+    for name, executor, graph_bytes in (("serial", None, None), ("dask", two_workers, 0)):
+        out = segment(job(source, tmp_path / f"{name}.zarr", spec, mask=mask), executor, graph_bytes=graph_bytes)
+        assert equals(out, whole), name
+    assert np.array_equal(name_pieces(whole.fragments), whole.fragments)
+    # One cell by hand: what its halo shows, cropped.
+    low, high = (32, 64) if per_section else (24, 70)
+    cell = mutex_fragments(
+        values[:, low:high, :40, :40],
+        offsets,
+        Mutex(26, (1, 2, 2), per_section),
+        mask_ZYX=mask_ZYX[low:high, :40, :40],
+        origin=(low, 0, 0),
+        total_shape=SHAPE,
+    )
+    cropped = name_pieces(cell[32 - low : 64 - low, :32, :32], (32, 0, 0), SHAPE, min_size=5)
+    assert np.array_equal(cropped, whole.fragments[32:64, :32, :32])
 
 
 def test_two_workers_find_what_one_does(affinities: str, tmp_path: Path, two_workers: Executor) -> None:
@@ -267,10 +304,16 @@ def test_killed_at_random_it_goes_on_and_ends_the_same(kills: int, affinities: s
     assert same(segment(unlucky), clean)
 
 
-@pytest.mark.parametrize("kind", [SeededSpec(halo_vox=16), AscentSpec()], ids=lambda kind: kind.kind)
-def test_memory_stays_below_what_was_said_before(kind: SeededSpec | AscentSpec, tmp_path: Path) -> None:
+KINDS = (SeededSpec(halo_vox=16), AscentSpec(), MutexSpec(halo_vox=16))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_memory_stays_below_what_was_said_before(kind: FragmentSpec, tmp_path: Path) -> None:
     """Cells bound it: 27 of them take less than the whole volume would."""
-    source = write_affinities(tmp_path / "pred.zarr", few_values((180, 180, 180), 3, values=16))
+    values = few_values((180, 180, 180), 3, values=16)
+    far = isinstance(kind, MutexSpec)
+    offsets = neighborhood(1, 4) if far else OFFSETS
+    source = write_affinities(tmp_path / "pred.zarr", np.concatenate([values, values]) if far else values, offsets)
     spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(60, 60, 60))
     bounded = job(source, tmp_path / "out.zarr", spec)
     graph_bytes = 16 * 2**20

@@ -200,7 +200,7 @@ def join_trees(trees: Sequence[MergeTree]) -> MergeTree:
         raise InputError(
             f"region {ended[times > 1][0]} ends in two merges: freeze the regions that parts share in each of them"
         )
-    order = _canonical_order(num, den, a, b)
+    order = canonical_order(num, den, a, b)
     return MergeTree(num[order], den[order], a[order], b[order], floors[0])
 
 
@@ -238,7 +238,7 @@ def _contract(
     merges, scores, names = run(state, numbers, threshold * unit - 1e-6, frozen)
     num, den = scores[:merges, 0], scores[:merges, 1] * unit
     a, b = (ids[names[:merges, end]] for end in (0, 1))
-    order = _canonical_order(num, den, a, b)
+    order = canonical_order(num, den, a, b)
     order = order[: MergeTree(num[order], den[order], a[order], b[order]).count(threshold)]
     # In lowest terms: of several equal ratios, the kernel logs that of the edge it saw first.
     shared = np.gcd(num, den)
@@ -246,11 +246,16 @@ def _contract(
     return tree, np.sort(ids[state.name[np.flatnonzero(frozen)]])
 
 
-def _canonical_order(
+def canonical_order(
     num: NDArray[np.int64], den: NDArray[np.int64], a: NDArray[np.uint64], b: NDArray[np.uint64]
 ) -> NDArray[np.intp]:
     """Return the order of merges: score downwards, exactly; then `a` downwards; then `b` upwards."""
-    order = np.lexsort((b, ~a, -(num / den)))
+    return ratio_order(num, den, (~a, b))
+
+
+def ratio_order(num: NDArray[np.int64], den: NDArray[np.int64], ties: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
+    """Return the order of ratios, downwards, exactly; equal ones go by the first of `ties`, upwards, and so on."""
+    order = np.lexsort((*reversed(ties), -(num / den)))
     for start, stop in _blurred_runs(num[order], den[order]):
         rows = order[start:stop].tolist()
         rows.sort(key=lambda row: Fraction(-int(num[row]), int(den[row])))

@@ -126,7 +126,7 @@ def seeded_fragments(
     # Beyond the insides the flood follows the evidence, so that fragments meet where the boundary is strongest.
     np.copyto(heights, evidence, where=evidence != INSIDE)
     labels = _flooded(seeds, heights, mask, seeding.per_section)
-    return _named(labels, origin, total_shape, seeding.min_size)
+    return name_labels(labels, origin, total_shape, seeding.min_size)
 
 
 def name_pieces(
@@ -148,7 +148,28 @@ def name_pieces(
     if fragments_ZYX.size == 0:
         return np.zeros(fragments_ZYX.shape, np.uint64)
     pieces = cc3d.connected_components(np.ascontiguousarray(fragments_ZYX), connectivity=6, out_dtype=np.uint32)
-    return _named(pieces.view(np.int32), origin, total_shape, min_size)
+    return name_labels(pieces.view(np.int32), origin, total_shape, min_size)
+
+
+def name_labels(
+    labels: NDArray[np.int32], origin: Vec = (0, 0, 0), total_shape: Vec | None = None, min_size: int = 0
+) -> NDArray[np.uint64]:
+    """Name labels as they are, in one piece or not: 1 + the global linear index of the first voxel of each.
+
+    Args:
+        labels: int32 [Z, Y, X], numbered from 1 without large gaps; 0 is background.
+        origin: voxel (z, y, x) of the whole volume at which this array starts.
+        total_shape: shape of the whole volume; default the array's.
+        min_size: labels of fewer voxels become background.
+
+    Returns:
+        uint64 [Z, Y, X] ids.
+    """
+    if labels.size == 0:
+        return np.zeros(labels.shape, np.uint64)
+    total = require_place(labels.shape, origin, total_shape)
+    frame = np.array([origin, total], np.int64)
+    return _name(labels, int(labels.max()), frame, min_size)  # type: ignore[no-any-return]
 
 
 def _heights(inside: NDArray[np.bool_], spacing: Sequence[float], per_section: bool) -> NDArray[np.uint16]:
@@ -171,12 +192,6 @@ def _seeds(heights: NDArray[np.uint16], seeding: Seeding) -> NDArray[np.int32]:
         plateaus = plateaus * np.arange(1, len(heights) + 1, dtype=np.uint32)[:, None, None]
     labels = cc3d.connected_components(plateaus, connectivity=6, out_dtype=np.uint32)
     return np.asarray(labels).view(np.int32)
-
-
-def _named(labels: NDArray[np.int32], origin: Vec, total_shape: Vec | None, min_size: int) -> NDArray[np.uint64]:
-    total = require_place(labels.shape, origin, total_shape)
-    frame = np.array([origin, total], np.int64)
-    return _name(labels, int(labels.max()), frame, min_size)  # type: ignore[no-any-return]
 
 
 @njit(cache=True, nogil=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit
@@ -84,7 +84,7 @@ def region_graph(
     *,
     owned: Box | None = None,
     bins: int = 0,
-    long_range: bool = False,
+    long_range: bool | Literal["only"] = False,
 ) -> RegionGraph:
     """Pool the affinities between every two fragments that touch.
 
@@ -99,6 +99,7 @@ def region_graph(
         bins: histogram bins per edge, a divisor of 256; 0 for no histogram (the quantile linkage needs one).
         long_range: also pool the channels with longer offsets. Edges seen only across a gap are kept with
             ``contacts == 0``, because the contact may lie in another block; agglomeration ignores them.
+            "only": those channels alone.
 
     Raises:
         InputError: shapes, dtypes, neighborhood or bins break these rules.
@@ -112,10 +113,7 @@ def region_graph(
     box = Box.whole(fragments.shape) if owned is None else owned
     if not Box.whole(fragments.shape).contains(box):
         raise InputError(f"the owned {box} leaves the array of shape {fragments.shape}")
-    near = np.abs(offsets).sum(axis=1) == 1
-    used = np.flatnonzero(near | (np.abs(offsets).sum(axis=1) > 0) if long_range else near)
-    if not len(used):
-        raise InputError(f"neighborhood {neighborhood} has no offset to a face neighbour: region graphs need one")
+    used = _used(offsets, long_range)
     bounds = np.array([box.start, box.stop], dtype=np.int64)
     affinities = np.ascontiguousarray(affinities_CZYX)
     table = _accumulate(fragments, affinities, offsets[used], used, bounds)
@@ -188,6 +186,18 @@ def _check_affinities(
             f"{len(offsets)} offsets do not fit {len(affinities_CZYX)} affinity channels: one for each"
         )
     return offsets
+
+
+def _used(offsets: NDArray[np.int64], long_range: bool | Literal["only"]) -> NDArray[np.intp]:
+    """Return the channels that are pooled."""
+    steps = np.abs(offsets).sum(axis=1)
+    used = np.flatnonzero({False: steps == 1, True: steps > 0, "only": steps > 1}[long_range])
+    if not len(used):
+        wanted = (
+            "an offset beyond face neighbours: predict some" if long_range == "only" else "one to a face neighbour"
+        )
+        raise InputError(f"neighborhood {offsets.tolist()} lacks {wanted}; a region graph needs it")
+    return used
 
 
 # The hash table of contacts: int64 [slots, 8], rows of 64 bytes: a look costs one cache line. Free where u == 0.

@@ -3,8 +3,8 @@
 A whole volume in memory and a block on a cluster call the same functions with the same cells, so they get the same
 ids: 1 + the linear index, in the whole volume, of a voxel of the fragment.
 
-Seeded fragments are flooded in each cell with a halo, cropped, and named by their pieces; so a face between cells
-is a face between fragments, which agglomeration merges. Ascending paths go on from cell to cell: see
+Seeded and mutex fragments are made in each cell with a halo, cropped, and named by their pieces; so a face between
+cells is a face between fragments, which agglomeration merges. Ascending paths go on from cell to cell: see
 `emloom.ops.exits`.
 """
 
@@ -19,7 +19,8 @@ from emloom.geometry import Box, Vec, cells
 from emloom.io.volume import Volume, VolumeInfo, borrow
 from emloom.ops.ascent import Ascent, ascend, ascent_fragments
 from emloom.ops.fragments import Seeding, name_pieces, seeded_fragments
-from emloom.tasks.segmentspec import AscentSpec, SeededSpec, SegmentSpec
+from emloom.ops.mutex import Mutex, mutex_fragments
+from emloom.tasks.segmentspec import AscentSpec, FragmentSpec, MutexSpec, SeededSpec, SegmentSpec
 
 Ids = NDArray[np.uint64]
 
@@ -32,12 +33,12 @@ def fragments_whole(affinities: Volume, mask: Volume | None, spec: SegmentSpec) 
         return ascent_fragments(borrow(affinities, info.box), offsets_of(info), ascent_of(kind), mask_ZYX=mask_ZYX)
     out = np.zeros(info.shape, np.uint64)
     for _, write in cells(info.box, spec.cell):
-        out[write.slices()] = seeded_cell(affinities, mask, write, kind)
+        out[write.slices()] = cut_cell(affinities, mask, write, kind)
     return out
 
 
-def seeded_cell(affinities: Volume, mask: Volume | None, write: Box, spec: SeededSpec) -> Ids:
-    """Return the seeded fragments of a cell.
+def cut_cell(affinities: Volume, mask: Volume | None, write: Box, spec: SeededSpec | MutexSpec) -> Ids:
+    """Return the seeded or mutex fragments of a cell, which end at its faces.
 
     Args:
         affinities: uint8 ``czyx`` with their neighborhood.
@@ -49,15 +50,13 @@ def seeded_cell(affinities: Volume, mask: Volume | None, write: Box, spec: Seede
     if _is_empty(mask, write):
         return np.zeros(write.shape, np.uint64)
     read = write.grow(halo_of(spec)).intersect(info.box)
-    fragments = seeded_fragments(
-        borrow(affinities, read),
-        offsets_of(info),
-        info.grid.voxel_size_nm,
-        Seeding(spec.threshold, spec.seed_distance_vox, spec.per_section),
-        mask_ZYX=_mask_in(mask, read),
-        origin=read.start,
-        total_shape=info.shape,
-    )
+    values, mask_ZYX = borrow(affinities, read), _mask_in(mask, read)
+    place: dict[str, Any] = {"mask_ZYX": mask_ZYX, "origin": read.start, "total_shape": info.shape}
+    if isinstance(spec, MutexSpec):
+        fragments = mutex_fragments(values, offsets_of(info), mutex_of(spec), **place)
+    else:
+        seeding = Seeding(spec.threshold, spec.seed_distance_vox, spec.per_section)
+        fragments = seeded_fragments(values, offsets_of(info), info.grid.voxel_size_nm, seeding, **place)
     if read == write and not spec.min_size_vox:
         return fragments  # nothing was cut
     return name_pieces(fragments[write.slices(read.start)], write.start, info.shape, spec.min_size_vox)
@@ -80,7 +79,7 @@ def ascent_cell(affinities: Volume, mask: Volume | None, write: Box, spec: Ascen
     )
 
 
-def halo_of(spec: SeededSpec | AscentSpec) -> Vec:
+def halo_of(spec: FragmentSpec) -> Vec:
     """Return how many voxels (z, y, x) of affinities a cell sees around itself."""
     if isinstance(spec, AscentSpec):
         return ascent_of(spec).halo
@@ -90,6 +89,11 @@ def halo_of(spec: SeededSpec | AscentSpec) -> Vec:
 def ascent_of(spec: AscentSpec) -> Ascent:
     """Return the parameters of the kernel."""
     return Ascent(spec.smoothing_vox, spec.least_affinity, spec.background, spec.per_section)
+
+
+def mutex_of(spec: MutexSpec) -> Mutex:
+    """Return the parameters of the kernel; small fragments are dropped later, when they were cropped."""
+    return Mutex(round(255 * spec.bias), spec.repulsive_stride_vox, spec.per_section)
 
 
 def offsets_of(info: VolumeInfo) -> tuple[Vec, ...]:

@@ -17,7 +17,7 @@ from emloom.geometry import Vec, cells
 from emloom.run.machine import memory
 from emloom.tasks.fragmenting import halo_of
 from emloom.tasks.segmenting import open_affinities
-from emloom.tasks.segmentspec import AscentSpec, SegmentJob
+from emloom.tasks.segmentspec import SegmentJob
 
 PROCESS_BYTES = 384 * 2**20
 """A process with the libraries it needs and its compiled kernels, before it reads a voxel."""
@@ -70,8 +70,8 @@ def memory_plan(job: SegmentJob) -> MemoryPlan:
     read = [min(n, c + 2 * h) for n, c, h in zip(info.shape, shape, halo_of(spec.fragments), strict=True)]
     channels, mask = info.channels or 1, int(job.mask is not None)
     # Reading decodes whole chunks, which stay in memory beside the array made of them.
-    cut = prod(read) * (2 * channels + 3 * mask + (16 if isinstance(spec.fragments, AscentSpec) else 34))
-    cut += prod(shape) * (16 if isinstance(spec.fragments, AscentSpec) else 12)
+    seen, own = {"ascent": (16, 16), "seeded": (34, 12), "mutex": (30 + channels, 12)}[spec.fragments.kind]
+    cut = prod(read) * (2 * channels + 3 * mask + seen) + prod(shape) * own
     graph = prod(shape) * (2 * channels + 24)
     relabel = prod(shape) * 28
     count = sum(1 for _ in cells(info.box, spec.cell))

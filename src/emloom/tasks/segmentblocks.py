@@ -37,7 +37,7 @@ from emloom.ops.regions import region_graph
 from emloom.run.blockjournal import name_of
 from emloom.run.perworker import once
 from emloom.run.stage import Output
-from emloom.tasks.fragmenting import ascent_cell, offsets_of, seeded_cell
+from emloom.tasks.fragmenting import ascent_cell, cut_cell, offsets_of
 from emloom.tasks.graphfiles import save_cell
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 
@@ -117,7 +117,7 @@ class CutFragments:
             shape = source.info.shape
             ids = resolve(paths, block.write, shape, _Exits(site, shape))
         else:
-            ids = seeded_cell(source, mask, block.write, spec)
+            ids = cut_cell(source, mask, block.write, spec)
         return [site.write_ids("fragments", block.write, ids)]
 
 

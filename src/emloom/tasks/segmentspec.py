@@ -47,6 +47,23 @@ class AscentSpec(Spec):
     """Climb within sections only: for anisotropic stacks."""
 
 
+class MutexSpec(Spec):
+    """Fragments by the mutex watershed, cell by cell: long affinities keep apart what near ones would merge."""
+
+    kind: Literal["mutex"] = "mutex"
+    bias: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """Added to the nearest affinities, to the closest 1/255: more merges more; one below zero also drops
+    affinities of less than its size."""
+    repulsive_stride_vox: tuple[Extent, Extent, Extent] = (1, 1, 1)
+    """Voxels (z, y, x) between those whose long affinities count: larger ones split less, and take less time."""
+    per_section: bool = False
+    """Work in each section alone, with the affinities in its plane: for anisotropic stacks."""
+    min_size_vox: int = Field(default=0, ge=0)
+    """Smaller fragments become background; the parts in two cells are two fragments."""
+    halo_vox: int = Field(default=32, ge=1)
+    """Voxels that a cell sees around itself; within sections only, where these are cut alone."""
+
+
 class MeanLinkage(Spec):
     """Merge by the mean affinity of all voxel pairs between two regions."""
 
@@ -81,7 +98,7 @@ class MaxLinkage(Spec):
         return "max"
 
 
-FragmentSpec = Annotated[SeededSpec | AscentSpec, Field(discriminator="kind")]
+FragmentSpec = Annotated[SeededSpec | AscentSpec | MutexSpec, Field(discriminator="kind")]
 LinkageSpec = Annotated[MeanLinkage | QuantileLinkage | MaxLinkage, Field(discriminator="kind")]
 
 
