@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emloom.recipes.phantom import demo
 from emloom.tasks import segmentblocks
+from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
 from tests.cli.test_cli import emloom
 from tests.tasks.test_predict import inputs as inputs
 from tests.tasks.weaving import few_values, same, voxels, write_affinities
@@ -111,7 +113,9 @@ def test_settings_of_a_job_and_of_the_command(
     capsys: pytest.CaptureFixture[str], affinities: str, tmp_path: Path
 ) -> None:
     """A job's settings are the beginning; options change single ones, and keep what goes with them."""
-    recipe = ("--job", "emloom.recipes.phantom:demo")
+    seeded = SegmentSpec(fragments=SeededSpec(seed_distance_vox=6))
+    demo(str(tmp_path)).model_copy(update={"segmentation": seeded}).dump(tmp_path / "job.yaml")
+    recipe = ("--job", str(tmp_path / "job.yaml"))
     for n, (options, fragments, linkage) in enumerate(
         (
             (recipe, {"kind": "seeded", "seed_distance_vox": 6}, "mean"),

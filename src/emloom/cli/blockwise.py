@@ -98,7 +98,8 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     threshold: Annotated[float, typer.Option("--threshold", help="Affinity at which merging stops.")],
     job: Job = None,
     fragments: Annotated[
-        str | None, typer.Option("--fragments", metavar="KIND", help="seeded or ascent; changes that of the job.")
+        str | None,
+        typer.Option("--fragments", metavar="KIND", help="ascent, seeded or mutex; changes that of the job."),
     ] = None,
     linkage: Annotated[
         str | None,
