@@ -15,7 +15,7 @@ Fragments, segmentation and merge tree must be the same bits in all of them. Eve
 The overhead is in CPU seconds, which other work on the machine disturbs less, the speed-up in wall-clock seconds;
 best of the rounds, interleaved; the page cache is warm. A table says what blockwise work costs per voxel, for
 sizing clusters (`docs/blockwise.md`). The ratio is the speed-up with two workers over one process, with seeded
-fragments, the default; with ascent fragments the tree, which one worker grows, takes a third of the time.
+fragments; with ascent fragments, the default, the tree, which one worker grows, takes a third of the time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Affinities: blurred and noisy ones of a phantom (`inputs`), uint8, 512 x 512 vox
 from there to one segmentation:
 
 * **emloom**: `tasks.segment.grow_tree` (fragments, region graph, merge tree) and `.at(threshold)`, with seeded
-  fragments, the default, and with ascent fragments;
+  fragments, and with ascent fragments, the default;
 * **scikit-image + waterz**: the recipe of funkelab's lsd (mean affinity > 0.5, Euclidean distance, seeds at
   maxima in a window of 10, flooding), then mean linkage with exact queue. waterz's float32 copy is not timed;
 * **mwatershed**: the mutex watershed with long-range affinities of 8 voxels at stride 3, on a crop; its float64
