@@ -24,10 +24,12 @@ from tests.cli.test_cli import emloom
 from tests.tasks.cubes import write_stack
 from tests.tasks.weaving import write_mask
 
+CORNER = BoxSpec(start=(0, 0, 0), shape=(8, 16, 16))
 
-def model(path: Path, offsets: tuple[tuple[int, int, int], ...] = neighborhood(1)) -> str:
+
+def model(path: Path, offsets: tuple[tuple[int, int, int], ...] = neighborhood(1), seed: int = 0) -> str:
     """Write a checkpoint with random weights that say something."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     spec = ModelSpec(
         objective=NeuronsObjective(neighborhood=offsets),
         network=UNetSpec(features=(4, 4), factors=((2, 2, 2),)),
@@ -135,6 +137,19 @@ def test_blocks_masks_and_interruptions_do_not_change_a_bit(inputs: tuple[str, s
     predict_volume(masked)
     assert set(blocks) == {3 * 3 * 3}
     assert np.array_equal(affinities(Path(masked.output)), found["whole"] * mask_ZYX)
+
+
+def test_a_model_that_was_trained_again_is_loaded_again(inputs: tuple[str, str], tmp_path: Path) -> None:
+    raw, checkpoint = inputs
+    found = []
+    for n, file in enumerate((checkpoint, model(tmp_path / "other.safetensors", seed=1))):
+        (tmp_path / "same.safetensors").write_bytes(Path(file).read_bytes())
+        job = PredictJob(
+            raw=raw, model=str(tmp_path / "same.safetensors"), output=str(tmp_path / f"{n}.zarr"), box=CORNER
+        )
+        predict_volume(job)
+        found.append(affinities(Path(job.output)))
+    assert np.abs(found[0] - found[1]).max() > 5
 
 
 def test_two_workers_predict_what_one_does(inputs: tuple[str, str], tmp_path: Path) -> None:

@@ -81,17 +81,19 @@ class PredictBlock:
         folder: container of the outputs.
         engine: what computes.
         tile: voxels per tile.
+        model_mark: fingerprint of the model; a process keeps a network until another is asked for.
     """
 
     job: PredictJob
     folder: Path
     engine: Engine
     tile: Vec
+    model_mark: str
 
     def __call__(self, block: Block) -> list[Output]:
         """Predict and write the block's voxels in every output."""
         scene = Scene.of(self.job)
-        spec, predictor = once(("predictor", self.job.model, self.engine), self._load)
+        spec, predictor = once(("predictor", self.model_mark, self.engine), self._load)
         box = block.write.shift(scene.box.start)
         wanted = None if scene.mask is None else scene.mask.read(box) != 0
         answers = {name: _blank(output_info(spec, name, scene.raw.info, box)) for name in stored(spec, self.job)}
@@ -181,7 +183,7 @@ def predict_volume(
             "predict",
             key_of("predict", _science(job), inputs, tile, how),
             blocks(Box.whole(scene.box.shape), shape),
-            PredictBlock(job, space.folder.absolute(), engine, tile),
+            PredictBlock(job, space.folder.absolute(), engine, tile, inputs["model"]),
         )
         run_stage(stage, space.folder, executor or Serial(), progress=on_block)
         seconds = {"predict": time.perf_counter() - started}

@@ -33,12 +33,8 @@ def node_blocks(octree: Octree, level: int) -> list[Block]:
 
 def octree_of(site: Site) -> Octree:
     """Return the octree over the cells of a segmentation; each process builds it once."""
-
-    def build() -> Octree:
-        cells_of_it = cells(site.affinities().info.box, site.job.segmentation.cell)
-        return Octree(tuple(index for index, _ in cells_of_it))
-
-    return once(("octree", str(site.folder)), build)
+    box, cell = site.affinities().info.box, site.job.segmentation.cell
+    return once(("octree", box, cell), lambda: Octree(tuple(index for index, _ in cells(box, cell))))
 
 
 @dataclass(frozen=True)
