@@ -34,6 +34,7 @@ from emloom.tasks.segmentspec import (
     LinkageSpec,
     MaxLinkage,
     MeanLinkage,
+    MutexLinkage,
     MutexSpec,
     QuantileLinkage,
     SeededSpec,
@@ -87,6 +88,7 @@ def test_ascending_fragments_do_not_depend_on_cells(linkage: LinkageSpec, affini
         cells = spec.model_copy(update={"cell_shape_vox": cell})
         out = segment(job(affinities, tmp_path / f"{n}.zarr", cells), graph_bytes=None if at_once else 0)
         assert equals(out, whole), (cell, at_once)
+        assert (out / "graph" / "octree").exists() != at_once
 
 
 @pytest.mark.parametrize("per_section", [False, True])
@@ -117,6 +119,7 @@ def test_seeded_fragments_depend_on_cells_alone(
     for name, executor, graph_bytes in (("serial", None, None), ("parts", None, 0), ("dask", two_workers, 0)):
         out = segment(job(affinities, tmp_path / f"{name}.zarr", spec), executor, graph_bytes=graph_bytes)
         assert equals(out, whole), name
+        assert (out / "graph" / "octree").exists() == (graph_bytes == 0)
 
 
 @pytest.mark.parametrize("per_section", [False, True])
@@ -327,3 +330,23 @@ def test_memory_stays_below_what_was_said_before(kind: FragmentSpec, tmp_path: P
         job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (180, 180, 180)}))
     )
     assert peak - PROCESS_BYTES < (whole.worker_bytes - PROCESS_BYTES) / 2
+
+
+def test_the_mutex_watershed_of_the_graph(tmp_path: Path, two_workers: Executor) -> None:
+    """Cells, then one pass over the graph: the same bits in memory, here and on two workers (G1)."""
+    offsets = neighborhood(1, 4)
+    source = write_affinities(tmp_path / "pred.zarr", np.tile(few_values((40, 50, 40), 4), (2, 1, 1, 1)), offsets)
+    spec = SegmentSpec(
+        fragments=MutexSpec(halo_vox=8), linkage=MutexLinkage(), thresholds=(0.0, T), cell_shape_vox=(20, 32, 32)
+    )
+    whole = grow_tree(voxels(Path(source)), offsets, GRID, spec)
+    assert 0 < whole.tree.count(T) < len(whole.tree)
+    for n, executor in enumerate((None, two_workers)):
+        assert equals(segment(job(source, tmp_path / f"{n}.zarr", spec), executor), whole)
+    mean = grow_tree(voxels(Path(source)), offsets, GRID, spec.model_copy(update={"linkage": MeanLinkage()}))
+    assert len(np.unique(mean.at(0.0))) < len(np.unique(whole.at(0.0)))  # some merges are forbidden
+    with pytest.raises(InputError, match="use a machine with more memory"):
+        segment(job(source, tmp_path / "large.zarr", spec), graph_bytes=0)
+    near = write_affinities(tmp_path / "near.zarr", few_values((20, 20, 20), 5))
+    with pytest.raises(InputError, match="train a network that predicts some"):
+        segment(job(near, tmp_path / "near-seg.zarr", spec))

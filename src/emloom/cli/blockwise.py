@@ -103,7 +103,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     linkage: Annotated[
         str | None,
-        typer.Option("--linkage", metavar="KIND", help="mean, quantile or max; changes that of the job."),
+        typer.Option("--linkage", metavar="KIND", help="mean, quantile, max or mutex; changes that of the job."),
     ] = None,
     cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per cell.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Nothing is segmented where this is 0.")] = None,

@@ -20,10 +20,11 @@ from emloom.io.open import open_volume
 from emloom.io.volume import ArrayVolume
 from emloom.ops.agglomerate import MergeTree, agglomerate
 from emloom.ops.labels import apply_lut
+from emloom.ops.mutexgraph import mutex_tree
 from emloom.ops.regions import RegionGraph, region_graph
 from emloom.tasks.fragmenting import fragments_whole
 from emloom.tasks.graphfiles import load_tree
-from emloom.tasks.segmentspec import LinkageSpec, QuantileLinkage, SegmentSpec
+from emloom.tasks.segmentspec import LinkageSpec, MutexLinkage, QuantileLinkage, SegmentSpec
 
 Ids = NDArray[np.uint64]
 
@@ -71,12 +72,25 @@ def grow_tree(
     mask = None if mask_ZYX is None else ArrayVolume(mask_ZYX, grid, "mask")
     fragments = fragments_whole(source, mask, spec)
     graph = region_graph(fragments, affinities_CZYX, neighborhood, bins=spec.bins)
+    against = None
+    if spec.repels:
+        against = region_graph(fragments, affinities_CZYX, neighborhood, long_range="only")
     ids = np.unique(fragments)
-    return Segmented(fragments, ids[ids > 0], merged(graph, spec.linkage, min(spec.thresholds)))
+    return Segmented(fragments, ids[ids > 0], merged(graph, against, spec.linkage, min(spec.thresholds)))
 
 
-def merged(graph: RegionGraph, linkage: LinkageSpec, floor: float) -> MergeTree:
-    """Return the merge tree of a whole region graph, down to `floor`."""
+def merged(graph: RegionGraph, against: RegionGraph | None, linkage: LinkageSpec, floor: float) -> MergeTree:
+    """Return the merge tree of a whole region graph, down to `floor`.
+
+    Args:
+        graph: contacts.
+        against: pairs further apart, of which the mutex linkage knows what repels; None for the others.
+        linkage: how contacts are scored.
+        floor: merges below this are not made.
+    """
+    if isinstance(linkage, MutexLinkage):
+        assert against is not None
+        return mutex_tree(graph, against, threshold=floor)
     quantile = linkage.quantile if isinstance(linkage, QuantileLinkage) else 50
     return agglomerate(graph, linkage=linkage.kind, quantile=quantile, threshold=floor)
 

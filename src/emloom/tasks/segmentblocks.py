@@ -4,7 +4,7 @@
 
     exits      (ascent only)  paths of a cell -> graph/exits/z_y_x.parquet      what other cells may ask
     fragments                 affinities      -> fragments/                     voxels of the cell
-    graph                     both            -> graph/{edges,nodes,faces}/z_y_x.parquet
+    graph                     both            -> graph/{edges,nodes,faces[,repulsion]}/z_y_x.parquet
     merge-k    (octree only)  graphs          -> graph/octree/k/z_y_x.{merges,residual}.parquet
     tree                      graphs          -> graph/merges.parquet, graph/luts/<linkage>/<threshold>.parquet
     segmentation              fragments, LUT  -> segmentation/                  voxels of the cell
@@ -15,7 +15,7 @@ Every class here is a small value that travels to a worker, with a function from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ from emloom.run.blockjournal import name_of
 from emloom.run.perworker import once
 from emloom.run.stage import Output
 from emloom.tasks.fragmenting import ascent_cell, cut_cell, offsets_of
-from emloom.tasks.graphfiles import save_cell
+from emloom.tasks.graphfiles import edge_columns, save_cell
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 
 Ids = NDArray[np.uint64]
@@ -170,7 +170,22 @@ class BuildGraph:
         side = np.repeat(np.arange(6, dtype=np.uint8), [len(found) for found in at_faces])
         faces = site.table("faces", block.index)
         write_table(faces, {"side": side, "id": np.concatenate(at_faces)})
-        return site.told(*paths, faces)
+        against = [self._save_repulsion(block)] if site.job.segmentation.repels else []
+        return site.told(*paths, faces, *against)
+
+    def _save_repulsion(self, block: Block) -> Path:
+        site, source = self.site, self.site.affinities()
+        offsets = offsets_of(source.info)
+        reach = [max(abs(offset[axis]) for offset in offsets) for axis in range(3)]
+        read = block.write.grow(reach).intersect(source.info.box)
+        owned = block.write.shift([-v for v in read.start])
+        affinities = np.zeros(source.info.shape_of(read), np.uint8)
+        affinities[(slice(None), *owned.slices())] = source.read(block.write)
+        fragments = site.ids("fragments").read(read)
+        graph = region_graph(fragments, affinities, offsets, owned=owned, long_range="only")
+        path = site.table("repulsion", block.index)
+        graphstore.write_edges(path, edge_columns(graph), replace(site.graph_info(), bins=0))
+        return path
 
 
 def with_neighbours(write: Box, offsets: Sequence[Vec]) -> Box:

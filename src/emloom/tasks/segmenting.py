@@ -82,7 +82,9 @@ def segment(
         return space.output
     folder = space.folder.absolute()
     make_volumes(job, source.info, folder)
-    line = _Line(Site(job, folder), source.info, inputs, graph_bytes or memory().available // 2)
+    line = _Line(
+        Site(job, folder), source.info, inputs, memory().available // 2 if graph_bytes is None else graph_bytes
+    )
     seconds: dict[str, float] = {}
     for stage in line.stages():
 
@@ -106,6 +108,11 @@ def open_affinities(job: SegmentJob) -> Volume:
         raise InputError(
             f"{job.affinities} holds {info.kind or 'values'} of dtype {info.dtype}: segmentation needs uint8 "
             "affinities with their neighborhood in the metadata, as `emloom predict` writes them"
+        )
+    if job.segmentation.repels and all(sum(map(abs, offset)) <= 1 for offset in info.neighborhood):
+        raise InputError(
+            f"{job.affinities} has no affinity between voxels further apart than face neighbours, which the mutex "
+            "linkage needs: train a network that predicts some, or use another linkage"
         )
     if job.mask is not None:
         on_grid_of(source, job.mask)
@@ -141,10 +148,15 @@ class _Line:
         if isinstance(spec.fragments, AscentSpec):
             yield Stage("exits", key, self.cells, CutExits(site))
         yield Stage("fragments", key, self.cells, CutFragments(site))
-        key = key_of(key, spec.bins)
+        key = key_of(key, spec.bins, spec.repels)
         yield Stage("graph", key, self.cells, BuildGraph(site))
         key = key_of(key, spec.linkage.to_dict(), job.floor)
         in_parts = not self._graph_fits()
+        if in_parts and spec.repels:
+            raise InputError(
+                f"the region graph of {job.affinities} takes more than the {self.graph_bytes / 2**30:.1f} GiB it "
+                "may: the mutex linkage looks at all of it at once, so use a machine with more memory, or mean linkage"
+            )
         if in_parts:
             octree = octree_of(site)
             for level in range(octree.depth + 1):

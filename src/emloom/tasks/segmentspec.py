@@ -98,8 +98,22 @@ class MaxLinkage(Spec):
         return "max"
 
 
+class MutexLinkage(Spec):
+    """Merge by the mutex watershed of the region graph: mean long affinities forbid what near ones would merge.
+
+    A threshold stops it at that mean near affinity; 0 lets it end by itself.
+    """
+
+    kind: Literal["mutex"] = "mutex"
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of its look-up tables."""
+        return "mutex"
+
+
 FragmentSpec = Annotated[SeededSpec | AscentSpec | MutexSpec, Field(discriminator="kind")]
-LinkageSpec = Annotated[MeanLinkage | QuantileLinkage | MaxLinkage, Field(discriminator="kind")]
+LinkageSpec = Annotated[MeanLinkage | QuantileLinkage | MaxLinkage | MutexLinkage, Field(discriminator="kind")]
 
 
 class SegmentSpec(Spec):
@@ -122,6 +136,11 @@ class SegmentSpec(Spec):
     def bins(self) -> int:
         """Histogram bins that the linkage needs in the region graph."""
         return 256 if isinstance(self.linkage, QuantileLinkage) else 0
+
+    @property
+    def repels(self) -> bool:
+        """Whether the linkage needs to know how much fragments repel each other."""
+        return isinstance(self.linkage, MutexLinkage)
 
     @property
     def cell(self) -> Vec:

@@ -14,15 +14,16 @@ from emloom.geometry import Block, Box, cells
 from emloom.io import graphstore
 from emloom.io.graphstore import read_edges, read_merges, write_edges, write_merges
 from emloom.io.tables import write_table
-from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate, agglomerate_part, join_trees
+from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate_part, join_trees
 from emloom.ops.octree import Node, Octree
 from emloom.ops.regions import RegionGraph, merge_graphs
 from emloom.run.blockjournal import name_of
 from emloom.run.perworker import once
 from emloom.run.stage import Output
 from emloom.tasks.graphfiles import edge_columns, load_graph, load_nodes, save_lut, save_tree
+from emloom.tasks.segment import merged
 from emloom.tasks.segmentblocks import Site, read_faces, small_file
-from emloom.tasks.segmentspec import QuantileLinkage
+from emloom.tasks.segmentspec import MutexLinkage, QuantileLinkage
 
 
 def node_blocks(octree: Octree, level: int) -> list[Block]:
@@ -82,14 +83,14 @@ class GrowTree:
         return site.told(*paths)
 
     def _tree(self) -> MergeTree:
-        linkage, quantile, floor = _rule(self.site)
+        site = self.site
         if not self.in_parts:
-            graph = load_graph(self.site.folder)
-            return agglomerate(graph, linkage=linkage, quantile=quantile, threshold=floor)
-        octree, trees = octree_of(self.site), []
+            against = load_repulsion(site) if site.job.segmentation.repels else None
+            return merged(load_graph(site.folder), against, site.job.segmentation.linkage, site.job.floor)
+        octree, trees = octree_of(site), []
         for level in range(octree.depth + 1):
             for node in octree.nodes(level):
-                columns, floor = read_merges(_node_file(self.site, node, "merges"))
+                columns, floor = read_merges(_node_file(site, node, "merges"))
                 trees.append(MergeTree(**columns, floor=floor))
         return join_trees(trees)
 
@@ -103,8 +104,15 @@ class GrowTree:
         return path
 
 
+def load_repulsion(site: Site) -> RegionGraph:
+    """Return what is known of pairs of fragments further apart, summed over cells."""
+    indices = graphstore.block_files(site.folder, "edges")
+    return merge_graphs([RegionGraph(**read_edges(site.table("repulsion", index))[0]) for index in indices])
+
+
 def _rule(site: Site) -> tuple[Linkage, int, float]:
     linkage = site.job.segmentation.linkage
+    assert not isinstance(linkage, MutexLinkage)  # never in parts, see `emloom.tasks.segmenting`
     quantile = linkage.quantile if isinstance(linkage, QuantileLinkage) else 50
     return linkage.kind, quantile, site.job.floor
 
