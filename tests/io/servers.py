@@ -259,7 +259,11 @@ def gcs_handler(state: Gcs) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client died: Google keeps no part of an upload
+                self.close_connection = True
+                return
             status, content, headers = state.reply(self.command, self.path, body, self.headers.get("Range"))
             self.send_response(status)
             for key, value in headers.items():
