@@ -154,8 +154,8 @@ class _Line:
         in_parts = not self._graph_fits()
         if in_parts and spec.repels:
             raise InputError(
-                f"the region graph of {job.affinities} takes more than {self.graph_bytes / 2**30:.1f} GiB: the mutex "
-                "linkage looks at all of it at once, so use a machine with more memory, or the mean linkage"
+                f"the region graph of {job.affinities} takes more than {self.graph_bytes / 2**30:.1f} GiB: the "
+                "mutex linkage looks at all of it at once, so use a machine with more memory, or the mean linkage"
             )
         if in_parts:
             octree = octree_of(site)
