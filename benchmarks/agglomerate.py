@@ -17,7 +17,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ import h5py
 import numpy as np
 import waterz
 from numpy.typing import NDArray
+from peers import silence
 from scipy import ndimage
 
 from emloom.ops.agglomerate import agglomerate
@@ -70,19 +70,6 @@ def ours(fragments: Labels, affinities: NDArray[np.uint8]) -> Iterator[Labels]:
 def theirs(fragments: Labels, affinities: NDArray[np.float32]) -> Iterator[Labels]:
     # waterz overwrites `fragments` and yields that same array every time; scores are 1 - mean.
     yield from waterz.agglomerate(affinities, [1 - t for t in THRESHOLDS], fragments=fragments)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Send C's stdout, where waterz reports, to nowhere."""
-    kept = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def seconds(run: Callable[[], Iterator[Labels]]) -> float:

@@ -26,10 +26,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mwatershed
@@ -37,6 +36,7 @@ import numpy as np
 import waterz
 from inputs import blurred_affinities, phantom_labels
 from numpy.typing import NDArray
+from peers import silence
 from scipy import ndimage
 from skimage.segmentation import watershed
 
@@ -91,19 +91,6 @@ def merged_by_us(fragments: Ids, affinities: NDArray[np.uint8]) -> Ids:
 def mutex_watershed(affinities: NDArray[np.float64]) -> Ids:
     """Near pairs attract, far ones repel: what is above the bias joins, what is below parts."""
     return mwatershed.agglom(affinities, [*NEAR, *FAR], strides=STRIDES)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Send C's stdout, where waterz reports, to nowhere."""
-    kept = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 class Clock:

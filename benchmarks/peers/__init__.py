@@ -14,10 +14,12 @@ runs on one thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +31,19 @@ HERE = Path(__file__).resolve().parent
 ONE_THREAD = {
     f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "BLOSC", "VECLIB")
 }
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Send C's stdout, where waterz reports, to nowhere."""
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def python() -> Path:

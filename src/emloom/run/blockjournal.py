@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,13 +214,6 @@ class BlockJournal:
         for index in indices:
             self.marker_path(index).unlink(missing_ok=True)
 
-    def erase(self) -> None:
-        """Remove everything this journal remembers; outputs stay, and count as not done."""
-        # Markers first: a crash in the middle leaves a plan, never markers that nobody lists.
-        for part in (self._done, self.failed_folder, self.home):
-            if part.exists():
-                shutil.rmtree(part)
-
     @property
     def _done(self) -> Path:
         return self.home / "done"
@@ -249,13 +241,6 @@ def journals(folder: str | Path) -> list[BlockJournal]:
         return (plan.started if plan else 0.0, journal.stage, journal.key)
 
     return sorted(found, key=order)
-
-
-def forget_other_jobs(folder: str | Path, stage: str, key: str) -> None:
-    """Forget what a folder holds of a stage under other keys: what ``--overwrite`` means."""
-    for journal in journals(folder):
-        if journal.stage == stage and journal.key != key:
-            journal.erase()
 
 
 def _listed(folder: Path) -> Iterator[Vec]:

@@ -3,7 +3,7 @@
 Cells bound it: a worker holds one cell with its halo, whatever the size of the volume. After the cells, one worker
 holds the region graph, or a part of it where the graph is larger than it may be (`emloom.tasks.segmenting`).
 
-The figures are bytes per voxel that were measured, rounded up (`tests/tasks/test_memoryplan.py` holds the stages
+The figures are bytes per voxel that were measured, rounded up (`tests/tasks/test_segmenting.py` holds the stages
 to them); the process itself, with its libraries, comes on top.
 """
 
