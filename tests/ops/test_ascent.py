@@ -13,7 +13,7 @@ from scipy import ndimage
 from emloom.errors import InputError
 from emloom.geometry import Box, cells
 from emloom.ops.ascent import Ascent, ascend, ascent_fragments
-from emloom.ops.exits import faces, labels_on_faces, resolve
+from emloom.ops.exits import labels_on_faces, resolve
 from emloom.ops.heights import gaussian_weights
 from emloom.ops.places import voxels_of
 
@@ -90,10 +90,10 @@ def in_blocks(affinities, neighborhood, params, cell, mask=None):
     total = affinities.shape[1:]
     whole = Box.whole(total)
     blocks = dict(cells(whole, cell))
-    provisional, said = {}, {}
+    paths, said = {}, {}
     for index, write in blocks.items():
         read = write.grow(params.halo).intersect(whole)
-        provisional[index] = ascend(
+        paths[index] = ascend(
             affinities[(slice(None), *read.slices())],
             neighborhood,
             params,
@@ -102,7 +102,7 @@ def in_blocks(affinities, neighborhood, params, cell, mask=None):
             total_shape=total,
             mask_ZYX=None if mask is None else mask[read.slices()],
         )
-        said[index] = faces(provisional[index])
+        said[index] = paths[index].on_faces()
 
     def fetch(ids):
         labels = np.zeros_like(ids)
@@ -115,7 +115,7 @@ def in_blocks(affinities, neighborhood, params, cell, mask=None):
 
     out = np.zeros(total, np.uint64)
     for index, write in blocks.items():
-        out[write.slices()] = resolve(provisional[index], write, total, fetch)
+        out[write.slices()] = paths[index].follow(*resolve(said[index], write, total, fetch))
     return out
 
 
@@ -225,12 +225,27 @@ def test_only_ids_depend_on_where_the_array_lies():
     assert np.array_equal(voxels_of(placed.ravel(), total) - origin, voxels_of(alone.ravel(), alone.shape))
 
 
+@given(st.tuples(*[st.integers(1, 6)] * 3), st.sampled_from([0.0, 0.4]), st.integers(0, 2**16))
+def test_what_a_block_says_on_its_faces_is_where_its_paths_lead(shape, background, seed):
+    params = Ascent(0.3, background=background)
+    write = Box(params.halo, shape)
+    total = tuple(n + 2 * h for n, h in zip(shape, params.halo, strict=True))
+    paths = ascend(noise(seed, total), NEAR, params, write=write, origin=(0, 0, 0), total_shape=total)
+    p = paths.follow()
+    layers = (p[:1], p[-1:], p[:, :1], p[:, -1:], p[:, :, :1], p[:, :, -1:])
+    assert np.array_equal(paths.on_faces(), np.concatenate([layer.ravel() for layer in layers]))
+    exits = np.setdiff1d(p, (1 + np.arange(np.prod(total)).reshape(total)[write.slices()]))
+    exits = exits[exits != 0].astype(np.uint64)
+    moved = paths.follow(exits, exits + np.uint64(10**6))
+    assert np.array_equal(moved, np.where(np.isin(p, exits), p + np.uint64(10**6), p))
+
+
 def test_a_block_deep_inside_a_large_volume():
     """Exits lie in the next blocks, and ids beyond 32 bits."""
     affinities = noise(2, (24, 25, 26))
     total, corner = (10**6, 10**6, 10**5), (999_000, 77, 40_000)
     write = Box(tuple(c + h for c, h in zip(corner, Ascent().halo, strict=True)), (14, 15, 16))
-    labels = ascend(affinities, NEAR, write=write, origin=corner, total_shape=total)
+    labels = ascend(affinities, NEAR, write=write, origin=corner, total_shape=total).follow()
     whole = ascent_fragments(affinities, NEAR)
     local = voxels_of(labels.ravel(), total) - corner
     assert np.array_equal(
@@ -315,7 +330,9 @@ def test_the_inputs_are_left_alone():
 def test_nothing_gives_nothing(shape):
     empty = ascent_fragments(np.zeros((3, *shape), np.uint8), NEAR)
     assert (empty.shape, empty.dtype) == (shape, np.uint64)
-    assert faces(empty).size == 0
+    block = Box((0, 0, 0), shape)
+    paths = ascend(np.zeros((3, *shape), np.uint8), NEAR, write=block, origin=(0, 0, 0), total_shape=(9, 9, 9))
+    assert (paths.follow().shape, (paths.on_faces() == 0).all()) == (shape, True)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------
@@ -347,7 +364,7 @@ def test_a_block_without_its_halo_is_refused():
     assert Ascent(1, per_section=True).halo == (0, 5, 5)
     affinities = np.zeros((3, 13, 13, 13), np.uint8)
     place = {"write": write, "total_shape": (20, 20, 20)}
-    assert ascend(affinities, NEAR, params, origin=(1, 1, 1), **place).shape == (3, 3, 3)
+    assert ascend(affinities, NEAR, params, origin=(1, 1, 1), **place).follow().shape == (3, 3, 3)
     with pytest.raises(InputError, match=r"too few to write .* a halo of \(5, 5, 5\)"):
         ascend(affinities, NEAR, params, origin=(1, 2, 1), **place)
     with pytest.raises(InputError, match="leaves the whole volume"):

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numba import njit
@@ -98,14 +98,70 @@ def _three(value: float | Iterable[float]) -> tuple[float, float, float]:
     return (z, y, x)
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Where the voxels of a block point; `follow` gives their fragments.
+
+    Attributes:
+        points: uint8 [Z, Y, X], a direction for each voxel, in a code of this module.
+        write: the block, in the whole volume.
+        total_shape: shape of the whole volume.
+    """
+
+    points: Bytes
+    write: Box
+    total_shape: Vec
+
+    @classmethod
+    def nowhere(cls, write: Box, total_shape: Vec) -> Self:
+        """Return the paths of a block that is all background."""
+        return cls(np.full(write.shape, _DEAD, np.uint8), write, total_shape)
+
+    def on_faces(self) -> Ids:
+        """Return where the paths from the block's faces lead, uint64 [N]; in the order of `exits.labels_on_faces`.
+
+        Ids of places: of the path's top where the path ends inside the block, else of its exit, the first voxel
+        outside; 0 on background. What enters or leaves the block does so on its faces, so this is all that blocks
+        need to know of each other; paths are short, so it costs little beside `follow`.
+        """
+        whole = Box.whole(self.write.shape)
+        layers = [_layer(whole, axis, last=last) for axis in range(3) for last in (False, True)]
+        ends = [np.empty(layer.shape, np.uint64) for layer in layers]
+        for layer, out in zip(layers, ends, strict=True):
+            _trace(self.points, np.array([layer.start, layer.shape], np.int64), self._names(), out)
+        return np.concatenate([out.reshape(-1) for out in ends])
+
+    def follow(self, exits: Ids | None = None, tops: Ids | None = None) -> Ids:
+        """Return the id of every voxel's fragment, uint64 [Z, Y, X]; 0 on background.
+
+        Args:
+            exits: uint64 [E] in increasing order, of the voxels outside to which paths leave the block.
+            tops: uint64 [E], where the paths from these voxels end. An exit that is not listed stands for itself.
+        """
+        none = np.zeros(0, np.uint64)
+        out = np.empty(self.write.shape, np.uint64)
+        exits, tops = (none if given is None else given for given in (exits, tops))
+        _follow(self.points.copy(), self._names(), exits, tops, out)
+        return out
+
+    def _names(self) -> NDArray[np.int64]:
+        return np.array([self.write.start, self.total_shape], np.int64)
+
+
+def _layer(box: Box, axis: int, *, last: bool) -> Box:
+    """Return the first or the last layer of a box along an axis."""
+    shape, shift = list(box.shape), [0, 0, 0]
+    shape[axis] = min(1, shape[axis])
+    shift[axis] = box.shape[axis] - shape[axis] if last else 0
+    return Box(box.start, as_vec(shape)).shift(shift)
+
+
 class _Place(NamedTuple):
-    """Where an array and the voxels to label lie in a world of shape `total`, and what places their ids name."""
+    """Where an array and the voxels to label lie in a world of shape `total`."""
 
     array: Box
     write: Box
     total: Vec
-    name_start: Vec
-    name_total: Vec
 
 
 def ascent_fragments(
@@ -140,7 +196,8 @@ def ascent_fragments(
     shape = as_vec(affinities_CZYX.shape[-3:])
     total = require_place(shape, origin, total_shape)
     whole = Box.whole(shape)
-    return _ascend(affinities_CZYX, neighborhood, params, mask_ZYX, _Place(whole, whole, shape, origin, total))
+    points = _ascend(affinities_CZYX, neighborhood, params, mask_ZYX, _Place(whole, whole, shape))
+    return Paths(points, Box(origin, shape), total).follow()
 
 
 def ascend(
@@ -152,8 +209,8 @@ def ascend(
     origin: Vec,
     total_shape: Vec,
     mask_ZYX: NDArray[Any] | None = None,
-) -> Ids:
-    """Follow the paths of a block's voxels to their end, or out of the block; `exits.resolve` does the rest.
+) -> Paths:
+    """Find where the voxels of a block point; `exits.resolve` tells what the paths that leave it lead to.
 
     Args:
         affinities_CZYX: as for `ascent_fragments`, of at least ``write.grow(params.halo)``, as far as the whole
@@ -165,18 +222,14 @@ def ascend(
         total_shape: shape of the whole volume.
         mask_ZYX: as for `ascent_fragments`, of the same box as the affinities.
 
-    Returns:
-        uint64 [Z, Y, X] of the write box, ids of places: of the path's top where the path ends inside the write
-        box, else of its exit, the first voxel outside; 0 on background.
-
     Raises:
         InputError: shapes or dtypes break these rules, no channel has a face neighbour, or the array is too small.
     """
     shape = as_vec(affinities_CZYX.shape[-3:])
     total = require_place(shape, origin, total_shape)
     require_place(write.shape, write.start, total)
-    place = _Place(Box(origin, shape), write, total, write.start, total)
-    return _ascend(affinities_CZYX, neighborhood, params, mask_ZYX, place)
+    place = _Place(Box(origin, shape), write, total)
+    return Paths(_ascend(affinities_CZYX, neighborhood, params, mask_ZYX, place), write, total)
 
 
 def _ascend(
@@ -185,13 +238,13 @@ def _ascend(
     params: Ascent | None,
     mask: NDArray[Any] | None,
     place: _Place,
-) -> Ids:
+) -> Bytes:
     params = params or Ascent()
     channels = near_channels(affinities, require_neighborhood(neighborhood), params.per_section)
     looks = looks_around(np.asarray(neighborhood, np.int64)[channels])
     usable = np.zeros(0, np.uint8) if mask is None else require_mask_array(mask, place.array.shape)
     if place.write.is_empty:
-        return np.zeros(place.write.shape, np.uint64)
+        return np.zeros(place.write.shape, np.uint8)
     whole, step = Box.whole(place.total), (int(not params.per_section), 1, 1)
     read, seen = place.write.grow(params.halo).intersect(whole), place.write.grow(step).intersect(whole)
     lit = seen.grow(params.radius).intersect(whole)
@@ -211,9 +264,7 @@ def _ascend(
     frame = np.array([place.total, start, sub(start, seen.start), sub(start, read.start)], np.int64)
     least = np.uint8(ceil(Fraction(repr(float(params.least_affinity))) * 255))  # exact on the decimal given
     _point(near, looks, frame, least, heights, alive, points)
-    out = np.empty(place.write.shape, np.uint64)
-    _follow(points, np.array([place.name_start, place.name_total], np.int64), out)
-    return out
+    return points
 
 
 # Row by row, one direction after the other, as far as the whole volume reaches: the best so far, and how to go.
@@ -272,8 +323,25 @@ def _bury(way, living):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _follow(points, names, out):  # type: ignore[no-untyped-def]
-    """Give every voxel the id of where its path ends or leaves; `points` is used up.
+def _trace(points, box, names, out):  # type: ignore[no-untyped-def]
+    """Write where the paths from the voxels of a box (start, shape) end or leave; `points` stays as it is."""
+    n, steps = _strides(points.shape)
+    way, ids = points.reshape(n), out.reshape(out.size)
+    (z0, y0, x0), (n_z, n_y, n_x) = box
+    k = 0
+    for z in range(z0, z0 + n_z):
+        for y in range(y0, y0 + n_y):
+            for x in range(x0, x0 + n_x):
+                j = (z * points.shape[1] + y) * points.shape[2] + x
+                while 0 < way[j] <= _LEAVES:
+                    j += steps[way[j]]
+                ids[k] = 0 if way[j] == _DEAD else _name(j, way[j], points.shape, names)
+                k += 1
+
+
+@njit(cache=True, nogil=True)
+def _follow(points, names, exits, tops, out):  # type: ignore[no-untyped-def]
+    """Give every voxel the id of where its path ends; `points` is used up.
 
     A path is walked until it meets one walked before, then once more to write down what it leads to.
     """
@@ -290,6 +358,10 @@ def _follow(points, names, out):  # type: ignore[no-untyped-def]
             end = ids[j]
         else:
             end = _name(j, way[j], points.shape, names)
+            if way[j] != 0 and exits.size:
+                k = np.searchsorted(exits, end)
+                if k < exits.size and exits[k] == end:
+                    end = tops[k]
             ids[j], way[j] = end, _DONE
         j = i
         while way[j] != _DONE:

@@ -7,8 +7,8 @@ next exit, and so on::
       block A        block B        block C          A asks B for voxel b: "c", C for c: "t", C for t: "t"
     [ · · ▸ ▸ ] b  [ ▸ ▸ ▸ ▸ ] c  [ ▸ ▸ t ◂ ]        the end: a voxel that stands for itself
 
-So blocks write their provisional labels and their `faces`, and afterwards, in any order, every block resolves its
-exits by reading faces only. Nothing is merged or renumbered.
+So blocks write the labels on their faces, and afterwards, in any order, every block resolves its exits by reading
+faces only. Nothing is merged or renumbered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.ops.labels import apply_lut
 from emloom.ops.places import Ids, named_inside, voxels_of
 
 Fetch = Callable[[Ids], Ids]
@@ -29,23 +28,14 @@ Fetch = Callable[[Ids], Ids]
 _WAY_OUT = "they stem from different runs, make the fragments of all blocks anew"
 
 
-def faces(provisional_ZYX: Ids) -> Ids:
-    """Return what other blocks may ask of a block: its labels on its six faces, uint64 [N] in one piece.
-
-    In order: the first and the last layer along z, then y, then x, each in scan order. Voxels on edges stand in it
-    more than once, for simplicity's sake; N is 2 (ZY + ZX + YX), and a block of 256^3 voxels has 3 MB of faces,
-    which compress well: they hold few distinct labels.
-    """
-    p = provisional_ZYX
-    layers = (p[:1], p[-1:], p[:, :1], p[:, -1:], p[:, :, :1], p[:, :, -1:])
-    return np.concatenate([layer.reshape(-1) for layer in layers])
-
-
 def labels_on_faces(faces: Ids, write: Box, total_shape: Vec, ids: Ids) -> Ids:
     """Return a block's labels of voxels, from its faces.
 
     Args:
-        faces: of `faces`.
+        faces: the labels on the block's six faces, uint64 [N] in one piece (`ascent.Paths.on_faces`): the first
+            and the last layer along z, then y, then x, each in scan order. Voxels on edges stand in it more than
+            once, for simplicity's sake; N is 2 (ZY + ZX + YX). A block of 256^3 voxels has 3 MB of faces, which
+            compress well: they hold few distinct labels.
         write: the block's write box in the whole volume.
         total_shape: shape of the whole volume.
         ids: of voxels in the write box, uint64 [N]. Away from the faces nobody asks for other voxels than tops:
@@ -81,41 +71,38 @@ def labels_on_faces(faces: Ids, write: Box, total_shape: Vec, ids: Ids) -> Ids:
     return labels
 
 
-def resolve(provisional_ZYX: Ids, write: Box, total_shape: Vec, fetch: Fetch) -> Ids:
-    """Replace exits by the tops that their paths end in.
+def resolve(faces: Ids, write: Box, total_shape: Vec, fetch: Fetch) -> tuple[Ids, Ids]:
+    """Find the tops that a block's exits lead to.
 
     Needs one round of `fetch` per block that the longest path crosses, and no voxel is asked for twice.
 
     Args:
-        provisional_ZYX: uint64 [Z, Y, X] of `ascent.ascend`.
+        faces: the labels on the block's faces, as for `labels_on_faces`. (An exit also labels the voxel just
+            before it, which lies on a face: so these are all exits.)
         write: the block's write box in the whole volume.
         total_shape: shape of the whole volume.
         fetch: gives labels of voxels in other blocks: find each voxel's block (`places.voxels_of`) and ask its
             faces (`labels_on_faces`).
 
     Returns:
-        uint64 [Z, Y, X] fragment ids.
+        The exits, uint64 [E] in increasing order, and where the paths from them end, uint64 [E]; both for
+        `ascent.Paths.follow`.
 
     Raises:
-        InputError: `provisional_ZYX` is not of `write`, or the faces contradict each other.
+        InputError: `faces` are not of `write`, or faces contradict each other.
     """
-    if provisional_ZYX.shape != write.shape or provisional_ZYX.dtype != np.uint64:
-        got = f"{provisional_ZYX.dtype} {provisional_ZYX.shape}"
-        raise InputError(f"provisional labels are {got}: give uint64 of {write}")
-    # An exit also labels the voxel just before it, which lies on a face.
-    labels = np.unique(faces(provisional_ZYX))
+    labels = np.unique(faces)
     labels = labels[labels != 0]
     exits = labels[~named_inside(labels, write, total_shape)]
 
     def ask(ids: Ids) -> Ids:
         own = named_inside(ids, write, total_shape)
         answers = np.empty_like(ids)
-        back = voxels_of(ids[own], total_shape) - np.array(write.start)
-        answers[own] = provisional_ZYX[tuple(back.T)]
+        answers[own] = labels_on_faces(faces, write, total_shape, ids[own])
         answers[~own] = _fetched(fetch, ids[~own])
         return answers
 
-    return apply_lut(provisional_ZYX, exits, _ends(exits, ask))
+    return exits, _ends(exits, ask)
 
 
 def _fetched(fetch: Fetch, ids: Ids) -> Ids:

@@ -42,6 +42,14 @@ _LONELY_S = 60.0
 _LOCAL_DEATHS = (
     1  # of workers that a block may outlive before it is handed back; few, for each costs a new process
 )
+_QUIET = {
+    "distributed.admin.tick.interval": "1s",  # of a check on the event loop, 50 times a second by default
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.profile.enabled": False,  # which looks at every worker 100 times a second
+}
+"""What dask watches for its dashboard costs a tenth of a core per process, also while nothing happens."""
+
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _log = logging.getLogger(__name__)
@@ -285,23 +293,26 @@ def dask_setup(_: Any) -> None:
 
 
 def _local_cluster(workers: int) -> LocalCluster:
+    import dask
     import distributed
 
     # Starting workers sets their environment in this process, too; what it was is put back.
     before = dict(os.environ)
     try:
-        return distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,  # none: dask would pause and kill workers by its own rules
-            dashboard_address="127.0.0.1:0",  # for this machine only, at any port
-            worker_dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
-            env=dict.fromkeys(_ONE_THREAD, "1"),
-            preload=[__name__],
-        )
+        with dask.config.set(_QUIET):
+            return distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # none: dask would pause and kill workers by its own rules
+                dashboard_address="127.0.0.1:0",  # for this machine only, at any port
+                worker_dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+                scheduler_kwargs={"allowed_failures": _LOCAL_DEATHS},
+                env=dict.fromkeys(_ONE_THREAD, "1"),
+                preload=[__name__],
+                config=_QUIET,  # of workers that come later, too
+            )
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from emloom.geometry import Box, Vec, cells
 from emloom.io.volume import Volume, VolumeInfo, borrow
-from emloom.ops.ascent import Ascent, ascend, ascent_fragments
+from emloom.ops.ascent import Ascent, Paths, ascend, ascent_fragments
 from emloom.ops.fragments import Seeding, name_pieces, seeded_fragments
 from emloom.ops.mutex import Mutex, mutex_fragments
 from emloom.tasks.segmentspec import AscentSpec, FragmentSpec, MutexSpec, SeededSpec, SegmentSpec
@@ -62,11 +62,11 @@ def cut_cell(affinities: Volume, mask: Volume | None, write: Box, spec: SeededSp
     return name_pieces(fragments[write.slices(read.start)], write.start, info.shape, spec.min_size_vox)
 
 
-def ascent_cell(affinities: Volume, mask: Volume | None, write: Box, spec: AscentSpec) -> Ids:
-    """Return where the paths of a cell end or leave it: ids that `emloom.ops.exits.resolve` makes fragments of."""
+def ascent_cell(affinities: Volume, mask: Volume | None, write: Box, spec: AscentSpec) -> Paths:
+    """Return where the voxels of a cell point; following them gives its fragments."""
     info, params = affinities.info, ascent_of(spec)
     if _is_empty(mask, write):
-        return np.zeros(write.shape, np.uint64)
+        return Paths.nowhere(write, info.shape)
     read = write.grow(params.halo).intersect(info.box)
     return ascend(
         borrow(affinities, read),

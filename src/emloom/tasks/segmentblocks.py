@@ -27,7 +27,7 @@ from emloom.io.graphstore import GraphInfo
 from emloom.io.open import open_volume
 from emloom.io.tables import read_table, write_table
 from emloom.io.volume import Volume
-from emloom.ops.exits import faces as exit_faces
+from emloom.ops.ascent import Paths
 from emloom.ops.exits import labels_on_faces, resolve
 from emloom.ops.labels import apply_lut
 from emloom.ops.nodes import node_table
@@ -96,8 +96,8 @@ class CutExits:
     def __call__(self, block: Block) -> list[Output]:
         """Write the labels on the faces of the cell."""
         site, path = self.site, self.site.table("exits", block.index)
-        labels = ascent_cell(site.affinities(), site.mask(), block.write, _ascent(site))
-        write_table(path, {"label": exit_faces(labels)})
+        paths = ascent_cell(site.affinities(), site.mask(), block.write, _ascent(site))
+        write_table(path, {"label": paths.on_faces()})
         return site.told(path)
 
 
@@ -112,14 +112,15 @@ class CutFragments:
         site, spec = self.site, self.site.job.segmentation.fragments
         source, mask = site.affinities(), site.mask()
         if isinstance(spec, AscentSpec):
-            # Again, instead of storing them between the stages: in the place of fragments, provisional ids would
-            # break what markers say of them, and a volume of their own costs eight more bytes a voxel.
-            paths = ascent_cell(source, mask, block.write, spec)
-            shape = source.info.shape
-            ids = resolve(paths, block.write, shape, _Exits(site, shape))
+            ids = self._follow(ascent_cell(source, mask, block.write, spec))
         else:
             ids = cut_cell(source, mask, block.write, spec)
         return [site.write_ids("fragments", block.write, ids)]
+
+    def _follow(self, paths: Paths) -> Ids:
+        shape = paths.total_shape
+        exits, tops = resolve(paths.on_faces(), paths.write, shape, _Exits(self.site, shape))
+        return paths.follow(exits, tops)
 
 
 @dataclass(frozen=True)
