@@ -9,7 +9,7 @@
 * **tables**: what memory does not do and blockwise work does: edges and nodes measured and written, here at once;
 * **blockwise**: `tasks.segmenting.segment`, in this process;
 * **2 workers**: the same on two processes, whose start is measured apart: they have done a small job before the
-  clock runs; **in parts**: on the same two, the tree grown over an octree, as of graphs that memory cannot hold.
+  clock runs. They grow the tree over an octree, as one process does with graphs that memory cannot hold.
 
 Fragments, segmentation and merge tree must be the same bits in all of them. Every process computes on one thread.
 The overhead is in CPU seconds, which other work on the machine disturbs less, the speed-up in wall-clock seconds;
@@ -104,13 +104,12 @@ def blockwise(
     output: Path,
     kind: FragmentSpec,
     executor: Executor,
-    graph_bytes: int | None = None,
     on_block: OnBlock | None = None,
 ) -> None:
     job = SegmentJob(
         affinities=str(affinities), output=str(output), threshold=THRESHOLD, segmentation=spec_of(kind)
     )
-    segment(job, executor, on_block, graph_bytes=graph_bytes)
+    segment(job, executor, on_block)
 
 
 def arrays_of(output: Path) -> dict[str, NDArray[Any]]:
@@ -155,7 +154,6 @@ class Bench:
         outputs = [
             self.run(kind, "blockwise", self._in_this_process(kind)),
             self.run(kind, "2 workers", lambda out: blockwise(source, out, kind, workers)),
-            self.run(kind, "in parts", lambda out: blockwise(source, out, kind, workers, graph_bytes=1)),
         ]
         expected = arrays_of(first)
         for output in outputs:
@@ -194,7 +192,7 @@ def report(bench: Bench, started_s: float) -> float:
     print(
         f"{SHAPE}, cells of {CELL}^3; best of {ROUNDS}; load {os.getloadavg()[0]:.1f}; all results the same bits"
     )
-    names = ("memory", "tables", "blockwise", "2 workers", "in parts")
+    names = ("memory", "tables", "blockwise", "2 workers")
     print(f"{'':22}" + "".join(f"{name:>11}" for name in names))
     gains = []
     for kind in KINDS:
@@ -202,11 +200,11 @@ def report(bench: Bench, started_s: float) -> float:
             print(f"{kind.kind + ', ' + what:22}" + "".join(f"{found[kind.kind, name]:11.2f}" for name in shown))
         memory, written, serial = (bench.cpu[kind.kind, name] for name in names[:3])
         print(f"  overhead {serial / memory - 1:.1%}; {serial / (memory + written) - 1:.1%} of memory with tables")
-        alone, two, parts = (bench.wall[kind.kind, name] for name in names[2:])
+        alone, two = (bench.wall[kind.kind, name] for name in names[2:])
         gains.append(alone / two)
         print(
             f"  speed-up with 2 workers {gains[-1]:.2f}, with their start ({started_s:.1f} s) "
-            f"{alone / (two + started_s):.2f}, in parts {alone / parts:.2f}"
+            f"{alone / (two + started_s):.2f}"
         )
     for kind in KINDS:
         stages = {stage: seconds for (name, stage), seconds in bench.stages.items() if name == kind.kind}
@@ -238,9 +236,7 @@ def main() -> None:
         for kind in KINDS:  # compile here, so that workers find it compiled
             warm_up.run(kind, "memory", lambda out, kind=kind: in_memory(small, out, kind))
             tables_of(small, warm_up.output(kind, "memory"), kind)()
-            for bytes_ in (None, 1):
-                work = partial(blockwise, small, kind=kind, executor=Serial(), graph_bytes=bytes_)
-                warm_up.run(kind, "blockwise", work)
+            warm_up.run(kind, "blockwise", partial(blockwise, small, kind=kind, executor=Serial()))
         bench, start = Bench(folder, large), time.perf_counter()
         with executor_of(2) as workers:
             # Small cells, so that both workers get some.

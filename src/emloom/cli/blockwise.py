@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from emloom.cli.options import (
+    BlockMinutes,
     Device,
     Output,
     Scheduler,
@@ -61,6 +62,7 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     workers: Workers = 1,
     scheduler: Scheduler = None,
     overwrite: Replace = False,
+    block_minutes: BlockMinutes = 10.0,
 ) -> None:
     """Predict affinities for a volume of any size, block by block; the same command goes on after a crash.
 
@@ -87,7 +89,7 @@ def predict(  # noqa: PLR0913 (one parameter per option)
         "predict",
     )
     engine = Engine.of(Hardware(device).torch_device, backend, precision)
-    with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         computed_by = predict_volume(spec, engine, lambda *n: tell("predict", *n), executor, overwrite)
     typer.echo(f"{output}: affinities written, computed by {computed_by}")
 
@@ -117,6 +119,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     workers: Workers = 1,
     scheduler: Scheduler = None,
     overwrite: Replace = False,
+    block_minutes: BlockMinutes = 10.0,
 ) -> None:
     """Segment affinities of any size, cell by cell; the same command goes on after a crash.
 
@@ -150,7 +153,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     typer.echo(plan.to_text(workers if scheduler is None else None), err=True)
     if scheduler is None:
         plan.require(workers)
-    with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         execute(spec, executor, tell, overwrite, graph_bytes=plan.graph_bytes)
     typer.echo(f"{output}: segmentation written")
 
@@ -186,7 +189,13 @@ def status(result: Result, verify: Verify = False, workers: Workers = 1, schedul
         raise typer.Exit(1)
 
 
-def retry(result: Result, verify: Verify = False, workers: Workers = 1, scheduler: Scheduler = None) -> None:
+def retry(
+    result: Result,
+    verify: Verify = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    block_minutes: BlockMinutes = 10.0,
+) -> None:
     """Make what is missing of a result: blocks that failed or were not reached; with --verify, damaged ones too.
 
     Examples: emloom retry seg.zarr | emloom retry seg.zarr --verify --workers 4
@@ -195,6 +204,6 @@ def retry(result: Result, verify: Verify = False, workers: Workers = 1, schedule
     from emloom.run.cluster import executor_of
     from emloom.tasks.resume import retry as execute
 
-    with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         made = execute(result, verify, executor, tell)
     typer.echo(f"{made}: whole")

@@ -55,6 +55,10 @@ Output = Annotated[str, typer.Option("--output", "-o", help="Where to write; mus
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes on this machine.")]
+BlockMinutes = Annotated[
+    float,
+    typer.Option("--block-minutes", help="End a worker that takes longer for one block; 0: as long as it likes."),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A dask scheduler: tcp://host:8786, or its file."),

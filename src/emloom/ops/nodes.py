@@ -82,33 +82,38 @@ def merge_nodes(tables: Sequence[Mapping[str, NDArray[Any]]]) -> Nodes:
 # Row of a fragment: size, sums of z, y, x, first z, y, x, last z, y, x + 1. Sums wrap to uint64 without loss.
 @njit(cache=True, nogil=True)
 def _measure(fragments, origin):  # type: ignore[no-untyped-def]
+    n_z, n_y, n_x = fragments.shape
     table = np.full(1024, -1, np.int64)
     ids, rows = np.zeros(512, np.uint64), np.zeros((512, 10), np.int64)
     count = 0
-    n_z, n_y, n_x = fragments.shape
     for z in range(n_z):
         for y in range(n_y):
-            line = fragments[z, y]
-            x = 0
-            while x < n_x:
-                first, fragment = x, line[x]
-                while x < n_x and line[x] == fragment:
-                    x += 1
-                if fragment == 0:
-                    continue
-                slot = _find(table, ids, fragment)
-                row = table[slot]
-                if row < 0:
-                    if count == len(ids):
-                        ids, rows = _grown(ids, rows)
-                        table = _refilled(ids, count)
-                        slot = _find(table, ids, fragment)
-                    row = count
-                    table[slot], ids[row] = row, fragment
-                    rows[row, 4:7] = np.iinfo(np.int64).max
-                    count += 1
-                _add_run(rows[row], origin[0] + z, origin[1] + y, origin[2] + first, origin[2] + x)
+            while len(ids) < count + n_x:  # room for a line of new fragments
+                ids, rows = _grown(ids, rows)
+                table = _refilled(ids, count)
+            start = (origin[0] + z, origin[1] + y, origin[2])
+            count += _measure_line(fragments[z, y], start, count, (table, ids, rows))
     return ids[:count], rows[:count]
+
+
+@njit(cache=True, nogil=True)
+def _measure_line(line, start, count, tables):  # type: ignore[no-untyped-def]
+    """Add the runs of a line; return the number of new fragments."""
+    table, ids, rows = tables
+    before, x = count, 0
+    while x < len(line):
+        first, fragment = x, line[x]
+        while x < len(line) and line[x] == fragment:
+            x += 1
+        if fragment == 0:
+            continue
+        slot = _find(table, ids, fragment)
+        if table[slot] < 0:
+            table[slot], ids[count] = count, fragment
+            rows[count, 4:7] = np.iinfo(np.int64).max
+            count += 1
+        _add_run(rows[table[slot]], start[0], start[1], start[2] + first, start[2] + x)
+    return count - before
 
 
 @njit(cache=True, nogil=True)

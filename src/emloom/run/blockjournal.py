@@ -200,12 +200,16 @@ class BlockJournal:
     def failures(self) -> list[Failure]:
         """Return the failures of blocks without a marker, in z, y, x order."""
         marked = self.marked()
-        return [self._failure(index) for index in sorted(_listed(self.failed_folder)) if index not in marked]
+        found = [self.failure(index) for index in sorted(_listed(self.failed_folder)) if index not in marked]
+        return [failure for failure in found if failure is not None]
 
-    def _failure(self, index: Vec) -> Failure:
+    def failure(self, index: Vec) -> Failure | None:
+        """Return the last failure of a block; None where there is none."""
         try:
             plain = json.loads(self._path(self.failed_folder, index).read_text(encoding="utf-8"))
             return Failure(index, plain["error"], plain["attempts"], plain["host"], plain["traceback"])
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, TypeError, KeyError) as problem:
             return Failure(index, f"its record is damaged ({problem})", 0)
 

@@ -27,6 +27,7 @@ from typing import Any, Self, TypeVar
 
 from emloom.errors import InputError
 from emloom.run.executor import Attempt, Executor, Serial
+from emloom.run.watch import LIMIT_S
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,10 +66,13 @@ class Dask:
         scheduler: address of a running scheduler, ``tcp://host:8786``; its workers are left alone.
         scheduler_file: the file that ``dask scheduler --scheduler-file`` writes.
         timeout_s: how long a scheduler may take to answer.
+        limit_s: how long a block may take before its worker is ended; None: as long as it likes.
 
     Raises:
         InputError: none or several places are given, or fewer than one worker.
     """
+
+    parallel = True
 
     def __init__(
         self,
@@ -77,13 +81,17 @@ class Dask:
         scheduler: str | None = None,
         scheduler_file: str | Path | None = None,
         timeout_s: float = 10.0,
+        limit_s: float | None = LIMIT_S,
     ) -> None:
         if sum(place is not None for place in (workers, scheduler, scheduler_file)) != 1:
             raise InputError("say where blocks run in one way: a number of workers, or a scheduler")
+        if limit_s is not None and limit_s <= 0:
+            raise InputError(f"a limit of {limit_s} s lets no block end: use some minutes, or no limit")
         if workers is not None and workers < 1:
             raise InputError(f"{workers} workers do nothing: use at least 1")
         self._workers, self._scheduler, self._file = workers, scheduler, scheduler_file
         self._timeout_s = timeout_s
+        self.limit_s = limit_s
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
 
@@ -208,12 +216,15 @@ class Dask:
 
 
 @contextmanager
-def executor_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+def executor_of(
+    workers: int = 1, scheduler: str | None = None, limit_s: float | None = LIMIT_S
+) -> Iterator[Executor]:
     """Yield the executor that ``--workers`` and ``--scheduler`` ask for.
 
     Args:
         workers: processes on this machine; 1 is this process itself.
         scheduler: address of a scheduler (``tcp://host:8786``) or path of a scheduler file; `workers` is then 1.
+        limit_s: how long a block may take in another process; None: as long as it likes.
 
     Raises:
         InputError: both are given, fewer than one worker, or the scheduler does not answer.
@@ -222,15 +233,15 @@ def executor_of(workers: int = 1, scheduler: str | None = None) -> Iterator[Exec
         yield Serial()
         return
     if scheduler is None:
-        dask = Dask(workers=workers)
+        dask = Dask(workers=workers, limit_s=limit_s)
     elif workers != 1:
         raise InputError(
             f"--workers {workers} and --scheduler {scheduler} exclude each other: a scheduler has its own workers"
         )
     elif "://" in scheduler:
-        dask = Dask(scheduler=scheduler)
+        dask = Dask(scheduler=scheduler, limit_s=limit_s)
     else:
-        dask = Dask(scheduler_file=scheduler)
+        dask = Dask(scheduler_file=scheduler, limit_s=limit_s)
     with dask:
         yield dask
 

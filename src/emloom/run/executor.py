@@ -25,7 +25,15 @@ class Attempt(Generic[T, R]):
 
 
 class Executor(Protocol):
-    """Maps functions over items."""
+    """Maps functions over items.
+
+    Attributes:
+        parallel: whether items may run at the same time.
+        limit_s: how long one may take before its process is ended; None where it may take as long as it likes.
+    """
+
+    parallel: bool
+    limit_s: float | None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[Attempt[T, R], None, None]:
         """Yield an attempt per item, in any order.
@@ -39,6 +47,9 @@ class Executor(Protocol):
 
 class Serial:
     """One item after the other, here. Its errors are not caught: they are bugs, and a debugger finds them."""
+
+    parallel = False
+    limit_s: float | None = None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[Attempt[T, R], None, None]:
         """Yield an attempt per item, in order."""

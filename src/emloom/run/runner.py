@@ -33,6 +33,7 @@ from emloom.run.blockjournal import BlockJournal, Failure, name_of
 from emloom.run.executor import Attempt, Executor
 from emloom.run.pace import Pace
 from emloom.run.stage import B, Output, Stage
+from emloom.run.watch import ended_after
 
 MOST_FAILURES_IN_A_ROW = 20
 _MOST_LISTED = 10
@@ -103,6 +104,7 @@ class _Unit(Generic[B]):
     journal: BlockJournal
     work: Callable[[B], Sequence[Output]]
     version: str
+    limit_s: float | None
 
     @property
     def label(self) -> str:
@@ -117,7 +119,8 @@ class _Unit(Generic[B]):
             return _Result("done")
         started = time.perf_counter()
         try:
-            outputs = self.work(task.block)
+            with ended_after(self.limit_s, lambda stack: self._late(task, stack)):
+                outputs = self.work(task.block)
             self.journal.mark(index, outputs, time.perf_counter() - started)
         except Exception as problem:  # noqa: BLE001 (a block's function may raise anything, and it is all told)
             return self._failed(task, problem)
@@ -133,6 +136,13 @@ class _Unit(Generic[B]):
         text = "".join(traceback.format_exception(problem))
         failure = Failure(task.block.index, error, task.attempt, socket.gethostname(), text)
         return _Result("failed", failure, again, self.journal.note(failure))
+
+    def _late(self, task: _Task[B], stack: str) -> None:
+        error = (
+            f"took longer than {(self.limit_s or 0) / 60:g} minutes, so its worker was ended; where blocks are "
+            "slow and do not hang, use smaller ones, or a longer limit (--block-minutes)"
+        )
+        self.journal.note(Failure(task.block.index, error, task.attempt, socket.gethostname(), stack))
 
     def _foreign(self) -> str:
         return (
@@ -171,7 +181,7 @@ def run_stage(
     total = len(stage.blocks)
     run: _Run[B] = _Run(journal, total, progress, Pace(total, total - len(todo)))
     run.tell()
-    unit = _Unit(journal, stage.work, emloom.__version__)
+    unit = _Unit(journal, stage.work, emloom.__version__, executor.limit_s if stage.bounded else None)
     run.carry_out(unit, todo, executor, retries)
     ran = run.pace.done - run.pace.before
     return StageReport(
@@ -222,8 +232,13 @@ class _Run(Generic[B]):
         """Take note of how a block ended; returns whether it may be tried again."""
         index, result = attempt.item.block.index, attempt.result
         if result is None:
-            failure = Failure(index, attempt.error or "no result", attempt.item.attempt)
-            result = _Result("failed", failure, again=True)
+            # A worker that was ended for being late has left word of it.
+            said = self.journal.failure(index)
+            noted = said is not None and said.attempts == attempt.item.attempt
+            failure = (
+                said if said and noted else Failure(index, attempt.error or "no result", attempt.item.attempt)
+            )
+            result = _Result("failed", failure, again=True, noted=noted)
             self.orphans.add(index)
         if result.state == "foreign" and result.failure is not None:
             raise WorkerVersionError(result.failure.error)

@@ -92,6 +92,7 @@ class Stage(Generic[B]):
         blocks: the units of work; every `index` occurs once.
         work: writes one block and says what it wrote; picklable (a module-level function, or a frozen dataclass
             with ``__call__``) and small, since it travels with every block; pure and idempotent, see the module.
+        bounded: blocks have a largest size, so that one which takes very long hangs (`watch.LIMIT_S`).
 
     Raises:
         ValueError: the name is no plain word, or two blocks have the same index.
@@ -101,6 +102,7 @@ class Stage(Generic[B]):
     key: str
     blocks: Sequence[B]
     work: Callable[[B], Sequence[Output]]
+    bounded: bool = True
 
     def __post_init__(self) -> None:
         for what, word in (("name", self.name), ("key", self.key)):

@@ -72,7 +72,9 @@ def memory_plan(job: SegmentJob) -> MemoryPlan:
     # Reading decodes whole chunks, which stay in memory beside the array made of them.
     seen, own = {"ascent": (16, 16), "seeded": (34, 12), "mutex": (30 + channels, 12)}[spec.fragments.kind]
     cut = prod(read) * (2 * channels + 3 * mask + seen) + prod(shape) * own
-    graph = prod(shape) * (2 * channels + 24)
+    reach = [max(abs(o[k]) for o in info.neighborhood or ()) if spec.repels else 1 for k in range(3)]
+    around = [min(n, c + 2 * r) for n, c, r in zip(info.shape, shape, reach, strict=True)]
+    graph = prod(around) * (2 * channels + 24)
     relabel = prod(shape) * 28
     count = sum(1 for _ in cells(info.box, spec.cell))
     free = memory().available

@@ -46,6 +46,7 @@ OnBlock = Callable[[str, int, int], None]
 
 _EDGE_BYTES = 400
 _BIN_BYTES = 24
+_EDGES_WORTH_PARTS = 100_000  # fewer are merged before other workers have begun
 
 
 def segment(
@@ -65,7 +66,7 @@ def segment(
         discard: delete the unfinished or finished result of another job in the output's place.
         repair: go on with a finished result, too: blocks whose markers were removed are made again.
         graph_bytes: memory that the agglomeration of one graph may take; a larger graph is agglomerated in parts,
-            with the same result. Default: half of what is free.
+            with the same result, and so is one that many workers do faster. Default: half of what is free.
 
     Returns:
         Path of the output container.
@@ -75,16 +76,15 @@ def segment(
             another job, or blocks failed (they are listed).
     """
     started = time.perf_counter()
-    source = open_affinities(job)
+    source, executor = open_affinities(job), executor or Serial()
     space = Workspace(job.output)
     inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": job.mask}, discard)
     if space.finished and not repair:
         return space.output
     folder = space.folder.absolute()
     make_volumes(job, source.info, folder)
-    line = _Line(
-        Site(job, folder), source.info, inputs, memory().available // 2 if graph_bytes is None else graph_bytes
-    )
+    most = memory().available // 2 if graph_bytes is None else graph_bytes
+    line = _Line(Site(job, folder), source.info, inputs, most, executor.parallel)
     seconds: dict[str, float] = {}
     for stage in line.stages():
 
@@ -92,7 +92,7 @@ def segment(
             if on_block is not None:
                 on_block(name, done, total)
 
-        report = run_stage(stage, folder, executor or Serial(), progress=tell)
+        report = run_stage(stage, folder, executor, progress=tell)
         seconds[stage.name] = report.seconds
     seconds["all"] = time.perf_counter() - started
     write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds)
@@ -136,6 +136,7 @@ class _Line:
     info: VolumeInfo
     inputs: dict[str, str]
     graph_bytes: int
+    parallel: bool
     cells: list[Block] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,23 +152,28 @@ class _Line:
         key = key_of(key, spec.bins, spec.repels)
         yield Stage("graph", key, self.cells, BuildGraph(site))
         key = key_of(key, spec.linkage.to_dict(), job.floor)
-        in_parts = not self._graph_fits()
-        if in_parts and spec.repels:
-            raise InputError(
-                f"the region graph of {job.affinities} takes more than {self.graph_bytes / 2**30:.1f} GiB: the "
-                "mutex linkage looks at all of it at once, so use a machine with more memory, or the mean linkage"
-            )
+        in_parts = self._in_parts()
         if in_parts:
             octree = octree_of(site)
             for level in range(octree.depth + 1):
-                yield Stage(f"merge-{level}", key, node_blocks(octree, level), MergeNode(site, level))
+                yield Stage(f"merge-{level}", key, node_blocks(octree, level), MergeNode(site, level), False)
         key = key_of(key, job.wanted, job.min_segment_vox)
-        yield Stage("tree", key, [Block((0, 0, 0), self.info.box, self.info.box)], GrowTree(site, in_parts))
+        yield Stage("tree", key, [Block((0, 0, 0), self.info.box, self.info.box)], GrowTree(site, in_parts), False)
         if job.threshold is not None:
             key = key_of(key, job.threshold)
             yield Stage("segmentation", key, self.cells, Relabel(site, job.threshold, key))
 
-    def _graph_fits(self) -> bool:
+    def _in_parts(self) -> bool:
+        """Whether to agglomerate node by node of the octree; raises `InputError` where that must be but cannot."""
+        spec = self.site.job.segmentation
         files = graphstore.block_files(self.site.folder, "edges").values()
         edges = sum(count_rows(path) for path in files)
-        return edges * (_EDGE_BYTES + _BIN_BYTES * self.site.job.segmentation.bins) <= self.graph_bytes
+        fits = edges * (_EDGE_BYTES + _BIN_BYTES * spec.bins) <= self.graph_bytes
+        if not fits and spec.repels:
+            raise InputError(
+                f"the region graph of {self.site.job.affinities} takes more than "
+                f"{self.graph_bytes / 2**30:.1f} GiB: the mutex linkage looks at all of it at once, so use a machine "
+                "with more memory, or the mean linkage"
+            )
+        worth_it = self.parallel and len(self.cells) > 1 and edges >= _EDGES_WORTH_PARTS
+        return not fits or (worth_it and not spec.repels)
