@@ -172,8 +172,8 @@ class _Line:
         if not fits and spec.repels:
             raise InputError(
                 f"the region graph of {self.site.job.affinities} takes more than "
-                f"{self.graph_bytes / 2**30:.1f} GiB: the mutex linkage looks at all of it at once, so use a machine "
-                "with more memory, or the mean linkage"
+                f"{self.graph_bytes / 2**30:.1f} GiB: the mutex linkage looks at all of it at once, so use a "
+                "machine with more memory, or the mean linkage"
             )
         worth_it = self.parallel and len(self.cells) > 1 and edges >= _EDGES_WORTH_PARTS
         return not fits or (worth_it and not spec.repels)
