@@ -15,6 +15,10 @@ With ``n_ij`` voxels in truth object ``i`` and segment ``j``, sizes ``a_i`` (tru
 
   and its variant over pairs of *different* voxels (scikit-image): every square ``n^2`` becomes ``n (n - 1)``.
 
+* the variation of information made comparable between volumes (Vinh, Epps & Bailey, J. Machine Learning Research
+  11, 2010): NVI = VOI / H(truth, segments), and NID = 1 - I(truth; segments) / max(H(truth), H(segments)), both 0
+  (perfect) to 1.
+
 Sums of squares are exact integers; sums of ``n log2 n`` are correctly rounded (`math.fsum`). So a score depends
 on the multiset of counts only: renaming ids, or counting in other blocks, changes no bit of it.
 """
@@ -51,6 +55,8 @@ class OverlapScores:
         adapted_rand_error_pairs: the same over pairs of different voxels, the scikit-image definition.
         rand_split: Rand recall, sum n_ij^2 / sum a_i^2; 1 where no truth object is split.
         rand_merge: Rand precision, sum n_ij^2 / sum b_j^2; 1 where no segment merges truth objects.
+        nvi: normalised variation of information, 0 (perfect) to 1; 0 where both are one object.
+        nid: normalised information distance, 0 (perfect) to 1; 0 where both are one object.
         n_voxels: voxels counted.
         n_truth: truth objects among them.
         n_segments: segments among them.
@@ -63,6 +69,8 @@ class OverlapScores:
     adapted_rand_error_pairs: float
     rand_split: float
     rand_merge: float
+    nvi: float
+    nid: float
     n_voxels: int
     n_truth: int
     n_segments: int
@@ -117,6 +125,7 @@ def overlap_scores(table: Contingency) -> OverlapScores:
     segments = _spectrum(table.segment_sizes()[1])
     split = _conditional_entropy(joint, truth, total)
     merge = _conditional_entropy(joint, segments, total)
+    of_truth, of_segments = (_conditional_entropy(given, {total: 1}, total) for given in (truth, segments))
     nn, aa, bb = _sum_squares(joint), _sum_squares(truth), _sum_squares(segments)
     pairs = aa + bb - 2 * total
     return OverlapScores(
@@ -129,6 +138,9 @@ def overlap_scores(table: Contingency) -> OverlapScores:
         adapted_rand_error_pairs=(aa + bb - 2 * nn) / pairs if pairs else 0.0,
         rand_split=nn / aa,
         rand_merge=nn / bb,
+        nvi=_ratio(split + merge, of_segments + merge),
+        # max(H) - I(truth; segments) is the conditional entropy of the side with the larger entropy.
+        nid=_ratio(split, of_segments) if of_segments >= of_truth else _ratio(merge, of_truth),
         n_voxels=total,
         n_truth=sum(truth.values()),
         n_segments=sum(segments.values()),
@@ -227,6 +239,10 @@ def _far_from_border(labels: NDArray[Any], width_vox: int) -> NDArray[np.bool_]:
     near = np.where(background, distance(background), distance(np.ascontiguousarray(labels)))
     far: NDArray[np.bool_] = near > width_vox
     return far
+
+
+def _ratio(part: float, whole: float) -> float:
+    return min(part / whole, 1.0) if whole else 0.0
 
 
 def _spectrum(counts: Counts) -> dict[int, int]:
