@@ -142,7 +142,7 @@ def test_evaluate_scores_a_crop_against_the_whole_truth(
         capsys, "evaluate", str(tmp_path / "seg.zarr"), f"{stack}/labels", "-o", str(tmp_path / "scores"), "--json"
     )
     assert code == 0
-    assert json.loads(text)["voi_sum"] == 0.0
+    assert json.loads(text)["rows"][0]["voi_sum"] == 0.0
     assert (tmp_path / "scores" / "scores.csv").exists()
 
 

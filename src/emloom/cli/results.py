@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Json, Output
+from emloom.cli.options import Json, Output, Scheduler, Workers
 
 
 def register(app: typer.Typer) -> None:
@@ -17,37 +16,61 @@ def register(app: typer.Typer) -> None:
     app.command("view")(view)
 
 
-def evaluate(
-    segmentation: str,
-    truth: str,
+def evaluate(  # noqa: PLR0913 (one parameter per option)
+    segmentation: Annotated[
+        str, typer.Argument(help="Labels, or what `emloom segment` wrote: all its thresholds.")
+    ],
+    truth: Annotated[str, typer.Argument(help="True labels; the segmentation may be a part of their box.")],
     output: Output,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="A,B", help="voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd."
+        ),
+    ] = "voi,arand,rand,inner",
     mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
-    border: Annotated[int, typer.Option("--border", help="Voxels left out around true borders.")] = 1,
+    raw: Annotated[str | None, typer.Option("--raw", help="Raw volume, to be drawn below the errors.")] = None,
+    border: Annotated[int, typer.Option("--border", help="Voxels left out around true borders by `inner`.")] = 1,
     split_truth: Annotated[
         bool, typer.Option("--split-truth", help="Disconnected pieces of a true object are different objects.")
     ] = False,
+    thresholds: Annotated[int, typer.Option("--thresholds", help="How many of a merge tree are scored.")] = 100,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
-    """Score a segmentation against the truth: VOI split and merge, both adapted Rand errors.
+    """Score a segmentation against the truth, and show where it is wrong: scores.json, .csv and report.html.
 
-    Examples: emloom evaluate seg.zarr/segmentation truth.h5/volumes/labels/neuron_ids -o scores/
+    Examples: emloom evaluate seg.zarr truth.h5/volumes/labels/neuron_ids --raw raw.zarr -o scores/ |
+    emloom evaluate seg.zarr/segmentation truth.zarr --metrics voi,cremi,matching -o scores/
     """
-    from emloom.tasks.evaluate import EvaluateSpec
-    from emloom.tasks.evaluate import evaluate as score
+    from emloom.cli.progress import blocks_bar
+    from emloom.run.cluster import executor_of
+    from emloom.tasks.scorereport import write_score_report
+    from emloom.tasks.scoring import EvaluateSpec
+    from emloom.tasks.scoring import evaluate as score
 
     given = {
         "segmentation": segmentation,
         "truth": truth,
+        "output": output,
+        "metrics": [name.strip() for name in metrics.split(",") if name.strip()],
         "mask": mask,
+        "raw": raw,
         "border_vox": border,
         "split_truth": split_truth,
+        "thresholds": thresholds,
     }
-    row = score(EvaluateSpec.from_dict(given, "evaluate"), Path(output))
+    spec = EvaluateSpec.from_dict(given, "evaluate")
+    with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
+        found = score(spec, executor, lambda *n: tell("overlap", *n))
+    page = write_score_report(spec, found)
     if as_json:
-        typer.echo(json.dumps(row, indent=2))
+        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
         return
-    for name, value in row.items():
+    for name, value in found.row.items():
         typer.echo(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
+    typer.echo(f"report: {page}")
 
 
 def view(

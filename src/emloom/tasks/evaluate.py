@@ -18,11 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from emloom.errors import InputError
 from emloom.geometry import Box
-from emloom.io.checks import require_labels
 from emloom.io.files import write_text_atomic
-from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.metrics.contingency import Contingency, contingency, disjoint_union
 from emloom.metrics.overlap import OverlapScores, border_mask, overlap_scores
@@ -45,19 +42,6 @@ class EvaluationSpec(Spec):
     """Measure that border within sections only: for anisotropic stacks."""
     baseline: bool = True
     """Also score a watershed on the smoothed raw with mean merging, tuned the same way."""
-
-
-class EvaluateSpec(Spec):
-    """Score one segmentation against its truth (`emloom evaluate`)."""
-
-    segmentation: str
-    truth: str
-    mask: str | None = None
-    """Non-zero where voxels count."""
-    border_vox: Annotated[int, Field(ge=0)] = 1
-    border_in_plane: bool = False
-    split_truth: bool = False
-    """Count the disconnected pieces of a true object as different objects."""
 
 
 @dataclass(frozen=True)
@@ -122,51 +106,6 @@ def row(method: str, tables: Tables) -> dict[str, Any]:
 
 def _voi(scores: OverlapScores) -> dict[str, float]:
     return {"voi_split": scores.voi_split, "voi_merge": scores.voi_merge, "voi_sum": scores.voi_sum}
-
-
-def evaluate(spec: EvaluateSpec, folder: Path) -> dict[str, Any]:
-    """Score a segmentation; write `scores.json` and `scores.csv` into a folder and return the row.
-
-    Raises:
-        InputError: the volumes differ in shape or voxel size, ids are no unsigned integers, or nothing counts.
-    """
-    labels, found = open_volume(spec.truth, kind="labels"), open_volume(spec.segmentation, kind="labels")
-    for volume in (labels, found):
-        require_labels(volume)
-    box = common_box(found, labels)
-    objects = labels.read(box).astype(np.uint64)
-    if spec.split_truth:
-        objects = split_disconnected(objects)
-    known = np.ones(box.shape, bool)
-    if spec.mask is not None:
-        mask = open_volume(spec.mask, kind="mask")
-        known = mask.read(common_box(found, mask)) != 0
-    inner = known
-    if spec.border_vox:
-        inner = known & border_mask(objects, spec.border_vox, spec.border_in_plane)
-    tables = Truth(objects, known, inner).tables(found.read(found.info.box).astype(np.uint64))
-    scores = row(Path(spec.segmentation).name, tables)
-    write_scores(folder, [scores])
-    return scores
-
-
-def common_box(part: Volume, whole: Volume) -> Box:
-    """Return where `part` lies in `whole`, in voxels of `whole`.
-
-    Raises:
-        InputError: voxel sizes differ, `part` is off the voxel lattice of `whole`, or it leaves it.
-    """
-    a, b = part.info, whole.info
-    start = tuple(round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
-    box = Box((start[0], start[1], start[2]), a.shape)
-    if not b.grid.crop(box).matches(a.grid):
-        raise InputError(
-            f"{a.source} (voxel size {a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm) is not on the voxel "
-            f"grid of {b.source} ({b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm): resample one of them"
-        )
-    if not b.box.contains(box):
-        raise InputError(f"{a.source} covers {box} of {b.source}, which is only {b.box}: crop it first")
-    return box
 
 
 def write_scores(folder: Path, rows: Sequence[dict[str, Any]], **more: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emloom.errors import InputError
-from emloom.geometry import Vec
+from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 
@@ -31,3 +31,22 @@ def on_grid_of(volume: Volume, mask_path: str) -> Volume:
             f"{mask_path} ({own}) is not on the grid of {info.source} ({other}): crop or resample the mask"
         )
     return mask
+
+
+def common_box(part: Volume, whole: Volume) -> Box:
+    """Return where `part` lies in `whole`, in voxels of `whole`.
+
+    Raises:
+        InputError: voxel sizes differ, `part` is off the voxel lattice of `whole`, or it leaves it.
+    """
+    a, b = part.info, whole.info
+    start = tuple(round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
+    box = Box((start[0], start[1], start[2]), a.shape)
+    if not b.grid.crop(box).matches(a.grid):
+        raise InputError(
+            f"{a.source} (voxel size {a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm) is not on the voxel "
+            f"grid of {b.source} ({b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm): resample one of them"
+        )
+    if not b.box.contains(box):
+        raise InputError(f"{a.source} covers {box} of {b.source}, which is only {b.box}: crop it first")
+    return box

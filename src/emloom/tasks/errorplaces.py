@@ -1,0 +1,120 @@
+"""Where to look for an error: the part of a volume in which an object falls apart, or a segment joins several.
+
+The tables of the blocks tell in which block most of the smaller pieces lie; that block alone is read. So twenty
+errors cost twenty blocks, whatever the size of the volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.geometry import Block, Box, Vec
+from emloom.io.open import open_volume
+from emloom.io.volume import Volume
+from emloom.metrics.contingency import Contingency
+from emloom.metrics.overlap import ObjectError
+from emloom.ops.labels import apply_lut
+from emloom.tasks.lattice import common_box
+from emloom.tasks.overlaptable import read_overlap
+from emloom.tasks.scoring import Evaluation
+
+Ids = NDArray[np.uint64]
+Kind = Literal["split", "merge"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An error, and where it shows.
+
+    Attributes:
+        kind: "split": a true object in pieces; "merge": a segment over several objects.
+        error: what it costs.
+        main: the largest piece: a segment (split) or a true object (merge).
+        box: bounding box of the other pieces in the block that holds most of them, in voxels of the segmentation.
+        at: the voxel through which sections show most of them.
+    """
+
+    kind: Kind
+    error: ObjectError
+    main: int
+    box: Box
+    at: Vec
+
+
+def places_of(found: Evaluation, folder: Path) -> list[Place]:
+    """Return where the worst errors of an evaluation are, splits first, worst first.
+
+    Args:
+        found: the evaluation.
+        folder: its output folder, with the tables of the blocks.
+    """
+    wanted: list[tuple[Kind, ObjectError]] = [("split", e) for e in found.worst["split"]]
+    wanted += [("merge", e) for e in found.worst["merge"]]
+    if not wanted:
+        return []
+    mains = [_main(found.known, kind, error.id) for kind, error in wanted]
+    most, best = [0] * len(wanted), [found.cells[0]] * len(wanted)
+    for cell in found.cells:
+        table = found.subject.of(read_overlap(folder, "known", [cell]))
+        for row, ((kind, error), main) in enumerate(zip(wanted, mains, strict=True)):
+            voxels = _minor(table, kind, error.id, main)
+            if voxels > most[row]:
+                most[row], best[row] = voxels, cell
+    return [
+        _place(found, cell, kind, error, main)
+        for cell, (kind, error), main in zip(best, wanted, mains, strict=True)
+    ]
+
+
+def _main(table: Contingency, kind: Kind, wanted: int) -> int:
+    """Return the largest piece of an object; of equals, the one with the smallest id."""
+    pieces, counts = _pieces(table, kind, wanted)
+    return int(pieces[np.lexsort((pieces, -counts))[0]])
+
+
+def _pieces(table: Contingency, kind: Kind, wanted: int) -> tuple[Ids, NDArray[np.int64]]:
+    whole, part = (table.truth_ids, table.segment_ids)[:: 1 if kind == "split" else -1]
+    rows = whole == np.uint64(wanted)
+    return part[rows], table.counts[rows]
+
+
+def _minor(table: Contingency, kind: Kind, wanted: int, main: int) -> int:
+    pieces, counts = _pieces(table, kind, wanted)
+    return int(counts[pieces != np.uint64(main)].sum())
+
+
+def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, main: int) -> Place:
+    truth, segments = read_pair(found, cell.write)
+    whole, part = (truth, segments) if kind == "split" else (segments, truth)
+    minor = (whole == np.uint64(error.id)) & (part != np.uint64(main))
+    if kind == "merge":
+        minor &= truth != 0
+    start, at = cell.write.start, []
+    spans = []
+    for axis in range(3):
+        profile = minor.sum(axis=tuple(k for k in range(3) if k != axis))
+        filled = np.flatnonzero(profile)
+        spans.append((start[axis] + int(filled[0]), start[axis] + int(filled[-1]) + 1))
+        at.append(start[axis] + int(np.argmax(profile)))
+    box = Box.of([a for a, _ in spans], [b for _, b in spans])
+    return Place(kind, error, main, box, (at[0], at[1], at[2]))
+
+
+def read_pair(found: Evaluation, box: Box) -> tuple[Ids, Ids]:
+    """Return the true ids and the segments of a box of the segmentation, uint64 ZYX."""
+    truth, labels = (open_volume(p, kind="labels") for p in (found.compared.truth, found.compared.segmentation))
+    segments = labels.read(box).astype(np.uint64)
+    if found.subject.lut is not None:
+        segments = apply_lut(segments, *found.subject.lut)
+    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64), segments
+
+
+def read_raw(found: Evaluation, raw: Volume, box: Box) -> NDArray[np.generic]:
+    """Return the raw voxels of a box of the segmentation."""
+    labels = open_volume(found.compared.segmentation, kind="labels")
+    return raw.read(box.shift(common_box(labels, raw).start))

@@ -1,0 +1,161 @@
+"""The page of `emloom evaluate`: the scores and what they mean, and pictures of the errors that cost most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.geometry import Box, Vec
+from emloom.io.open import open_volume
+from emloom.metrics.book import Value
+from emloom.tasks.errorplaces import Place, places_of, read_pair, read_raw
+from emloom.tasks.scoring import EvaluateSpec, Evaluation
+from emloom.view.colours import grey, overlay
+from emloom.view.figures import Figure, Tile, panel, threshold_curve
+from emloom.view.report import Cell, Report, Score, Section, Table
+
+Ids = NDArray[np.uint64]
+
+_WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
+
+
+@dataclass(frozen=True)
+class _Overlap:
+    voi_split: float
+    voi_merge: float
+
+
+@dataclass(frozen=True)
+class _Point:
+    threshold: float
+    scores: _Overlap
+
+
+def write_score_report(spec: EvaluateSpec, found: Evaluation) -> Path:
+    """Write `report.html` into the folder of an evaluation; return its path."""
+    folder = Path(spec.output).absolute()
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    sections = [_scores(found), _errors(spec, found, folder)]
+    if found.sweep and "voi_split" in found.sweep[0]:
+        sections.insert(1, _threshold(found))
+    report = Report(
+        title=f"{Path(spec.segmentation).name} against {Path(spec.truth).name}",
+        subtitle=f"{spec.segmentation} · {spec.truth} · {provenance['written']} · "
+        f"emloom {provenance['environment']['emloom']}",
+        scores=[
+            _card(value, found.row[value.key]) for metric in found.metrics[:3] for value in metric.values[-1:]
+        ],
+        sections=sections,
+        provenance=provenance,
+    )
+    report.write(folder / "report.html")
+    return folder / "report.html"
+
+
+def _card(value: Value, number: float) -> Score:
+    return Score(value.title, number, f"{value.unit + '; ' if value.unit else ''}{value.better} is better")
+
+
+def _scores(found: Evaluation) -> Section:
+    rows: list[list[Cell]] = [
+        [value.title, found.row[value.key], value.unit or "–", value.better, metric.name]
+        for metric in found.metrics
+        for value in metric.values
+    ]
+    row = found.row
+    counted: list[list[Cell]] = [[row["n_voxels"], row["n_truth"], row["n_segments"]]]
+    text = "\n\n".join(f"{metric.name}: {metric.text}" for metric in found.metrics)
+    text += "".join(f"\n\n{name} is not defined here: {why}." for name, why in found.undefined.items())
+    return Section(
+        "Every score",
+        text,
+        tables=[
+            Table(["score", "value", "unit", "better", "metric"], rows, "every score that was asked for"),
+            Table(
+                ["voxels", "true objects", "segments"], counted, "what was counted: true background does not count"
+            ),
+        ],
+    )
+
+
+def _threshold(found: Evaluation) -> Section:
+    points = [_Point(p["threshold"], _Overlap(p["voi_split"], p["voi_merge"])) for p in found.sweep]
+    best = min(found.sweep, key=lambda p: p["voi_sum"])
+    text = (
+        f"The segmentation was cut at {found.subject.threshold:g}. VOI on this truth is lowest at "
+        f"{best['threshold']:g}, {best['voi_sum']:.3f} bits; a threshold chosen here must be tested elsewhere."
+    )
+    return Section(
+        "Threshold", text, [threshold_curve(points, found.subject.threshold, caption="All in sweep.csv.")]
+    )
+
+
+def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
+    places = places_of(found, folder)
+    if not places:
+        return Section("Largest errors", "There is none: no true object is split, and no segment merges two.")
+    text = (
+        "The true objects that fall apart (split), and the segments that join several objects (merge), which add "
+        "most to VOI. Only the object at fault is coloured: what it should be, and what was made of it. Positions "
+        "are voxels (z, y, x) of the segmentation."
+    )
+    rows: list[list[Cell]] = [
+        [p.kind, str(p.error.id), p.error.bits, p.error.voxels, p.error.pieces, _range(p.box)] for p in places
+    ]
+    columns = ["error", "id", "bits", "voxels", "pieces", "box of the smaller pieces"]
+    return Section(
+        "Largest errors",
+        text,
+        [_picture(spec, found, place) for place in places],
+        [Table(columns, rows, "the same in numbers")],
+    )
+
+
+def _range(box: Box) -> str:
+    return ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
+
+
+def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
+    info = open_volume(found.compared.segmentation, kind="labels").info
+    spacing = info.grid.voxel_size_nm
+    half = [max(1, round(_WINDOW / 2 * min(spacing) / size)) for size in spacing]
+    window = Box.of(
+        [a - h for a, h in zip(place.at, half, strict=True)], [a + h for a, h in zip(place.at, half, strict=True)]
+    ).intersect(info.box)
+    truth, segments = read_pair(found, window)
+    raw = None if spec.raw is None else read_raw(found, open_volume(spec.raw, kind="raw"), window)
+    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
+    at = tuple(a - s for a, s in zip(place.at, window.start, strict=True))
+    shown = {
+        "truth": np.where(where, truth, np.uint64(0)),
+        "segmentation": np.where(where, segments, np.uint64(0)),
+    }
+    tiles = list(_tiles(raw, shown, (at[0], at[1], at[2]), spacing))
+    noun = "true object" if place.kind == "split" else "segment"
+    z, y, x = place.at
+    caption = (
+        f"{place.kind}: {noun} {place.error.id}, {place.error.voxels} voxels in {place.error.pieces} pieces, "
+        f"{place.error.bits:.3f} bits; the largest piece holds {place.error.largest_fraction:.0%}. "
+        f"Sections through z = {z}, y = {y}, x = {x}."
+    )
+    return panel(tiles, columns=len(shown) + (raw is not None), alt=caption, caption=caption)
+
+
+def _tiles(
+    raw: NDArray[Any] | None, shown: Mapping[str, Ids], at: Vec, spacing: tuple[float, float, float]
+) -> Iterator[Tile]:
+    for plane, axis in (("xy", 0), ("xz", 1), ("yz", 2)):
+        index = tuple(at[k] if k == axis else slice(None) for k in range(3))
+        rows, columns = (spacing[k] for k in range(3) if k != axis)
+        ground = None if raw is None else raw[index]
+        if ground is not None:
+            yield Tile(f"raw, {plane}", grey(ground), (rows, columns))
+        for name, ids in shown.items():
+            under = np.full(ids[index].shape, 128, np.uint8) if ground is None else ground
+            yield Tile(f"{name}, {plane}", overlay(under, ids[index]), (rows, columns))

@@ -1,0 +1,286 @@
+"""`emloom evaluate`: any metric of the book, at any size, for one threshold or a hundred.
+
+::
+
+    overlap      truth, segmentation -> OUT/overlap/<rule>/z_y_x.parquet     the only pass over the voxels
+    scores       tables (x look-up tables) -> scores.json, scores.csv, sweep.csv
+    report       where it is wrong -> report.html
+
+Where the segmentation is a container that `emloom segment` wrote, its *fragments* are counted, and every threshold
+of its merge tree is scored without reading a voxel again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from emloom.errors import InputError
+from emloom.geometry import Block
+from emloom.io.files import explained, write_text_atomic
+from emloom.io.open import create_volume, open_volume
+from emloom.io.tables import write_csv
+from emloom.io.volume import VolumeInfo
+from emloom.metrics.book import Metric, metrics_named
+from emloom.metrics.contingency import Contingency, Ids
+from emloom.metrics.overlap import ObjectError, overlap_scores, worst_objects
+from emloom.ops.agglomerate import MergeTree
+from emloom.ops.labels import split_disconnected
+from emloom.run.blockjournal import ROOT
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.machine import memory
+from emloom.run.provenance import fingerprint, write_provenance
+from emloom.run.runner import run_stage
+from emloom.run.stage import Stage
+from emloom.run.workspace import Workspace
+from emloom.spec import Spec
+from emloom.tasks.graphfiles import load_tree
+from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap, voxels_of
+from emloom.tasks.segmentblocks import Site, read_final_lut
+from emloom.tasks.segmentspec import SegmentJob
+
+FORMAT = 1
+WORST = 10
+"""Largest splits, and largest merges, that are listed and drawn."""
+
+OnBlock = Callable[[int, int], None]
+
+
+class EvaluateSpec(Spec):
+    """Score one segmentation against its truth (`emloom evaluate`)."""
+
+    segmentation: str
+    """Labels, or a container that `emloom segment` wrote: then its fragments are counted, for every threshold."""
+    truth: str
+    output: str
+    metrics: tuple[str, ...] = ("voi", "arand", "rand", "inner")
+    """Names of `emloom.metrics.book`."""
+    mask: str | None = None
+    """Non-zero where voxels count."""
+    raw: str | None = None
+    """Raw volume, to be drawn below the errors."""
+    border_vox: Annotated[int, Field(ge=0)] = 1
+    border_in_plane: bool = False
+    split_truth: bool = False
+    """Count the disconnected pieces of a true object as different objects; needs the truth in memory."""
+    thresholds: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """How many thresholds of a merge tree are scored, evenly spaced from its floor to 1."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored.
+
+    Attributes:
+        labels: path of the volume that is counted: segments, or fragments.
+        tree: of fragments.
+        threshold: of the segmentation; None where it is not one of a tree.
+        lut: (fragments, segments) of the segmentation; None where segments are counted.
+    """
+
+    labels: str
+    tree: MergeTree | None = None
+    threshold: float | None = None
+    lut: tuple[Ids, Ids] | None = None
+
+    def of(self, table: Contingency) -> Contingency:
+        """Return the table of the segmentation, from the one that was counted."""
+        return table if self.lut is None else table.relabelled(*self.lut)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        row: the scores of the segmentation, with what it is called.
+        sweep: the scores at every threshold; empty where there is no tree.
+        known: the table of the segmentation over all voxels whose truth is known.
+        worst: the objects that cost most, by kind ("split", "merge"), worst first.
+        subject: what was scored.
+        compared: what it was compared with, and how.
+        cells: blocks that were counted.
+        metrics: what was asked for.
+        undefined: why a metric has no value, by its name.
+    """
+
+    row: dict[str, Any]
+    sweep: list[dict[str, float]]
+    known: Contingency
+    worst: dict[str, list[ObjectError]]
+    subject: Subject
+    compared: Compared
+    cells: list[Block]
+    metrics: list[Metric]
+    undefined: dict[str, str]
+
+
+def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnBlock | None = None) -> Evaluation:
+    """Score a segmentation; write `scores.json`, `scores.csv`, `sweep.csv` and `provenance.json`.
+
+    Args:
+        spec: what to do; nothing outside of ``spec.output`` is written.
+        executor: where voxels are counted; default in this process.
+        on_block: called with (blocks counted, blocks in all).
+
+    Raises:
+        InputError: a metric is unknown, grids differ, ids are no unsigned integers, or nothing counts. All but the
+            last are found before anything is counted.
+    """
+    started, executor = time.perf_counter(), executor or Serial()
+    metrics = metrics_named(spec.metrics)
+    subject = subject_of(spec.segmentation)
+    rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *(metric.rule for metric in metrics)]))
+    compared = Compared(spec.truth, subject.labels, spec.mask, spec.border_vox, spec.border_in_plane, rules)
+    compared.check()
+    folder = Path(spec.output).absolute()
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    inputs = {name: fingerprint(path) for name, path in compared.paths.items() if path is not None}
+    if spec.split_truth:
+        compared = _with_pieces(compared, folder)
+    cells = compared.cells()
+    tables = _counted(compared, folder, key_of(FORMAT, asdict(compared), inputs), executor, on_block)
+    n_all = voxels_of(compared)
+    row: dict[str, Any] = {"segmentation": spec.segmentation, "threshold": subject.threshold}
+    found = {rule: subject.of(table) for rule, table in tables.items()}
+    overlap_scores(found["known"])  # an error where nothing counts
+    row |= _values(metrics, found, n_all)
+    known = found["known"]
+    row |= {
+        "n_voxels": known.n_voxels,
+        "n_truth": len(known.truth_sizes()[0]),
+        "n_segments": len(known.segment_sizes()[0]),
+    }
+    sweep = _sweep(spec, subject, metrics, tables, n_all)
+    worst = {"split": worst_objects(known, "split", WORST), "merge": worst_objects(known, "merge", WORST)}
+    result = Evaluation(row, sweep, known, worst, subject, compared, cells, metrics, _undefined(metrics, found))
+    _write(result, folder)
+    seconds = {"evaluate": time.perf_counter() - started}
+    write_provenance(folder / "provenance.json", spec.to_dict(), inputs, seconds)
+    return result
+
+
+def subject_of(path: str) -> Subject:
+    """Return what a path stands for: a container of `emloom segment` with its tree, or plain labels.
+
+    Raises:
+        InputError: the container is not finished, or was never cut at a threshold.
+    """
+    if not (Path(path) / "fragments").is_dir():
+        return Subject(path)
+    space = Workspace(path)
+    if not space.finished:
+        raise InputError(f"{path} is not finished: `emloom retry {path}` goes on with it")
+    job = SegmentJob.from_dict({**space.record()["job"], "output": path}, f"the job of {path}")
+    fragments, tree = str(Path(path) / "fragments"), load_tree(path)
+    if job.threshold is None:
+        raise InputError(
+            f"{path} was made without a threshold, so there is no segmentation: give --threshold there"
+        )
+    lut = read_final_lut(Site(job, Path(path)), job.threshold)
+    return Subject(fragments, tree, job.threshold, lut)
+
+
+def _with_pieces(compared: Compared, folder: Path) -> Compared:
+    """Return the comparison with every disconnected piece of the truth as an object of its own."""
+    truth = open_volume(compared.truth, kind="labels")
+    need = 3 * 8 * int(np.prod(truth.info.shape))
+    if need > memory().available:
+        raise InputError(
+            f"splitting the truth into connected pieces needs all of {compared.truth} in memory, "
+            f"{need / 2**30:.1f} GiB of {memory().available / 2**30:.1f} that are free: leave --split-truth out, "
+            "or crop the truth"
+        )
+    path = folder / "truth-pieces.zarr"
+    if path.exists():
+        shutil.rmtree(path)
+    pieces = split_disconnected(truth.read(truth.info.box).astype(np.uint64))
+    info = VolumeInfo(truth.info.shape, np.dtype(np.uint64), truth.info.grid, kind="labels")
+    create_volume(path, info).write(info.box, pieces)
+    return Compared(**{**asdict(compared), "truth": str(path), "rules": compared.rules})
+
+
+def _counted(
+    compared: Compared, folder: Path, key: str, executor: Executor, on_block: OnBlock | None
+) -> dict[Rule, Contingency]:
+    """Count what is not counted yet, and return the tables."""
+    journal = folder / ROOT / "overlap"
+    if journal.exists() and not (journal / key).exists():
+        # Of another comparison: counts are cheap to make again, and of no use for this one.
+        shutil.rmtree(journal)
+        shutil.rmtree(folder / "overlap", ignore_errors=True)
+    cells = compared.cells()
+    work = CountOverlap(compared, folder, 1 if executor.parallel else None)
+    run_stage(Stage("overlap", key, cells, work), folder, executor, progress=on_block)
+    return {rule: read_overlap(folder, rule, cells) for rule in compared.rules}
+
+
+def _values(metrics: Sequence[Metric], tables: dict[Rule, Contingency], n_all: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for metric in metrics:
+        table = tables[metric.rule]
+        empty = table.n_voxels == 0 and metric.rule != "known"  # that one is an error
+        values |= dict.fromkeys((v.key for v in metric.values), nan) if empty else metric.of(table, n_all)
+    return values
+
+
+def _undefined(metrics: Sequence[Metric], tables: dict[Rule, Contingency]) -> dict[str, str]:
+    """Return why metrics have no value, by name."""
+    why = "no voxel counts: the mask, the ignored ids and the border leave none"
+    return {metric.name: why for metric in metrics if tables[metric.rule].n_voxels == 0}
+
+
+def _sweep(
+    spec: EvaluateSpec, subject: Subject, metrics: Sequence[Metric], tables: dict[Rule, Contingency], n_all: int
+) -> list[dict[str, float]]:
+    """Score every threshold, from the highest: each table is made of the one before, which has fewer rows."""
+    if subject.tree is None or not spec.thresholds:
+        return []
+    points = []
+    for threshold in np.linspace(1.0, subject.tree.floor, spec.thresholds).round(6).tolist():
+        at = max(threshold, subject.tree.floor)
+        # A segment is named by its smallest fragment, so this table also tells where segments of before went.
+        lut = subject.tree.table(at)
+        tables = {rule: table.relabelled(*lut) for rule, table in tables.items()}
+        points.append({"threshold": at, **_values(metrics, tables, n_all)})
+    return points[::-1]
+
+
+def _write(found: Evaluation, folder: Path) -> None:
+    words = {
+        "rows": [found.row],
+        "undefined": found.undefined,
+        "sweep": found.sweep,
+        "worst": {kind: [asdict(error) for error in errors] for kind, errors in found.worst.items()},
+        "metrics": {
+            metric.name: {"definition": metric.text, "values": [asdict(value) for value in metric.values]}
+            for metric in found.metrics
+        },
+    }
+    write_text_atomic(folder / "scores.json", json.dumps(_plain(words), indent=2, allow_nan=False))
+    write_csv(folder / "scores.csv", {name: np.array([value]) for name, value in found.row.items()})
+    sweep = folder / "sweep.csv"
+    if found.sweep:
+        write_csv(sweep, {name: np.array([p[name] for p in found.sweep]) for name in found.sweep[0]})
+    else:
+        sweep.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values: what is not defined is null there, as JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
