@@ -161,6 +161,17 @@ def test_threshold_is_the_decimal_as_written_and_inclusive():
     assert len(agglomerate(graph, threshold=0.2)) == 2
 
 
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 255), min_size=1, max_size=5))
+def test_steps_between_thresholds_lead_to_the_lowest(seed, levels):
+    rng = np.random.default_rng(seed)
+    pairs = {tuple(sorted(rng.choice(12, 2, replace=False) + 1)): [int(rng.integers(0, 256))] for _ in range(20)}
+    tree = agglomerate(graph_of({(int(a), int(b)): values for (a, b), values in pairs.items()}))
+    ids, above = np.arange(1, 13, dtype=np.uint64), None
+    for threshold in sorted((level / 255 for level in levels), reverse=True):
+        ids, above = apply_lut(ids, *tree.table(threshold, above)), threshold
+        assert np.array_equal(ids, tree.lut(np.arange(1, 13), threshold))
+
+
 def test_unknown_ids_are_their_own_segments():
     tree = agglomerate(graph_of({(7, 9): [255]}))
     assert tree.lut(np.array([[0, 9], [7, 1000]], np.uint32), 0.5).tolist() == [[0, 7], [7, 1000]]

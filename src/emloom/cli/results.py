@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from emloom.cli.options import Json, Output, Scheduler, Workers
+from emloom.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,10 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(  # noqa: PLR0913 (one parameter per option)
-    segmentation: Annotated[
-        str, typer.Argument(help="Labels, or what `emloom segment` wrote: all its thresholds.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SEGMENTATION TRUTH",
+            help="Labels, or what `emloom segment` wrote (all its thresholds); true labels, of its box or more.",
+        ),
     ],
-    truth: Annotated[str, typer.Argument(help="True labels; the segmentation may be a part of their box.")],
     output: Output,
     metrics: Annotated[
         str,
@@ -38,21 +42,31 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     workers: Workers = 1,
     scheduler: Scheduler = None,
     as_json: Json = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Put several results in one table: give their folders instead.")
+    ] = False,
 ) -> None:
     """Score a segmentation against the truth, and show where it is wrong: scores.json, .csv and report.html.
 
     Examples: emloom evaluate seg.zarr truth.h5/volumes/labels/neuron_ids --raw raw.zarr -o scores/ |
-    emloom evaluate seg.zarr/segmentation truth.zarr --metrics voi,cremi,matching -o scores/
+    emloom evaluate seg.zarr/segmentation truth.zarr --metrics voi,cremi,matching -o scores/ |
+    emloom evaluate --compare scores-a/ scores-b/ -o both/
     """
     from emloom.cli.progress import blocks_bar
     from emloom.run.cluster import executor_of
+    from emloom.tasks.comparing import compare as put_together
     from emloom.tasks.scorereport import write_score_report
     from emloom.tasks.scoring import EvaluateSpec
     from emloom.tasks.scoring import evaluate as score
 
+    if compare:
+        typer.echo(f"report: {put_together(paths, output)}")
+        return
+    if len(paths) != 2:
+        raise InputError(f"{len(paths)} volumes are given: give the segmentation, then the truth (or --compare)")
     given = {
-        "segmentation": segmentation,
-        "truth": truth,
+        "segmentation": paths[0],
+        "truth": paths[1],
         "output": output,
         "metrics": [name.strip() for name in metrics.split(",") if name.strip()],
         "mask": mask,

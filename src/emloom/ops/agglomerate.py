@@ -83,17 +83,22 @@ class MergeTree:
                 high = middle
         return low
 
-    def table(self, threshold: float) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    def table(self, threshold: float, after: float | None = None) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return the fragment ids (ascending) that change at `threshold`, and their segments.
 
         A segment's id is its smallest fragment id, so that fragment, and any without merges, keeps its id and is
         not listed. `ops.labels.apply_lut(fragments, *tree.table(t))` is the segmentation.
+
+        Args:
+            threshold: merge what scores at least this, in [floor, 1].
+            after: a higher threshold: list what changes between the segmentation there and the one at `threshold`;
+                ids are then segments of the former.
         """
-        merges = self.count(threshold)
+        merges = slice(0 if after is None else self.count(after), self.count(threshold))
         # Every region ends at most once, so `b` has no duplicates.
-        order = np.argsort(self.b[:merges])
-        ended = self.b[:merges][order]
-        return ended, _resolve(self.a[:merges], order, _positions(ended, self.a[:merges]))
+        order = np.argsort(self.b[merges])
+        ended = self.b[merges][order]
+        return ended, _resolve(self.a[merges], order, _positions(ended, self.a[merges]))
 
     def lut(self, ids: NDArray[Any], threshold: float) -> NDArray[np.uint64]:
         """Return the segment of each fragment id at `threshold`: the smallest fragment id of the segment.

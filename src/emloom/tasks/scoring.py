@@ -247,11 +247,10 @@ def _sweep(
     """Score every threshold, from the highest: each table is made of the one before, which has fewer rows."""
     if subject.tree is None or not spec.thresholds:
         return []
-    points = []
+    points, above = [], None
     for threshold in np.linspace(1.0, subject.tree.floor, spec.thresholds).round(6).tolist():
         at = max(threshold, subject.tree.floor)
-        # A segment is named by its smallest fragment, so this table also tells where segments of before went.
-        lut = subject.tree.table(at)
+        lut, above = subject.tree.table(at, above), at
         tables = {rule: table.relabelled(*lut) for rule, table in tables.items()}
         points.append({"threshold": at, **_values(metrics, tables, n_all)})
     return points[::-1]

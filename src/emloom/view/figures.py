@@ -193,6 +193,48 @@ def threshold_curve(
     return Figure(_png(canvas), alt, caption)
 
 
+@dataclass(frozen=True)
+class Trade:
+    """The split and merge errors of one result.
+
+    Attributes:
+        name: of the result.
+        split: VOI split, bits.
+        merge: VOI merge, bits.
+        sweep: (split, merge) at other thresholds, in their order; empty where there is none.
+    """
+
+    name: str
+    split: float
+    merge: float
+    sweep: Sequence[tuple[float, float]] = ()
+
+
+def split_merge_plot(results: Sequence[Trade], *, caption: str = "") -> Figure:
+    """Return VOI split against VOI merge of several results: nearer to the lower left is better.
+
+    Raises:
+        InputError: there is no result.
+    """
+    if not results:
+        raise InputError("there is no result to draw: give at least one")
+    canvas = _canvas(_WIDTH_IN, 5.0)
+    ax = _plot_axes(canvas, "VOI merge (bits)", "VOI split (bits)")
+    styles = ((BLUE, "-", "o"), (VERMILION, "--", "^"), (GREEN, ":", "s"), (INK, "-.", "D"))
+    for index, result in enumerate(results):
+        colour, line, marker = styles[index % len(styles)]
+        if result.sweep:
+            split, merge = zip(*result.sweep, strict=True)
+            ax.plot(merge, split, color=colour, lw=1.6, ls=line)
+        label = f"{result.name}: {result.split + result.merge:.3f}"
+        ax.plot([result.merge], [result.split], color=colour, ls="", marker=marker, ms=9, label=label)
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    _legend(ax)
+    words = "; ".join(f"{r.name}: split {r.split:.3f}, merge {r.merge:.3f} bits" for r in results)
+    return Figure(_png(canvas), f"Split against merge errors. {words}.", caption)
+
+
 def training_curves(
     steps: Sequence[float],
     losses: Sequence[float],
