@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import warnings
 from dataclasses import asdict
 from fractions import Fraction
 from math import inf, isnan, nan
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -377,6 +380,36 @@ def test_bad_input_is_named() -> None:
 
 def test_quantised_rounds_to_the_nearest_level() -> None:
     assert quantised(np.array([0, 0.5 / 255 - 1e-9, 0.5 / 255 + 1e-9, 0.5, 1])).tolist() == [0, 0, 1, 128, 255]
-    levels = np.arange(256, dtype=np.uint8)
-    for dtype in (np.float32, np.float64):
-        assert np.array_equal(quantised((levels / 255).astype(dtype)), levels)
+    for levels in (np.arange(256, dtype=np.uint8), np.arange(65536, dtype=np.uint16)):
+        for dtype in (np.float32, np.float64):
+            assert np.array_equal(quantised((levels / levels[-1]).astype(dtype), levels.dtype), levels)
+    assert quantised(np.array([1.0], np.float16), np.uint16).tolist() == [65535]
+    with pytest.raises(InputError, match="use uint8 or uint16"):
+        quantised(np.array([0.5]), np.int8)
+
+
+# ---- real data ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_patches_of_a_debris_detector(real_data: Path) -> None:
+    """Labels and probabilities of 1425 patches: the stored confusion, and scipy's Mann-Whitney statistic."""
+    folder = real_data / "artifacts" / "genEM3_annotations"
+    with (folder / "patch_test_data.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    truth = np.array([row["class"] == "True" for row in rows])
+    p = np.array([float(row["prob"]) for row in rows])
+    with (folder / "patch_confusion.csv").open() as file:
+        stored = [[int(row["condition_positive"]), int(row["condition_negative"])] for row in csv.DictReader(file)]
+    r = ranking(p, truth)
+    point = at_threshold(r, 0.5)
+    assert [point.n_true_positive, point.n_false_positive] == stored[0]
+    assert [r.n_positive, r.n_negative] == np.sum(stored, axis=0).tolist()
+    wins = scipy.stats.mannwhitneyu(p[truth], p[~truth]).statistic
+    assert roc_auc(r) == pytest.approx(wins / (r.n_positive * r.n_negative), abs=1e-12)
+    exact = average_precision(r)
+    assert exact == pytest.approx(slow_average_precision(p, truth), abs=1e-12)
+    # It is sure of so many patches that 256 levels tie those that matter most.
+    fine, coarse = (average_precision(score_histogram(quantised(p, d), truth).ranking()) for d in ("u2", "u1"))
+    assert fine == pytest.approx(exact, abs=0.005)
+    assert abs(coarse - exact) > 0.04

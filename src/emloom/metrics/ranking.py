@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from emloom.errors import InputError
 from emloom.metrics.classify import Confusion
@@ -192,16 +192,26 @@ def ranking(
     return Ranking(0.0 - distinct, positives, negatives)
 
 
-def quantised(probabilities: Array) -> NDArray[np.uint8]:
-    """Return probabilities as levels 0 to 255, rounded to the nearest, as predictions are stored.
+def quantised(probabilities: Array, dtype: DTypeLike = np.uint8) -> Array:
+    """Return probabilities as levels, 0 to 255 or 65 535, rounded to the nearest.
+
+    A level holds all voxels that a threshold then cannot tell apart. Where a network is sure of most voxels, 256
+    levels put many of them on the highest one, and scores change: take uint16, or `ranking`.
+
+    Args:
+        probabilities: floats within 0 and 1, any shape.
+        dtype: uint8, as predictions are stored, or uint16.
 
     Raises:
-        InputError: a value is NaN, below 0 or above 1.
+        InputError: a value is NaN, below 0 or above 1, or the type is another one.
     """
+    levels = np.dtype(dtype)
+    if levels not in (np.uint8, np.uint16):
+        raise InputError(f"cannot count levels of {levels}: use uint8 or uint16")
     if probabilities.dtype.kind != "f" or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise InputError(f"{probabilities.dtype} values are not probabilities: give floats within 0 and 1")
-    levels: NDArray[np.uint8] = np.rint(probabilities * probabilities.dtype.type(255)).astype(np.uint8)
-    return levels
+    # In float64, where 65 535 and its halves are exact; float16 holds neither.
+    return np.rint(probabilities.astype(np.float64) * np.iinfo(levels).max).astype(levels)
 
 
 @njit(cache=True, nogil=True)
