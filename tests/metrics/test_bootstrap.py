@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,41 @@ def test_any_table_and_any_score() -> None:
     tables = [Contingency.from_rows([1, 1], [1, 2], [50, 50 - k]) for k in range(0, 50, 10)]
     voi = bootstrap(tables, lambda t: overlap_scores(t).voi_split, disjoint_union, seeded(0), resamples=100)
     assert voi.low < voi.value < voi.high <= 1
+
+
+def test_two_methods_are_compared_on_the_same_blocks() -> None:
+    rng = seeded(8)
+    luck = rng.beta(8, 2, 30)
+    # The second is right 2 % more often, on every block.
+    pairs = [
+        tuple(
+            Confusion(np.array([[k, VOXELS - k], [0, 0]], np.int64))
+            for k in (int(VOXELS * p * 0.98), int(VOXELS * p))
+        )
+        for p in luck
+    ]
+    first, second = ([pair[k] for pair in pairs] for k in (0, 1))
+    difference = bootstrap(
+        pairs,
+        lambda both: accuracy(both[1]) - accuracy(both[0]),
+        lambda drawn: tuple(add(pair[k] for pair in drawn) for k in (0, 1)),
+        seeded(0),
+        resamples=300,
+    )
+    assert 0 < difference.low < difference.high < 0.03
+    # Their own intervals overlap and say nothing.
+    a, b = (bootstrap(blocks, accuracy, add, seeded(0), resamples=300) for blocks in (first, second))
+    assert b.low < a.high
+
+
+def test_what_the_page_shows_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics-classify.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    rng = seeded(9)
+    truth = rng.integers(0, 6, (8, 10, 10))
+    here: dict[str, Any] = {"truth": truth, "predicted": np.where(rng.random(truth.shape) < 0.7, truth, 0)}
+    exec(shown, here)
+    assert 0 < here["scores"].macro.f1 < 1
 
 
 # ---- nothing there, bad input ------------------------------------------------------------------------------
