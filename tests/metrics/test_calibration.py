@@ -168,6 +168,14 @@ def test_bins_of_equal_mass_differ_by_ties_only(seed: int, n_bins: int) -> None:
     assert sum(b.n for b in tied) == 300
 
 
+def test_ties_go_where_the_middle_one_falls() -> None:
+    # Ranks 0 | 1 2 3 4 5: the middle one of the tie has rank 3, the first of the upper half.
+    upper = calibration(ranking(np.array([0.1] + [0.2] * 5), np.zeros(6, int)), 2, "equal_mass").bins
+    assert [b.n for b in upper] == [1, 5]
+    lower = calibration(ranking(np.array([0.2] * 5 + [0.3]), np.zeros(6, int)), 2, "equal_mass").bins
+    assert [b.n for b in lower] == [5, 1]
+
+
 # ---- the top label -----------------------------------------------------------------------------------------
 
 

@@ -289,6 +289,7 @@ def test_false_positives_per_area_and_section() -> None:
     # 10 sections of 10 000 x 10 000 voxels at 10 nm are 0.01 mm^2 each.
     area = area_mm2(10 * 10_000**2, (40, 10, 10))
     assert area == pytest.approx(0.1)
+    assert area_mm2(10**6, (40, 4, 5)) == pytest.approx(2e-5)
     density = false_positive_density(7, 10, area)
     assert density.per_mm2 == pytest.approx(70)
     assert density.per_section == 0.7
