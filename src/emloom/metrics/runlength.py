@@ -30,12 +30,14 @@ from math import fsum, nan
 from typing import Annotated, Literal
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from emloom.errors import InputError
-from emloom.geometry.skeletons import Skeletons, grouped_fsum
+from emloom.geometry.skeletons import Skeletons
 from emloom.metrics.contingency import Contingency, as_ids
+from emloom.metrics.exactsums import ExactSums
 from emloom.spec import Spec
 
 Ids = NDArray[np.uint64]
@@ -189,11 +191,16 @@ class Sampling:
         self.skeletons = skeletons
         self.fragments, of_node = np.unique(per_node(skeletons, fragments), return_inverse=True)
         self.of_node: Rows = of_node.astype(np.int64)
-        self.link_fragments: Rows = self.of_node[skeletons.links]
+        self.link_fragments: tuple[Rows, Rows] = (
+            self.of_node[skeletons.links[:, 0]],
+            self.of_node[skeletons.links[:, 1]],
+        )
         self.n = max(1, len(self.fragments))
         # Nodes per (skeleton, fragment): a LUT merges these rows, which are far fewer than the nodes.
         keys, self.pair_nodes = np.unique(skeletons.skeletons * self.n + self.of_node, return_counts=True)
         self.pair_skeleton, self.pair_fragment = keys // self.n, keys % self.n
+        self.link_pair = np.searchsorted(keys, skeletons.link_skeletons * self.n + self.link_fragments[0])
+        self.lengths = ExactSums(skeletons.link_lengths_nm)
         self.nodes_of_skeleton = np.bincount(skeletons.skeletons, minlength=len(skeletons.ids))
         self.path_nm = fsum(skeletons.link_lengths_nm.tolist())
         self.squares: float = fsum((skeletons.lengths_nm**2).tolist())
@@ -228,8 +235,8 @@ class Judged:
         forbidden: bool [S], whether it enters the no-merge region.
         merged: bool [P], whether the segment merges this skeleton.
         classes: uint8 [M], class of each link.
-        run_skeleton: int64 [R], skeleton of each run: its correct links in one segment.
-        run_squares: float64 [R], square of the length of each run.
+        link_pair: int64 [M], the pair of the first end of each link.
+        link_segment: int64 [M], the segment of that end.
     """
 
     def __init__(
@@ -247,17 +254,13 @@ class Judged:
         # As em_erl: by any node in a segment that merges skeletons, by more than the tolerance in a forbidden one.
         self.merged = self.merging[self.pair_segment] | (self.forbidden[self.pair_segment] & self.touches)
         self._classify()
-        self._measure()
 
     def _count_pairs(self) -> None:
         state = self.state
-        keys = state.pair_skeleton * self.n + self.of_fragment[state.pair_fragment]
-        self.pair_keys, pair = np.unique(keys, return_inverse=True)
-        # Integers below 2^53 are exact as weights.
-        self.pair_nodes = np.bincount(pair, weights=state.pair_nodes, minlength=len(self.pair_keys)).astype(
-            np.int64
+        self.pair_of, pairs = _merged_pairs(
+            state.pair_skeleton, self.of_fragment[state.pair_fragment], state.pair_nodes, self.n
         )
-        self.pair_skeleton, self.pair_segment = self.pair_keys // self.n, self.pair_keys % self.n
+        self.pair_skeleton, self.pair_segment, self.pair_nodes = pairs
         least = self.rule.merge_tolerance_fraction * state.nodes_of_skeleton[self.pair_skeleton]
         self.touches = (self.pair_nodes > self.rule.merge_tolerance_nodes) & (self.pair_nodes > least)
 
@@ -272,28 +275,25 @@ class Judged:
 
     def _classify(self) -> None:
         whose = self.state.skeletons.link_skeletons
-        self.link_segment, other = self.of_fragment[self.state.link_fragments].T
+        self.link_pair = self.pair_of[self.state.link_pair]
+        self.link_segment, other = (self.of_fragment[end] for end in self.state.link_fragments)
+        merged = self.merged[self.link_pair]
         if self.rule.zeroed == "skeleton":
             lost = np.zeros(len(self.state.skeletons.ids), bool)
             lost[self.pair_skeleton[self.merged]] = True
             merged = lost[whose]
-        else:
-            merged = self.merged[np.searchsorted(self.pair_keys, whose * self.n + self.link_segment)]
-        classes = np.where(merged, MERGED, CORRECT)
-        # A lost skeleton is lost whole; otherwise a link is merged only where both its ends lie in the segment.
-        free = ~merged if self.rule.zeroed == "skeleton" else np.ones(len(whose), bool)
-        classes[free & (self.link_segment != other)] = SPLIT
-        classes[free & ~(self.foreground[self.link_segment] & self.foreground[other])] = OMITTED
-        self.classes: NDArray[np.uint8] = classes.astype(np.uint8)
-
-    def _measure(self) -> None:
-        skeletons = self.state.skeletons
-        correct = self.classes == CORRECT
-        keys, run = np.unique(
-            skeletons.link_skeletons[correct] * self.n + self.link_segment[correct], return_inverse=True
+        background = 0 if self.segments.size and self.segments[0] == 0 else -1
+        self.classes: NDArray[np.uint8] = _link_classes(
+            self.link_segment, other, background, merged, self.rule.zeroed == "skeleton"
         )
-        self.run_skeleton = keys // self.n
-        self.run_squares = grouped_fsum(run, skeletons.link_lengths_nm[correct], len(keys)) ** 2
+
+    def run_squares(self) -> NDArray[np.float64]:
+        """Return float64 [P], the square of the correct path of each pair, l_ks^2."""
+        runs: NDArray[np.float64] = self.state.lengths.of(
+            self.link_pair, len(self.pair_skeleton), self.classes == CORRECT
+        )
+        runs *= runs
+        return runs
 
     def pieces(self) -> Rows:
         """Return int64 [K], segments under the nodes of each skeleton, background not counted."""
@@ -303,12 +303,12 @@ class Judged:
     def scores(self) -> RunLengthScores:
         """Return the scores."""
         state, path = self.state, self.state.path_nm
-        erl, truth = (fsum(self.run_squares.tolist()) / path, state.squares / path) if path else (nan, nan)
+        erl, truth = (fsum(self.run_squares().tolist()) / path, state.squares / path) if path else (nan, nan)
         splits = int(np.maximum(self.pieces() - 1, 0).sum())
         met = self.forbidden & (self.touched > 0)
         merges = int((self.touched[self.merging] - 1).sum() + met.sum())
         n = np.bincount(self.classes, minlength=len(EDGE_CLASSES)).tolist()
-        nm = grouped_fsum(self.classes.astype(np.int64), state.skeletons.link_lengths_nm, len(n)).tolist()
+        nm = state.lengths.of(self.classes.astype(np.int64), len(n)).tolist()
         return RunLengthScores(
             erl_nm=erl,
             erl_truth_nm=truth,
@@ -325,3 +325,44 @@ class Judged:
             n_omitted_nodes=int(self.pair_nodes[~self.foreground[self.pair_segment]].sum()),
             reason="" if path else "the skeletons have no path: no edge joins two different places",
         )
+
+
+@njit(cache=True, nogil=True)
+def _merged_pairs(skeleton: Rows, segment: Rows, nodes: Rows, n_segments: int) -> tuple[Rows, Rows]:
+    """Merge rows of equal (skeleton, segment), given sorted by skeleton.
+
+    Returns:
+        int64 [rows], the merged row of each; int64 [3, merged rows]: skeleton, segment, nodes.
+    """
+    of = np.empty(skeleton.size, np.int64)
+    out = np.zeros((3, skeleton.size), np.int64)
+    last_skeleton, last_row = np.full(n_segments, -1), np.zeros(n_segments, np.int64)
+    n = 0
+    for row in range(skeleton.size):
+        s = segment[row]
+        if last_skeleton[s] != skeleton[row]:
+            last_skeleton[s], last_row[s] = skeleton[row], n
+            out[0, n], out[1, n] = skeleton[row], s
+            n += 1
+        of[row] = last_row[s]
+        out[2, of[row]] += nodes[row]
+    return of, out[:, :n]
+
+
+@njit(cache=True, nogil=True)
+def _link_classes(
+    first: Rows, second: Rows, background: int, merged: NDArray[np.bool_], whole: bool
+) -> NDArray[np.uint8]:
+    """Return the class of each link; where skeletons are lost `whole`, merged ones are so whatever their ends."""
+    out = np.empty(first.size, np.uint8)
+    for i in range(first.size):
+        a, b = first[i], second[i]
+        if whole and merged[i]:
+            out[i] = MERGED
+        elif a == background or b == background:
+            out[i] = OMITTED
+        elif a != b:
+            out[i] = SPLIT
+        else:
+            out[i] = MERGED if merged[i] else CORRECT
+    return out

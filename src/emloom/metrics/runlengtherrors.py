@@ -6,7 +6,7 @@ The definitions are those of `emloom.metrics.runlength`; these are the rows behi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import fsum, nan
+from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -155,7 +155,7 @@ def _skeleton_scores(judged: Judged) -> tuple[SkeletonScore, ...]:
     key = skeletons.link_skeletons * c + judged.classes
     counts = np.bincount(key, minlength=k * c).reshape(k, c).tolist()
     lengths = grouped_fsum(key, skeletons.link_lengths_nm, k * c).reshape(k, c).tolist()
-    squares = grouped_fsum(judged.run_skeleton, judged.run_squares, k).tolist()
+    squares = grouped_fsum(judged.pair_skeleton, judged.run_squares(), k).tolist()
     pieces = judged.pieces().tolist()
     merging = np.bincount(judged.pair_skeleton[judged.merged], minlength=k).tolist()
     rows = []
@@ -178,28 +178,29 @@ def _skeleton_scores(judged: Judged) -> tuple[SkeletonScore, ...]:
 
 
 def _merging_segments(judged: Judged) -> tuple[MergingSegment, ...]:
-    found = []
-    for row in np.flatnonzero((judged.merging | judged.forbidden) & (judged.touched > 0)).tolist():
-        pairs = np.flatnonzero((judged.pair_segment == row) & judged.touches)
-        whose, nodes = judged.pair_skeleton[pairs], judged.pair_nodes[pairs]
-        ids = judged.state.skeletons.ids[whose]
-        order = np.lexsort((ids, -nodes))
-        found.append(
-            MergingSegment(
-                segment=int(judged.segments[row]),
-                skeletons=tuple(ids[order].tolist()),
-                nodes=tuple(nodes[order].tolist()),
-                no_merge_voxels=int(judged.entered[row]) if judged.forbidden[row] else 0,
-                zeroed_nm=_zeroed_nm(judged, row),
-            )
+    wanted = (judged.merging | judged.forbidden) & (judged.touched > 0)
+    pairs = np.flatnonzero(wanted[judged.pair_segment] & judged.touches)
+    ids = judged.state.skeletons.ids[judged.pair_skeleton[pairs]]
+    order = np.lexsort((ids, -judged.pair_nodes[pairs], judged.pair_segment[pairs]))
+    pairs, ids = pairs[order], ids[order]
+    rows, first = np.unique(judged.pair_segment[pairs], return_index=True)
+    zeroed = _zeroed_nm(judged)
+    found = [
+        MergingSegment(
+            segment=int(judged.segments[row]),
+            skeletons=tuple(some_ids.tolist()),
+            nodes=tuple(judged.pair_nodes[some].tolist()),
+            no_merge_voxels=int(judged.entered[row]) if judged.forbidden[row] else 0,
+            zeroed_nm=float(zeroed[row]),
         )
+        for row, some, some_ids in zip(rows, np.split(pairs, first[1:]), np.split(ids, first[1:]), strict=False)
+    ]
     return tuple(sorted(found, key=lambda merge: (-merge.zeroed_nm, merge.segment)))
 
 
-def _zeroed_nm(judged: Judged, segment: int) -> float:
-    skeletons = judged.state.skeletons
+def _zeroed_nm(judged: Judged) -> NDArray[np.float64]:
+    """Return float64 [S], the path that does not count because of each segment."""
     if judged.rule.zeroed == "skeleton":
-        lost = judged.pair_skeleton[judged.merged & (judged.pair_segment == segment)]
-        return fsum(skeletons.lengths_nm[lost].tolist())
-    inside = (judged.classes == MERGED) & (judged.link_segment == segment)
-    return fsum(skeletons.link_lengths_nm[inside].tolist())
+        lengths = judged.state.skeletons.lengths_nm[judged.pair_skeleton[judged.merged]]
+        return grouped_fsum(judged.pair_segment[judged.merged], lengths, judged.n)
+    return judged.state.lengths.of(judged.link_segment, judged.n, judged.classes == MERGED)

@@ -1,8 +1,8 @@
 """Which segment lies under every node of a tracing: looked up chunk by chunk, each chunk read once.
 
-A node lies in the voxel ``floor((position - offset) / voxel size)``: the offset is the *corner* of voxel (0, 0, 0),
-and a position on a face belongs to the voxel above it (`emloom.geometry.grid`). What is held in memory is a chunk
-and the nodes, whatever the size of the volume, and which chunks a volume has changes nothing::
+A node lies in the voxel ``floor((position - offset) / voxel size)``: the offset is the *corner* of voxel (0, 0,
+0), and a position on a face belongs to the voxel above it (`emloom.geometry.grid`). What is held in memory is a
+chunk and the nodes, whatever the size of the volume, and which chunks a volume has changes nothing::
 
     node_segments(volume, skeletons).segments == whole[voxels of the nodes]
 
@@ -68,7 +68,7 @@ def node_segments(
         raise InputError(f"outside={outside!r} is unknown: use 'error' or 'omit'")
     info = require_labels(volume)
     voxels = voxels_containing(info.grid, skeletons.positions_nm)
-    away = ((voxels < 0) | (voxels >= np.array(info.shape))).any(axis=1)
+    away: NDArray[np.bool_] = np.any((voxels < 0) | (voxels >= np.array(info.shape)), axis=1)
     if outside == "error" and away.any():
         raise InputError(_strangers(info, skeletons, voxels, np.flatnonzero(away)))
     segments = np.zeros(len(voxels), np.uint64)
@@ -137,6 +137,6 @@ def _strangers(info: VolumeInfo, skeletons: Skeletons, voxels: Rows, away: Rows)
     return (
         f"{skeletons.source}: {name} at {skeletons.positions_nm[row].tolist()} nm (z, y, x) is voxel "
         f"{voxels[row].tolist()} of {info.source}, which has {info.shape} voxels of {info.grid.voxel_size_nm} nm "
-        f"from {info.grid.offset_nm} nm on; {len(away)} of {len(voxels)} nodes lie outside: check the unit and the "
-        "offset, crop the tracing, or have such nodes counted as omitted"
+        f"from {info.grid.offset_nm} nm on; {len(away)} of {len(voxels)} nodes lie outside: check the unit and "
+        "the offset, crop the tracing, or have such nodes counted as omitted"
     )
