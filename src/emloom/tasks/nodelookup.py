@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ Ids = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 
 _CHUNK = (64, 64, 64)  # where a format has none
+_LARGEST = 1 << 27  # voxels held at once: a shard may be larger
 _BLOCK = 128  # voxels along an axis, about: read at once where every voxel counts
 
 
@@ -121,9 +123,18 @@ def _block_shape(info: VolumeInfo) -> Vec:
     return (z, y, x)
 
 
+def _cell(info: VolumeInfo) -> Vec:
+    """Return the chunk, halved along its longest axis until it fits."""
+    cell = list(info.chunks or _CHUNK)
+    while prod(cell) > _LARGEST:
+        longest = cell.index(max(cell))
+        cell[longest] = -(-cell[longest] // 2)
+    return (cell[0], cell[1], cell[2])
+
+
 def _by_chunk(info: VolumeInfo, voxels: Rows) -> Iterator[tuple[Rows, Box]]:
     """Yield the rows of the voxels in each chunk, and the box around them, in z, y, x order of chunks."""
-    chunk = voxels // np.array(info.chunks or _CHUNK)
+    chunk = voxels // np.array(_cell(info))
     order = np.lexsort(chunk.T[::-1])
     changes = (np.diff(chunk[order], axis=0) != 0).any(axis=1)
     for rows in np.split(order, np.flatnonzero(changes) + 1):
