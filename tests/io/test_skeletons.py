@@ -75,6 +75,18 @@ def test_archives_are_read_whole(tmp_path: Path, ending: str) -> None:
         read_skeletons(path)
 
 
+@pytest.mark.parametrize("at", [40, 60, -30])
+def test_a_damaged_archive_is_an_error_of_the_user(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b.nml", f"<things>{SCALE}{TREE}</things>")
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        read_nml(path)
+
+
 def test_an_edge_finds_the_nodes_of_its_own_tree(tmp_path: Path) -> None:
     other = TREE.replace('thing id="4"', 'thing id="5"').replace('x="1"', 'x="2"')
     skeletons = read_nml(nml(tmp_path, SCALE + TREE + other))

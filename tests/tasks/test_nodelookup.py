@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from emloom.geometry.skeletons import Skeletons
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Array, ArrayVolume, VolumeInfo
 from emloom.metrics.contingency import contingency
-from emloom.metrics.runlength import run_length_scores
+from emloom.metrics.runlength import RunLengthRule, RunLengthScores, run_length_scores
 from emloom.metrics.runlengtherrors import run_lengths
 from emloom.ops.labels import apply_lut
 from emloom.tasks.nodelookup import no_merge_table, node_segments
@@ -147,3 +148,15 @@ def test_a_phantom_scored_against_itself_and_its_errors(tmp_path: Path) -> None:
     assert split.n_splits == len(np.unique(found)) - split.n_skeletons > 0
     assert (split.edges[2:], split.n_merges) == ((0, 0), 0)
     assert split.edges[1] >= split.n_splits
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics-skeletons.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    names: dict[str, Any] = {}
+    exec(compile(code, "metrics-skeletons.md", "exec"), names)
+    assert capsys.readouterr().out == "1.0 [] []\n"
+    assert names["points"][0].scores.n_merges == 1
+    # Every score, and every option, stands on the page.
+    for name in [*RunLengthRule.model_fields, *(f.name for f in fields(RunLengthScores))]:
+        assert name in page or name in ("n_nodes", "n_skeletons", "path_nm", "reason"), name

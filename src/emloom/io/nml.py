@@ -25,6 +25,7 @@ is refused, so nothing expands and nothing is fetched.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +78,15 @@ def read_nml(path: str | Path, *, voxel_size_nm: Sequence[float] | None = None) 
 
 
 def _read_archive(path: Path, given: Vec3 | None) -> Skeletons:
+    try:
+        return _read_members(path, given)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as problem:
+        raise InputError(
+            f"cannot unpack {path} ({problem}): copy or export it again, without a password"
+        ) from problem
+
+
+def _read_members(path: Path, given: Vec3 | None) -> Skeletons:
     with zipfile.ZipFile(path) as archive:
         members = sorted(
             (m for m in archive.infolist() if m.filename.lower().endswith(_ARCHIVED)), key=lambda m: m.filename
@@ -90,11 +100,8 @@ def _read_archive(path: Path, given: Vec3 | None) -> Skeletons:
                     f"{path}/{member.filename} is {member.file_size} bytes unpacked: at most {_LARGEST_NML} are "
                     "read; unpack it and split it"
                 )
-            try:
-                with archive.open(member) as file:
-                    parts.append(_parse(file, f"{path}/{member.filename}", given))
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as problem:
-                raise InputError(f"cannot unpack {path}/{member.filename}: {problem}") from problem
+            with archive.open(member) as file:
+                parts.append(_parse(file, f"{path}/{member.filename}", given))
     if len(parts) == 1:
         return parts[0]
     first, numbered = 1, []
