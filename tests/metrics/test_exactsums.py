@@ -12,7 +12,7 @@ from emloom.metrics.exactsums import ExactSums
 
 
 # The spread decides which way is taken: narrow ones are vectorised, wide ones fall back.
-@pytest.mark.parametrize(("spread", "vectorised"), [(0, True), (2, True), (40, False)])
+@pytest.mark.parametrize(("spread", "vectorised"), [(0, True), (2, True), (5, False), (40, False)])
 @given(seed=st.integers(0, 10**6))
 @settings(deadline=None, max_examples=40)
 def test_sums_are_rounded_once(spread: int, vectorised: bool, seed: int) -> None:

@@ -145,8 +145,10 @@ def drawn(seed: int) -> tuple[Skeletons, Ids]:
     return skeletons, ids[runs[: len(skeletons.node_ids)]]
 
 
-def restated(skeletons: Skeletons, segments: Ids, rule: RunLengthRule) -> tuple[float, dict[str, int]]:
-    """Return ERL and links per class by loops over a graph, as the definition reads."""
+def restated(
+    skeletons: Skeletons, segments: Ids, rule: RunLengthRule, region: dict[int, int]
+) -> tuple[float, dict[str, int], int]:
+    """Return ERL, links per class and merges by loops over a graph, as the definition reads."""
     graph = nx.Graph((a, b) for a, b in skeletons.edges.tolist() if a != b)
     skeleton, segment, positions = skeletons.skeletons.tolist(), segments.tolist(), skeletons.positions_nm.tolist()
     nodes: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -158,7 +160,12 @@ def restated(skeletons: Skeletons, segments: Ids, rule: RunLengthRule) -> tuple[
         return nodes[s][k] > rule.merge_tolerance_nodes and nodes[s][k] > part
 
     merging = {s for s in nodes if s and sum(touches(s, k) for k in list(nodes[s])) > 1}
-    lost = {k for s in merging for k in nodes[s] if nodes[s][k]} if rule.zeroed == "skeleton" else set()
+    entering = {s for s in nodes if s and region.get(s, 0) > rule.no_merge_tolerance_vox}
+    merged = {(k, s) for s in merging for k in list(nodes[s])}
+    merged |= {(k, s) for s in entering for k in list(nodes[s]) if touches(s, k)}
+    merges = sum(sum(touches(s, k) for k in nodes[s]) - 1 for s in merging)
+    merges += sum(any(touches(s, k) for k in nodes[s]) for s in entering)
+    lost = {k for k, _ in merged} if rule.zeroed == "skeleton" else set()
     counts = dict.fromkeys(EDGE_CLASSES, 0)
     runs: dict[tuple[int, int], float] = defaultdict(float)
     total = 0.0
@@ -170,25 +177,31 @@ def restated(skeletons: Skeletons, segments: Ids, rule: RunLengthRule) -> tuple[
             counts["omitted"] += 1
         elif segment[a] != segment[b]:
             counts["split"] += 1
-        elif segment[a] in merging:
+        elif (skeleton[a], segment[a]) in merged:
             counts["merged"] += 1
         else:
             counts["correct"] += 1
             runs[skeleton[a], segment[a]] += dist(positions[a], positions[b])
-    return sum(run**2 for run in runs.values()) / total if total else np.nan, counts
+    return sum(run**2 for run in runs.values()) / total if total else np.nan, counts, merges
 
 
 @given(
     st.integers(0, 10**6), st.sampled_from(["segment", "skeleton"]), st.integers(0, 3), st.sampled_from([0, 0.3])
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=200)
 def test_scores_are_those_of_the_definition(seed: int, zeroed: Any, nodes: int, fraction: float) -> None:
     skeletons, segments = drawn(seed)
-    rule = RunLengthRule(zeroed=zeroed, merge_tolerance_nodes=nodes, merge_tolerance_fraction=fraction)
-    scores = run_length_scores(skeletons, segments, rule)
-    erl, counts = restated(skeletons, segments, rule)
+    rng = np.random.default_rng(seed)
+    rule = RunLengthRule(
+        zeroed=zeroed, merge_tolerance_nodes=nodes, merge_tolerance_fraction=fraction, no_merge_tolerance_vox=2
+    )
+    voxels = {s: int(rng.integers(1, 5)) for s in [*np.unique(segments).tolist(), 12345] if rng.random() < 0.4}
+    region = Contingency.from_rows(np.ones(len(voxels), int), np.array([*voxels], np.uint64), [*voxels.values()])
+    scores = run_length_scores(skeletons, segments, rule, no_merge=region)
+    erl, counts, merges = restated(skeletons, segments, rule, voxels)
     assert scores.erl_nm == pytest.approx(erl, rel=1e-12, nan_ok=True)
     assert dict(zip(EDGE_CLASSES, scores.edges, strict=True)) == counts
+    assert scores.n_merges == merges
 
 
 # ---- laws -----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class ExactSums:
         smallest, largest = (frexp(float(v))[1] for v in (positive.min(), positive.max()))
         growth = ceil(log2(len(self.values) + 1))
         fits = max(_LOW, largest - smallest + _MANTISSA - _LOW) + growth <= _MANTISSA
-        return smallest - _MANTISSA if fits and abs(smallest) < 900 else None
+        return smallest - _MANTISSA if fits else None
 
     def of(self, groups: Rows, n_groups: int, chosen: NDArray[np.bool_] | None = None) -> Floats:
         """Return the sum of every group.
