@@ -15,7 +15,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
-from emloom.metrics.book import METRICS
+from emloom.metrics.book import METRICS, metrics_named
 from emloom.metrics.contingency import contingency
 from emloom.metrics.cremi import TRANSPARENT, cremi_border_mask
 from emloom.metrics.overlap import border_mask, overlap_scores
@@ -24,12 +24,13 @@ from emloom.tasks import overlaptable
 from emloom.tasks.errorplaces import places_of
 from emloom.tasks.overlaptable import SPECIAL
 from emloom.tasks.scorereport import write_score_report
-from emloom.tasks.scoring import EvaluateSpec, evaluate
+from emloom.tasks.scoring import BorderSpec, EvaluateSpec, SkeletonsSpec, evaluate
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob, SegmentSpec
 
 SHAPE = (9, 20, 22)
 GRID = Grid((40.0, 8.0, 8.0))
+OF_VOXELS = tuple(name for name, metric in METRICS.items() if metric.rule != "nodes")
 
 
 def write(path: Path, ids, grid=GRID, kind="labels") -> str:
@@ -54,7 +55,7 @@ def spec_of(tmp_path: Path, truth, found, name="out", **more) -> EvaluateSpec:
         "truth": write(tmp_path / f"{name}-t.zarr", truth),
         "segmentation": write(tmp_path / f"{name}-s.zarr", found),
     }
-    return EvaluateSpec(**paths, output=str(tmp_path / name), metrics=tuple(METRICS), **more)
+    return EvaluateSpec(**paths, output=str(tmp_path / name), metrics=OF_VOXELS, **more)
 
 
 def at_once(truth, found, usable, border, in_plane):
@@ -82,7 +83,7 @@ def test_blocks_of_any_shape_count_what_the_whole_counts(tmp_path_factory, seed,
     truth, found = blobs(seed)
     usable = np.random.default_rng(seed).random(SHAPE) < 0.9
     mask = write(tmp_path / "mask.zarr", usable.astype(np.uint8), kind="mask")
-    spec = spec_of(tmp_path, truth, found, mask=mask, border_vox=border, border_in_plane=in_plane)
+    spec = spec_of(tmp_path, truth, found, mask=mask, border=BorderSpec(width_vox=border, in_plane=in_plane))
     before, overlaptable.CELL = overlaptable.CELL, cell
     try:
         result = evaluate(spec)
@@ -90,7 +91,7 @@ def test_blocks_of_any_shape_count_what_the_whole_counts(tmp_path_factory, seed,
         overlaptable.CELL = before
     tables = at_once(truth, found, usable, border, in_plane)
     assert result.known == tables["known"]
-    for metric in METRICS.values():
+    for metric in metrics_named(OF_VOXELS):
         for key, value in metric.of(tables[metric.rule], truth.size).items():
             assert result.row[key] == value or np.isnan([result.row[key], value]).all()
 
@@ -128,7 +129,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_a_container_scores_as_its_segmentation(container, tmp_path: Path) -> None:
     folder, truth = container
-    names = tuple(METRICS)
+    names = OF_VOXELS
     ours = evaluate(
         EvaluateSpec(segmentation=str(folder / "seg.zarr"), truth=truth, output=str(tmp_path / "a"), metrics=names)
     )
@@ -173,6 +174,55 @@ def test_every_threshold_of_the_sweep_scores_as_the_relabelled_volume(container,
         assert [float(row["voi_split"]) for row in csv.DictReader(stream)] == splits
 
 
+def write_nml(path: Path, trees) -> str:
+    """Trees of voxel positions (x, y, z), each joined in order."""
+    things, first = [], 1
+    for number, nodes in enumerate(trees, 1):
+        ids = range(first, first + len(nodes))
+        first += len(nodes)
+        marks = "".join(
+            f'<node id="{i}" radius="1" x="{x}" y="{y}" z="{z}"/>' for i, (x, y, z) in zip(ids, nodes, strict=True)
+        )
+        edges = "".join(f'<edge source="{i}" target="{i + 1}"/>' for i in ids[:-1])
+        things.append(f'<thing id="{number}" name="t"><nodes>{marks}</nodes><edges>{edges}</edges></thing>')
+    scale = '<parameters><experiment name="e"/><scale x="8" y="8" z="40"/></parameters>'
+    path.write_text(f"<things>{scale}{''.join(things)}</things>")
+    return str(path)
+
+
+def test_skeletons_are_scored_at_every_threshold(container, tmp_path: Path) -> None:
+    folder, truth = container
+    rng = np.random.default_rng(3)
+    lines = [[(x, y, z) for x in range(0, 23, 2)] for y, z in rng.integers(0, 12, (5, 2)).tolist()]
+    skeletons = SkeletonsSpec(path=write_nml(tmp_path / "t.nml", lines))
+    spec = EvaluateSpec(
+        segmentation=str(folder / "seg.zarr"),
+        truth=truth,
+        output=str(tmp_path / "a"),
+        metrics=("nerl", "edges"),
+        thresholds=5,
+        skeletons=skeletons,
+    )
+    found = evaluate(spec)
+    plain = evaluate(
+        spec.model_copy(
+            update={"segmentation": str(folder / "seg.zarr/segmentation"), "output": str(tmp_path / "b")}
+        )
+    )
+    keys = [value.key for metric in metrics_named(spec.metrics) for value in metric.values]
+    assert {key: found.row[key] for key in keys} == {key: plain.row[key] for key in keys}
+    assert 0 <= found.row["nerl"] <= 1
+    assert sum(found.row[f"edges_{name}"] for name in ("correct", "split", "merged", "omitted")) == pytest.approx(
+        1
+    )
+    assert found.sweep[-1]["edges_split"] >= found.sweep[0]["edges_split"]
+    with pytest.raises(InputError, match="nerl, edges are about skeletons: give their file"):
+        evaluate(spec.model_copy(update={"skeletons": None}))
+    far = SkeletonsSpec(path=write_nml(tmp_path / "far.nml", [[(0, 0, 0), (900, 0, 0)]]))
+    with pytest.raises(InputError, match="outside"):
+        evaluate(spec.model_copy(update={"skeletons": far}))
+
+
 def test_pieces_of_the_truth_may_count_as_objects(tmp_path: Path) -> None:
     truth, found = blobs(5)
     truth[truth == TRANSPARENT] = 0
@@ -187,7 +237,7 @@ def test_counts_are_kept_for_the_same_question_and_made_again_for_another(tmp_pa
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "overlap").rglob("*.parquet")}
     assert evaluate(spec).row == first
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    wider = evaluate(spec.model_copy(update={"border_vox": 3})).row
+    wider = evaluate(spec.model_copy(update={"border": BorderSpec(width_vox=3)})).row
     assert wider["voi_sum"] == first["voi_sum"]
     assert wider["inner_voi_sum"] != first["inner_voi_sum"]
     assert len(list((tmp_path / "out" / "run" / "overlap").iterdir())) == 1
@@ -211,7 +261,7 @@ def test_a_broken_object_is_shown_where_it_breaks(tmp_path: Path) -> None:
     assert (merge.main, merge.box) == (1, Box((2, 26, 10), (1, 4, 4)))
     page = write_score_report(spec, result).read_text()
     assert page.count("data:image/png;base64,") == len(places)
-    for metric in METRICS.values():
+    for metric in metrics_named(OF_VOXELS):
         for value in metric.values:
             assert value.title in page
     assert "split: true object 1" in page

@@ -29,7 +29,9 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     metrics: Annotated[
         str,
         typer.Option(
-            "--metrics", metavar="A,B", help="voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd."
+            "--metrics",
+            metavar="A,B",
+            help="voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges.",
         ),
     ] = "voi,arand,rand,inner",
     mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
@@ -38,6 +40,14 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     split_truth: Annotated[
         bool, typer.Option("--split-truth", help="Disconnected pieces of a true object are different objects.")
     ] = False,
+    skeletons: Annotated[
+        str | None,
+        typer.Option("--skeletons", help="True tracings for nerl and edges: NML, SWC, or a folder of SWC."),
+    ] = None,
+    unit: Annotated[float | None, typer.Option("--unit", metavar="NM", help="nm per unit of SWC.")] = None,
+    outside: Annotated[
+        str, typer.Option("--outside", metavar="error|omit", help="What nodes outside of the segmentation are.")
+    ] = "error",
     thresholds: Annotated[int, typer.Option("--thresholds", help="How many of a merge tree are scored.")] = 100,
     workers: Workers = 1,
     scheduler: Scheduler = None,
@@ -71,7 +81,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         "metrics": [name.strip() for name in metrics.split(",") if name.strip()],
         "mask": mask,
         "raw": raw,
-        "border_vox": border,
+        "border": {"width_vox": border},
+        "skeletons": None if skeletons is None else {"path": skeletons, "unit_nm": unit, "outside": outside},
         "split_truth": split_truth,
         "thresholds": thresholds,
     }

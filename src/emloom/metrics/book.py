@@ -1,4 +1,4 @@
-"""The overlap metrics that can be asked for by name: what each says, and from which voxels.
+"""The metrics of segmentations that can be asked for by name: what each says, and from which voxels or nodes.
 
 A metric has a name (`voi`), one or more values (`voi_split` ..), each with a unit and the direction that is
 better, and the rule that says which voxels count (`emloom.tasks.overlaptable`). Names that are not in the book are
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import nan
+from typing import Any, Literal
 
 from emloom.errors import InputError, did_you_mean
 from emloom.metrics.contingency import Contingency
 from emloom.metrics.cremi import cremi_neuron_scores
 from emloom.metrics.matching import matching_curve, matching_scores, mean_accuracy, symmetric_best_dice
 from emloom.metrics.overlap import overlap_scores
+from emloom.metrics.runlength import EDGE_CLASSES, RunLengthScores
 
 Values = dict[str, float]
 
@@ -43,17 +45,17 @@ class Metric:
 
     Attributes:
         name: as in ``--metrics``.
-        rule: which voxels count.
+        rule: which voxels count; "nodes": the nodes of skeletons.
         values: what it says.
         text: definition, in a sentence or two.
-        of: from (contingency table, voxels in all) to the values by key.
+        of: from (contingency table, or `RunLengthScores` of the nodes; voxels in all) to the values by key.
     """
 
     name: str
-    rule: Literal["known", "inner", "cremi", "whole"]
+    rule: Literal["known", "inner", "cremi", "whole", "nodes"]
     values: tuple[Value, ...]
     text: str
-    of: Callable[[Contingency, int], Values]
+    of: Callable[[Any, int], Values]
 
 
 def _picked(*keys: str, prefix: str = "") -> Callable[[Contingency, int], Values]:
@@ -79,6 +81,19 @@ def _matching(table: Contingency, _: int) -> Values:
 def _panoptic(table: Contingency, _: int) -> Values:
     scores = matching_scores(table, 0.5)
     return {"panoptic_quality": scores.panoptic_quality, "segmentation_quality": scores.segmentation_quality}
+
+
+def _run_length(scores: RunLengthScores, _: int) -> Values:
+    return {name: getattr(scores, name) for name in ("erl_nm", "erl_truth_nm", "nerl")}
+
+
+def _edges(scores: RunLengthScores, _: int) -> Values:
+    total = sum(scores.edges)
+    shares = {
+        f"edges_{name}": count / total if total else nan
+        for name, count in zip(EDGE_CLASSES, scores.edges, strict=True)
+    }
+    return shares | {name: getattr(scores, name) for name in ("splits_per_mm", "merges_per_mm")}
 
 
 _BITS = "bits"
@@ -184,9 +199,36 @@ METRICS: Mapping[str, Metric] = {
             "The smaller of two means: the best Dice over true objects, and over segments. 1 is perfect.",
             lambda table, _: {"symmetric_best_dice": symmetric_best_dice(table)},
         ),
+        Metric(
+            "nerl",
+            "nodes",
+            (
+                Value("erl_nm", "expected run length", "higher", "nm"),
+                Value("erl_truth_nm", "ERL of a perfect segmentation", "higher", "nm"),
+                Value("nerl", "normalised ERL", "higher"),
+            ),
+            "How far one can go along a skeleton from a random point of it without an error; a segment that meets "
+            "several skeletons counts nothing. NERL divides by that of a perfect segmentation: 1 is best.",
+            _run_length,
+        ),
+        Metric(
+            "edges",
+            "nodes",
+            (
+                *(
+                    Value(f"edges_{name}", f"{name} edges", "higher" if name == "correct" else "lower")
+                    for name in EDGE_CLASSES
+                ),
+                Value("splits_per_mm", "splits per mm", "lower", "1/mm"),
+                Value("merges_per_mm", "merges per mm", "lower", "1/mm"),
+            ),
+            "Edges of the skeletons: both ends in one segment (correct), in two (split), in one that meets "
+            "several skeletons (merged), or in none (omitted); pieces and skeletons too many per length of path.",
+            _edges,
+        ),
     )
 }
-"""Every overlap metric by name."""
+"""Every metric by name."""
 
 
 def metrics_named(names: Sequence[str]) -> list[Metric]:

@@ -19,22 +19,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Block
+from emloom.geometry.skeletons import Skeletons
 from emloom.io.files import explained, write_text_atomic
 from emloom.io.open import create_volume, open_volume
+from emloom.io.skeletons import read_skeletons
 from emloom.io.tables import write_csv
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.book import Metric, metrics_named
 from emloom.metrics.contingency import Contingency, Ids
 from emloom.metrics.overlap import ObjectError, overlap_scores, worst_objects
+from emloom.metrics.runlength import RunLengthRule, RunLengthScores, run_length_scores
 from emloom.ops.agglomerate import MergeTree
-from emloom.ops.labels import split_disconnected
+from emloom.ops.labels import apply_lut, split_disconnected
 from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
@@ -45,6 +48,7 @@ from emloom.run.stage import Stage
 from emloom.run.workspace import Workspace
 from emloom.spec import Spec
 from emloom.tasks.graphfiles import load_tree
+from emloom.tasks.nodelookup import node_segments
 from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap, voxels_of
 from emloom.tasks.segmentblocks import Site, read_final_lut
 from emloom.tasks.segmentspec import SegmentJob
@@ -54,6 +58,26 @@ WORST = 10
 """Largest splits, and largest merges, that are listed and drawn."""
 
 OnBlock = Callable[[int, int], None]
+
+
+class BorderSpec(Spec):
+    """What the metric `inner` leaves out."""
+
+    width_vox: Annotated[int, Field(ge=0)] = 1
+    in_plane: bool = False
+    """See borders within sections only: for anisotropic stacks."""
+
+
+class SkeletonsSpec(Spec):
+    """True tracings."""
+
+    path: str
+    """NML, SWC, or a folder of SWC files."""
+    unit_nm: float | None = None
+    """nm per unit of SWC; NML states it."""
+    outside: Literal["error", "omit"] = "error"
+    """Whether nodes outside of the segmentation are an error, or count as in no segment."""
+    rule: RunLengthRule = RunLengthRule()
 
 
 class EvaluateSpec(Spec):
@@ -69,12 +93,13 @@ class EvaluateSpec(Spec):
     """Non-zero where voxels count."""
     raw: str | None = None
     """Raw volume, to be drawn below the errors."""
-    border_vox: Annotated[int, Field(ge=0)] = 1
-    border_in_plane: bool = False
+    border: BorderSpec = BorderSpec()
     split_truth: bool = False
     """Count the disconnected pieces of a true object as different objects; needs the truth in memory."""
     thresholds: Annotated[int, Field(ge=0, le=10_000)] = 100
     """How many thresholds of a merge tree are scored, evenly spaced from its floor to 1."""
+    skeletons: SkeletonsSpec | None = None
+    """True tracings, for the metrics of run lengths and edges."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,29 @@ class Subject:
     def of(self, table: Contingency) -> Contingency:
         """Return the table of the segmentation, from the one that was counted."""
         return table if self.lut is None else table.relabelled(*self.lut)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Skeletons, and the fragments or segments under their nodes.
+
+    Attributes:
+        skeletons: the truth.
+        labels: uint64 [N], 0 where there is none.
+        rule: what counts as a merge.
+    """
+
+    skeletons: Skeletons
+    labels: Ids
+    rule: RunLengthRule
+
+    def scores(self, keys: Ids, values: Ids) -> RunLengthScores:
+        """Return the scores of the segmentation that a look-up table makes."""
+        return run_length_scores(self.skeletons, apply_lut(self.labels, keys, values), self.rule)
+
+
+Evidence = dict[Literal["known", "inner", "cremi", "whole", "nodes"], Contingency | RunLengthScores]
+_SAME = (np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -139,9 +187,12 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
     """
     started, executor = time.perf_counter(), executor or Serial()
     metrics = metrics_named(spec.metrics)
+    skeletons = _skeletons(spec, metrics)
     subject = subject_of(spec.segmentation)
-    rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *(metric.rule for metric in metrics)]))
-    compared = Compared(spec.truth, subject.labels, spec.mask, spec.border_vox, spec.border_in_plane, rules)
+    asked = [metric.rule for metric in metrics if metric.rule != "nodes"]
+    rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *asked]))
+    border = spec.border
+    compared = Compared(spec.truth, subject.labels, spec.mask, border.width_vox, border.in_plane, rules)
     compared.check()
     folder = Path(spec.output).absolute()
     with explained(folder):
@@ -150,19 +201,22 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
     if spec.split_truth:
         compared = _with_pieces(compared, folder)
     cells = compared.cells()
+    nodes = None if skeletons is None else _nodes(spec, skeletons, subject)
     tables = _counted(compared, folder, key_of(FORMAT, asdict(compared), inputs), executor, on_block)
     n_all = voxels_of(compared)
     row: dict[str, Any] = {"segmentation": spec.segmentation, "threshold": subject.threshold}
-    found = {rule: subject.of(table) for rule, table in tables.items()}
-    overlap_scores(found["known"])  # an error where nothing counts
+    found: Evidence = {rule: subject.of(table) for rule, table in tables.items()}
+    known = subject.of(tables["known"])
+    overlap_scores(known)  # an error where nothing counts
+    if nodes is not None:
+        found["nodes"] = nodes.scores(*(subject.lut or _SAME))
     row |= _values(metrics, found, n_all)
-    known = found["known"]
     row |= {
         "n_voxels": known.n_voxels,
         "n_truth": len(known.truth_sizes()[0]),
         "n_segments": len(known.segment_sizes()[0]),
     }
-    sweep = _sweep(spec, subject, metrics, tables, n_all)
+    sweep = _sweep(spec, subject, metrics, (tables, nodes), n_all)
     worst = {"split": worst_objects(known, "split", WORST), "merge": worst_objects(known, "merge", WORST)}
     result = Evaluation(row, sweep, known, worst, subject, compared, cells, metrics, _undefined(metrics, found))
     _write(result, folder)
@@ -226,33 +280,65 @@ def _counted(
     return {rule: read_overlap(folder, rule, cells) for rule in compared.rules}
 
 
-def _values(metrics: Sequence[Metric], tables: dict[Rule, Contingency], n_all: int) -> dict[str, float]:
+def _skeletons(spec: EvaluateSpec, metrics: Sequence[Metric]) -> Skeletons | None:
+    names = [metric.name for metric in metrics if metric.rule == "nodes"]
+    if names and spec.skeletons is None:
+        raise InputError(
+            f"{', '.join(names)} are about skeletons: give their file (--skeletons), or leave them out"
+        )
+    if spec.skeletons is None:
+        return None
+    return read_skeletons(spec.skeletons.path, unit_nm=spec.skeletons.unit_nm)
+
+
+def _nodes(spec: EvaluateSpec, skeletons: Skeletons, subject: Subject) -> Nodes:
+    assert spec.skeletons is not None
+    volume = open_volume(subject.labels, kind="labels")
+    found = node_segments(volume, skeletons, outside=spec.skeletons.outside)
+    return Nodes(skeletons, found.segments, spec.skeletons.rule)
+
+
+def _values(metrics: Sequence[Metric], found: Evidence, n_all: int) -> dict[str, float]:
     values: dict[str, float] = {}
     for metric in metrics:
-        table = tables[metric.rule]
-        empty = table.n_voxels == 0 and metric.rule != "known"  # that one is an error
-        values |= dict.fromkeys((v.key for v in metric.values), nan) if empty else metric.of(table, n_all)
+        seen = found[metric.rule]
+        empty = isinstance(seen, Contingency) and seen.n_voxels == 0
+        values |= dict.fromkeys((v.key for v in metric.values), nan) if empty else metric.of(seen, n_all)
     return values
 
 
-def _undefined(metrics: Sequence[Metric], tables: dict[Rule, Contingency]) -> dict[str, str]:
+def _undefined(metrics: Sequence[Metric], found: Evidence) -> dict[str, str]:
     """Return why metrics have no value, by name."""
-    why = "no voxel counts: the mask, the ignored ids and the border leave none"
-    return {metric.name: why for metric in metrics if tables[metric.rule].n_voxels == 0}
+    reasons = {}
+    for metric in metrics:
+        seen = found[metric.rule]
+        if isinstance(seen, RunLengthScores):
+            reasons[metric.name] = seen.reason
+        elif seen.n_voxels == 0:
+            reasons[metric.name] = "no voxel counts: the mask, the ignored ids and the border leave none"
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _sweep(
-    spec: EvaluateSpec, subject: Subject, metrics: Sequence[Metric], tables: dict[Rule, Contingency], n_all: int
+    spec: EvaluateSpec,
+    subject: Subject,
+    metrics: Sequence[Metric],
+    counted: tuple[dict[Rule, Contingency], Nodes | None],
+    n_all: int,
 ) -> list[dict[str, float]]:
     """Score every threshold, from the highest: each table is made of the one before, which has fewer rows."""
     if subject.tree is None or not spec.thresholds:
         return []
+    tables, nodes = counted
     points, above = [], None
     for threshold in np.linspace(1.0, subject.tree.floor, spec.thresholds).round(6).tolist():
         at = max(threshold, subject.tree.floor)
         lut, above = subject.tree.table(at, above), at
         tables = {rule: table.relabelled(*lut) for rule, table in tables.items()}
-        points.append({"threshold": at, **_values(metrics, tables, n_all)})
+        found: Evidence = {**tables}
+        if nodes is not None:
+            found["nodes"] = nodes.scores(*subject.tree.table(at))
+        points.append({"threshold": at, **_values(metrics, found, n_all)})
     return points[::-1]
 
 
