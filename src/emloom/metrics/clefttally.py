@@ -1,6 +1,6 @@
 """Distances between the clefts of a truth and of a result, as exact sums over blocks.
 
-With T the cleft voxels of the truth, P those of the result, a block adds the distances from each of its voxels of P
+With T the cleft voxels of the truth and P those of the result, a block adds the distances from its voxels of P
 to the nearest voxel of T, and the other way round, between centres, in nm. All sums are integers (distances in
 steps of 2^-20 nm), so tallies add up in any order and grouping::
 
