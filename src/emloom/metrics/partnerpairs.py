@@ -1,6 +1,6 @@
 """Pairs of synaptic partners as two lists of points, and the segments they lie in.
 
-A partner pair is a pre site and a post site. Where a site is looked up: voxel ``floor(position / voxel size + 1/2)``
+A partner pair is a pre site and a post site. A site is looked up in voxel ``floor(position / voxel size + 1/2)``
 along each axis, counted from the corner of the segmentation, as cremi_python does (Python 2 rounds half away from
 zero). So positions refer to voxel centres at whole multiples of the voxel size, half a voxel from where
 `Grid.containing` looks.
