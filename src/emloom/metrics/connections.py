@@ -10,8 +10,9 @@ E_f the edges of truth and result, and w_t(e), w_f(e) their weights (0 where an 
 
 Agreement of weights is measured over the edges that exist in both: Pearson's r of the weights, Spearman's rho
 (Pearson's r of ranks; ties share their mean rank), and the median of log2(w_f / w_t), which is 0 where nothing is
-over- or undercounted and 1 where the result has twice the synapses. Pearson follows the few strongest edges; Spearman
-does not. Comparisons of whole brains report the like (Schlegel et al., Nature 2024, doi:10.1038/s41586-024-07686-5).
+over- or undercounted and 1 where the result has twice the synapses. Pearson follows the few strongest edges;
+Spearman does not. Comparisons of whole brains report the like (Schlegel et al., Nature 2024,
+doi:10.1038/s41586-024-07686-5).
 
 Neurons must have the same ids on both sides. A LUT does that (`matched`): `majority_match` gives each segment the
 true neuron it overlaps most. Segments of one neuron are merged and their weights added; a segment that maps to
