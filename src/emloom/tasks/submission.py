@@ -9,7 +9,7 @@ what was predicted, by its place in the world, and stored as CREMI demands::
     annotations   of a CREMI file    ->  annotations                        sites, partners, comments
 
 `SubmitSpec.offsets` says what the stored positions count from. CREMI's cropped files state no offset, its padded
-ones do; locations are the same numbers in both (cremi.org/data). By default a submission is like the cropped files.
+ones do; locations are the same numbers in both (cremi.org/data). By default a submission is like cropped files.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ def _write_volumes(
         start = _start(source.info, grid)
         if not source.info.box.contains(Box(start, shape)):
             raise InputError(
-                f"{source.info.source} covers {source.info.box}, the submission {Box(start, shape)}: predict all of "
-                "it, or mend shape and offset"
+                f"{source.info.source} covers {source.info.box}, the submission {Box(start, shape)}: predict all "
+                "of it, or mend shape and offset"
             )
         info = VolumeInfo(shape, np.dtype(np.uint64), stored, kind="labels", source=f"{file}/{name}")
         target = cremi.create(file, name, info)
