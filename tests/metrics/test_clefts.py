@@ -112,8 +112,14 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @settings(deadline=None, max_examples=15)
-@given(seed=SEEDS, block=st.tuples(st.integers(2, 9), st.integers(9, 30), st.integers(9, 30)))
-def test_blocks_add_up_to_the_whole_bit_for_bit(seed: int, block: tuple[int, int, int]) -> None:
+@given(
+    seed=SEEDS,
+    block=st.tuples(st.integers(2, 9), st.integers(9, 30), st.integers(9, 30)),
+    spacing=st.sampled_from([CREMI, ODD, (3500.0, 350.0, 351.0)]),
+)
+def test_blocks_add_up_to_the_whole_bit_for_bit(
+    seed: int, block: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
     rng = np.random.default_rng(seed)
     shape = (9, 40, 33)
     truth, found, known = cleft_masks(volume(rng, shape, 0.0005, 0.05), volume(rng, shape, 0.001))
@@ -124,11 +130,11 @@ def test_blocks_add_up_to_the_whole_bit_for_bit(seed: int, block: tuple[int, int
         calls.append(box)
         return truth[box.slices()], found[box.slices()]
 
-    in_blocks = cleft_tally(read, whole, CREMI, block_vox=block)
-    assert in_blocks == cleft_tally(read, whole, CREMI, block_vox=shape)
+    in_blocks = cleft_tally(read, whole, spacing, block_vox=block)
+    assert in_blocks == cleft_tally(read, whole, spacing, block_vox=shape)
     # A tally that was cropped to where the clefts are says the same.
     masks = [m.astype(np.uint8) for m in (truth, found)]
-    again = cleft_scores(masks[0], masks[1], CREMI, known_ZYX=known, zero_is_background=True)
+    again = cleft_scores(masks[0], masks[1], spacing, known_ZYX=known, zero_is_background=True)
     assert repr(again) == repr(scores_of(in_blocks, int(known.sum())))
 
 
