@@ -155,6 +155,26 @@ def test_counts_need_the_halo_of_their_limit_and_no_more() -> None:
     assert max(box.stop[2] for box in read_boxes) <= 25 + 1 + 50
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_what_lies_just_beyond_the_halo_is_nearer_than_what_lies_in_its_corner(axis: int, sign: int) -> None:
+    """The first look reaches 20 voxels along each axis; 21 ahead is nearer than 20 ahead and 8 aside."""
+    shape, at = [21, 21, 21], np.full(3, 10)
+    shape[axis], at[axis] = 61, 5 if sign > 0 else 55  # the only way out of what is read first
+    truth, found = np.zeros(shape, bool), np.zeros(shape, bool)
+    ahead, corner = at.copy(), at.copy()
+    ahead[axis] += 21 * sign
+    corner[axis] += 20 * sign
+    corner[(axis + 1) % 3] += 8
+    found[tuple(at)] = truth[tuple(ahead)] = truth[tuple(corner)] = True
+
+    def read(box: Box) -> tuple[np.ndarray, np.ndarray]:
+        return truth[box.slices()], found[box.slices()]
+
+    tally = tally_block(read, Box.whole(shape), Box.of(at.tolist(), (at + 1).tolist()), (10, 10, 10))
+    assert tally.found.mean_nm() == 210
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS)
 def test_ids_do_not_matter(seed: int) -> None:
