@@ -335,7 +335,7 @@ def _sweep(
         at = max(threshold, subject.tree.floor)
         lut, above = subject.tree.table(at, above), at
         tables = {rule: table.relabelled(*lut) for rule, table in tables.items()}
-        found: Evidence = {**tables}
+        found: Evidence = dict(tables.items())
         if nodes is not None:
             found["nodes"] = nodes.scores(*subject.tree.table(at))
         points.append({"threshold": at, **_values(metrics, found, n_all)})

@@ -1,0 +1,50 @@
+"""The page about metrics of synapses explains every field, and its example is a valid Spec."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from emloom.metrics.clefts import CleftScores, TolerantScores
+from emloom.metrics.connections import ConnectionScores
+from emloom.metrics.partners import PartnerOptions, PartnerScores
+from emloom.tasks import submission
+
+PAGE = (Path(__file__).parents[2] / "docs" / "metrics-synapses.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [
+        ("Clefts", CleftScores),
+        ("Clefts", TolerantScores),
+        ("Partners", PartnerScores),
+        ("Connectomes", ConnectionScores),
+    ],
+)
+def test_every_score_is_explained(title: str, kind: type) -> None:
+    table = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("| `")]
+    named = {word for cell in table for word in re.findall(r"`(\w+)`", cell)}
+    missing = {field.name for field in fields(kind)} - named
+    assert not missing, f"{kind.__name__}: {missing} in no table under {title}"
+
+
+def test_every_option_of_partners_is_explained() -> None:
+    text = section("Partners")
+    assert all(f.name in text for f in fields(PartnerOptions) if f.name != "limit_nm")
+
+
+def test_the_example_of_a_submission_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as printed, with a writer that only looks at the Spec."""
+    code = section("Submitting to CREMI").partition("```python\n")[2].partition("```")[0]
+    seen: list[submission.SubmitSpec] = []
+    monkeypatch.setattr(submission, "submit", seen.append)
+    exec(code.partition("print(")[0], {})
+    assert seen[0].shape == (125, 1250, 1250)
