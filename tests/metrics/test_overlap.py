@@ -103,6 +103,25 @@ def test_bounds_and_perfection(seed: int) -> None:
     assert (perfect.rand_split, perfect.rand_merge) == (1, 1)
 
 
+@given(st.integers(0, 10**6))
+def test_normalised_information_by_its_definition(seed: int) -> None:
+    table = contingency(*random_pair(seed), ignore_truth=())
+    joint = table.counts / table.n_voxels
+    truth, segments = (sizes / table.n_voxels for _, sizes in (table.truth_sizes(), table.segment_sizes()))
+    h_joint, h_truth, h_segments = (-float((p * np.log2(p)).sum()) for p in (joint, truth, segments))
+    scores = overlap_scores(table)
+    information = h_truth + h_segments - h_joint
+    assert scores.nvi == pytest.approx((2 * h_joint - h_truth - h_segments) / h_joint, abs=1e-12)
+    assert scores.nid == pytest.approx(1 - information / max(h_truth, h_segments), abs=1e-12)
+
+
+@pytest.mark.parametrize("objects", [1, 5])
+def test_normalised_information_of_identical_segmentations_is_0(objects: int) -> None:
+    ids = np.arange(1, objects + 1)
+    scores = overlap_scores(Contingency.from_rows(ids, ids, ids * 7))
+    assert (scores.nvi, scores.nid) == (0.0, 0.0)
+
+
 def test_lone_voxels_agree() -> None:
     assert overlap_scores(Contingency.from_rows([1, 2], [3, 4], [1, 1])).adapted_rand_error_pairs == 0
 

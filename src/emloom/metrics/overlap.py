@@ -125,7 +125,7 @@ def overlap_scores(table: Contingency) -> OverlapScores:
     segments = _spectrum(table.segment_sizes()[1])
     split = _conditional_entropy(joint, truth, total)
     merge = _conditional_entropy(joint, segments, total)
-    of_truth, of_segments = (_conditional_entropy(given, {total: 1}, total) for given in (truth, segments))
+    of_truth, of_segments = _entropy(truth, total), _entropy(segments, total)
     nn, aa, bb = _sum_squares(joint), _sum_squares(truth), _sum_squares(segments)
     pairs = aa + bb - 2 * total
     return OverlapScores(
@@ -254,6 +254,11 @@ def _spectrum(counts: Counts) -> dict[int, int]:
 def _sum_squares(spectrum: dict[int, int]) -> int:
     # Python integers: a squared count of a 4e9-voxel object leaves uint64, and float64 is exact to 2^53 only.
     return sum(times * n * n for n, times in spectrum.items())
+
+
+def _entropy(sizes: dict[int, int], total: int) -> float:
+    """Return H in bits; exactly 0 for one object."""
+    return max(0.0, total * log2(total) - fsum(times * (n * log2(n)) for n, times in sizes.items())) / total
 
 
 def _conditional_entropy(joint: dict[int, int], given: dict[int, int], total: int) -> float:
