@@ -7,8 +7,8 @@ it with ids of their own. Segmentation: the truth moved
 by a few voxels, with some objects merged and all of them cut into blocks. Both libraries give VOI split, VOI
 merge and the adapted Rand error (scikit-image's definition over pairs), equal to 1e-9. emloom takes the raw 64-bit
 ids; scikit-image builds a matrix as large as the largest id, so it is given densely renumbered ones, and
-renumbering (fastremap, the fastest at hand) does not count in the ratio. The runs alternate; medians of 3. The ratio
-is the smaller of the two sizes.
+renumbering (fastremap, the fastest at hand) does not count in the ratio. The runs alternate; medians of 3. The
+ratio is the smaller of the two sizes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from emloom.tasks import overlaptable
 from emloom.tasks.errorplaces import places_of
 from emloom.tasks.overlaptable import SPECIAL
 from emloom.tasks.scorereport import write_score_report
-from emloom.tasks.scoring import BorderSpec, EvaluateSpec, SkeletonsSpec, evaluate
+from emloom.tasks.scorespec import BorderSpec, EvaluateSpec, SkeletonsSpec
+from emloom.tasks.scoring import evaluate
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob, SegmentSpec
 

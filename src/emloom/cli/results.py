@@ -66,7 +66,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     from emloom.run.cluster import executor_of
     from emloom.tasks.comparing import compare as put_together
     from emloom.tasks.scorereport import write_score_report
-    from emloom.tasks.scoring import EvaluateSpec
+    from emloom.tasks.scorespec import EvaluateSpec
     from emloom.tasks.scoring import evaluate as score
 
     if compare:

@@ -15,7 +15,8 @@ from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
 from emloom.metrics.book import Value
 from emloom.tasks.errorplaces import Place, places_of, read_pair, read_raw
-from emloom.tasks.scoring import EvaluateSpec, Evaluation
+from emloom.tasks.scorespec import EvaluateSpec
+from emloom.tasks.scoring import Evaluation
 from emloom.view.colours import grey, overlay
 from emloom.view.figures import Figure, Tile, panel, threshold_curve
 from emloom.view.report import Cell, Report, Score, Section, Table

@@ -19,10 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Block
@@ -36,7 +35,6 @@ from emloom.metrics.book import Metric, metrics_named
 from emloom.metrics.contingency import Contingency, Ids
 from emloom.metrics.overlap import ObjectError, overlap_scores, worst_objects
 from emloom.metrics.runlength import RunLengthRule, RunLengthScores, run_length_scores
-from emloom.ops.agglomerate import MergeTree
 from emloom.ops.labels import apply_lut, split_disconnected
 from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
@@ -45,82 +43,15 @@ from emloom.run.machine import memory
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.run.runner import run_stage
 from emloom.run.stage import Stage
-from emloom.run.workspace import Workspace
-from emloom.spec import Spec
-from emloom.tasks.graphfiles import load_tree
 from emloom.tasks.nodelookup import node_segments
 from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap, voxels_of
-from emloom.tasks.segmentblocks import Site, read_final_lut
-from emloom.tasks.segmentspec import SegmentJob
+from emloom.tasks.scorespec import EvaluateSpec, Subject, subject_of
 
 FORMAT = 1
 WORST = 10
 """Largest splits, and largest merges, that are listed and drawn."""
 
 OnBlock = Callable[[int, int], None]
-
-
-class BorderSpec(Spec):
-    """What the metric `inner` leaves out."""
-
-    width_vox: Annotated[int, Field(ge=0)] = 1
-    in_plane: bool = False
-    """See borders within sections only: for anisotropic stacks."""
-
-
-class SkeletonsSpec(Spec):
-    """True tracings."""
-
-    path: str
-    """NML, SWC, or a folder of SWC files."""
-    unit_nm: float | None = None
-    """nm per unit of SWC; NML states it."""
-    outside: Literal["error", "omit"] = "error"
-    """Whether nodes outside of the segmentation are an error, or count as in no segment."""
-    rule: RunLengthRule = RunLengthRule()
-
-
-class EvaluateSpec(Spec):
-    """Score one segmentation against its truth (`emloom evaluate`)."""
-
-    segmentation: str
-    """Labels, or a container that `emloom segment` wrote: then its fragments are counted, for every threshold."""
-    truth: str
-    output: str
-    metrics: tuple[str, ...] = ("voi", "arand", "rand", "inner")
-    """Names of `emloom.metrics.book`."""
-    mask: str | None = None
-    """Non-zero where voxels count."""
-    raw: str | None = None
-    """Raw volume, to be drawn below the errors."""
-    border: BorderSpec = BorderSpec()
-    split_truth: bool = False
-    """Count the disconnected pieces of a true object as different objects; needs the truth in memory."""
-    thresholds: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """How many thresholds of a merge tree are scored, evenly spaced from its floor to 1."""
-    skeletons: SkeletonsSpec | None = None
-    """True tracings, for the metrics of run lengths and edges."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is scored.
-
-    Attributes:
-        labels: path of the volume that is counted: segments, or fragments.
-        tree: of fragments.
-        threshold: of the segmentation; None where it is not one of a tree.
-        lut: (fragments, segments) of the segmentation; None where segments are counted.
-    """
-
-    labels: str
-    tree: MergeTree | None = None
-    threshold: float | None = None
-    lut: tuple[Ids, Ids] | None = None
-
-    def of(self, table: Contingency) -> Contingency:
-        """Return the table of the segmentation, from the one that was counted."""
-        return table if self.lut is None else table.relabelled(*self.lut)
 
 
 @dataclass(frozen=True)
@@ -144,6 +75,31 @@ class Nodes:
 
 Evidence = dict[Literal["known", "inner", "cremi", "whole", "nodes"], Contingency | RunLengthScores]
 _SAME = (np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """All that was read: tables of the labels that were counted, labels of nodes, and the voxels in all."""
+
+    tables: dict[Rule, Contingency]
+    nodes: Nodes | None
+    n_all: int
+
+    def evidence(self, subject: Subject) -> Evidence:
+        """Return what the metrics of the segmentation are computed from."""
+        found: Evidence = {rule: subject.of(table) for rule, table in self.tables.items()}
+        if self.nodes is not None:
+            found["nodes"] = self.nodes.scores(*(subject.lut or _SAME))
+        return found
+
+    def values(self, metrics: Sequence[Metric], found: Evidence) -> dict[str, float]:
+        """Return every value of every metric; NaN where nothing counts."""
+        values: dict[str, float] = {}
+        for metric in metrics:
+            seen = found[metric.rule]
+            empty = isinstance(seen, Contingency) and seen.n_voxels == 0
+            values |= dict.fromkeys((v.key for v in metric.values), nan) if empty else metric.of(seen, self.n_all)
+        return values
 
 
 @dataclass(frozen=True)
@@ -189,61 +145,51 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
     metrics = metrics_named(spec.metrics)
     skeletons = _skeletons(spec, metrics)
     subject = subject_of(spec.segmentation)
-    asked = [metric.rule for metric in metrics if metric.rule != "nodes"]
-    rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *asked]))
-    border = spec.border
-    compared = Compared(spec.truth, subject.labels, spec.mask, border.width_vox, border.in_plane, rules)
-    compared.check()
+    compared = _compared(spec, metrics, subject)
     folder = Path(spec.output).absolute()
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     inputs = {name: fingerprint(path) for name, path in compared.paths.items() if path is not None}
     if spec.split_truth:
         compared = _with_pieces(compared, folder)
-    cells = compared.cells()
     nodes = None if skeletons is None else _nodes(spec, skeletons, subject)
     tables = _counted(compared, folder, key_of(FORMAT, asdict(compared), inputs), executor, on_block)
-    n_all = voxels_of(compared)
-    row: dict[str, Any] = {"segmentation": spec.segmentation, "threshold": subject.threshold}
-    found: Evidence = {rule: subject.of(table) for rule, table in tables.items()}
+    counted = _Counted(tables, nodes, voxels_of(compared))
     known = subject.of(tables["known"])
     overlap_scores(known)  # an error where nothing counts
-    if nodes is not None:
-        found["nodes"] = nodes.scores(*(subject.lut or _SAME))
-    row |= _values(metrics, found, n_all)
+    found = counted.evidence(subject)
+    row: dict[str, Any] = {"segmentation": spec.segmentation, "threshold": subject.threshold}
+    row |= counted.values(metrics, found)
     row |= {
         "n_voxels": known.n_voxels,
         "n_truth": len(known.truth_sizes()[0]),
         "n_segments": len(known.segment_sizes()[0]),
     }
-    sweep = _sweep(spec, subject, metrics, (tables, nodes), n_all)
-    worst = {"split": worst_objects(known, "split", WORST), "merge": worst_objects(known, "merge", WORST)}
-    result = Evaluation(row, sweep, known, worst, subject, compared, cells, metrics, _undefined(metrics, found))
+    result = Evaluation(
+        row,
+        _sweep(spec, subject, metrics, counted),
+        known,
+        {"split": worst_objects(known, "split", WORST), "merge": worst_objects(known, "merge", WORST)},
+        subject,
+        compared,
+        compared.cells(),
+        metrics,
+        _undefined(metrics, found),
+    )
     _write(result, folder)
     seconds = {"evaluate": time.perf_counter() - started}
     write_provenance(folder / "provenance.json", spec.to_dict(), inputs, seconds)
     return result
 
 
-def subject_of(path: str) -> Subject:
-    """Return what a path stands for: a container of `emloom segment` with its tree, or plain labels.
-
-    Raises:
-        InputError: the container is not finished, or was never cut at a threshold.
-    """
-    if not (Path(path) / "fragments").is_dir():
-        return Subject(path)
-    space = Workspace(path)
-    if not space.finished:
-        raise InputError(f"{path} is not finished: `emloom retry {path}` goes on with it")
-    job = SegmentJob.from_dict({**space.record()["job"], "output": path}, f"the job of {path}")
-    fragments, tree = str(Path(path) / "fragments"), load_tree(path)
-    if job.threshold is None:
-        raise InputError(
-            f"{path} was made without a threshold, so there is no segmentation: give --threshold there"
-        )
-    lut = read_final_lut(Site(job, Path(path)), job.threshold)
-    return Subject(fragments, tree, job.threshold, lut)
+def _compared(spec: EvaluateSpec, metrics: Sequence[Metric], subject: Subject) -> Compared:
+    """Return what is to be counted; raises `InputError` where the volumes do not fit together."""
+    asked = [metric.rule for metric in metrics if metric.rule != "nodes"]
+    rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *asked]))
+    border = spec.border
+    compared = Compared(spec.truth, subject.labels, spec.mask, border.width_vox, border.in_plane, rules)
+    compared.check()
+    return compared
 
 
 def _with_pieces(compared: Compared, folder: Path) -> Compared:
@@ -298,15 +244,6 @@ def _nodes(spec: EvaluateSpec, skeletons: Skeletons, subject: Subject) -> Nodes:
     return Nodes(skeletons, found.segments, spec.skeletons.rule)
 
 
-def _values(metrics: Sequence[Metric], found: Evidence, n_all: int) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for metric in metrics:
-        seen = found[metric.rule]
-        empty = isinstance(seen, Contingency) and seen.n_voxels == 0
-        values |= dict.fromkeys((v.key for v in metric.values), nan) if empty else metric.of(seen, n_all)
-    return values
-
-
 def _undefined(metrics: Sequence[Metric], found: Evidence) -> dict[str, str]:
     """Return why metrics have no value, by name."""
     reasons = {}
@@ -320,25 +257,20 @@ def _undefined(metrics: Sequence[Metric], found: Evidence) -> dict[str, str]:
 
 
 def _sweep(
-    spec: EvaluateSpec,
-    subject: Subject,
-    metrics: Sequence[Metric],
-    counted: tuple[dict[Rule, Contingency], Nodes | None],
-    n_all: int,
+    spec: EvaluateSpec, subject: Subject, metrics: Sequence[Metric], counted: _Counted
 ) -> list[dict[str, float]]:
     """Score every threshold, from the highest: each table is made of the one before, which has fewer rows."""
     if subject.tree is None or not spec.thresholds:
         return []
-    tables, nodes = counted
-    points, above = [], None
+    tables, points, above = counted.tables, [], None
     for threshold in np.linspace(1.0, subject.tree.floor, spec.thresholds).round(6).tolist():
         at = max(threshold, subject.tree.floor)
-        lut, above = subject.tree.table(at, above), at
-        tables = {rule: table.relabelled(*lut) for rule, table in tables.items()}
+        step, above = subject.tree.table(at, above), at
+        tables = {rule: table.relabelled(*step) for rule, table in tables.items()}
         found: Evidence = dict(tables.items())
-        if nodes is not None:
-            found["nodes"] = nodes.scores(*subject.tree.table(at))
-        points.append({"threshold": at, **_values(metrics, found, n_all)})
+        if counted.nodes is not None:
+            found["nodes"] = counted.nodes.scores(*subject.tree.table(at))
+        points.append({"threshold": at, **counted.values(metrics, found)})
     return points[::-1]
 
 
