@@ -17,9 +17,11 @@ from emloom.view.colours import grey, id_colours, overlay
 from emloom.view.figures import (
     Figure,
     Tile,
+    Trade,
     length_label,
     nice_length,
     panel,
+    split_merge_plot,
     threshold_curve,
     training_curves,
     views,
@@ -108,6 +110,24 @@ def test_curves_say_what_they_show() -> None:
     assert "lowest, 0.3, at step 200" in trained.alt
     assert pixels(trained).shape[1] > 1000
     assert pixels(training_curves([1], [0.5])).shape[1] > 1000
+
+
+def test_results_stand_where_their_errors_are() -> None:
+    results = [Trade("a", 1.0, 0.5, [(2.0, 0.1), (0.2, 1.5)]), Trade("b", 0.25, 2.0)]
+    figure = split_merge_plot(results, caption="two")
+    assert figure.caption == "two"
+    assert "a: split 1.000, merge 0.500 bits; b: split 0.250, merge 2.000 bits" in figure.alt
+    image = pixels(split_merge_plot([Trade("a", 1.0, 0.5), Trade("b", 0.25, 2.0)]))[..., :3].astype(int)
+    blue, orange = (
+        np.argwhere((abs(image - np.array(colour)) < 12).all(axis=-1))
+        for colour in ((0x1A, 0x7F, 0xC1), (0xD9, 0x60, 0x0F))
+    )
+    # The legend lies in the upper right: left of it, and below it, are the markers alone.
+    assert blue[:, 1].min() < image.shape[1] // 3
+    assert orange[:, 0].max() > image.shape[0] // 2
+    assert orange[:, 1].min() > image.shape[1] // 2
+    with pytest.raises(InputError, match="no result to draw"):
+        split_merge_plot([])
 
 
 def test_equal_pictures_are_equal_bytes() -> None:
