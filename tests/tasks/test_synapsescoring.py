@@ -226,6 +226,28 @@ def test_clefts_of_a_part_are_compared_where_it_lies(tmp_path: Path) -> None:
     assert evaluate_synapses(again).row["cleft_cremi_score_nm"] == 0
 
 
+def test_clefts_go_on_where_they_were_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleftblocks, "CELL", (3, 20, 20))
+    spec = spec_of(tmp_path, metrics=("clefts",))
+    whole, seen = evaluate_synapses(spec).row, []
+    monkeypatch.setattr(cleftblocks.CountClefts, "__call__", lambda *_: pytest.fail("counted twice"))
+    monkeypatch.setattr(cleftblocks.MeasureClefts, "__call__", lambda *_: pytest.fail("measured twice"))
+    assert evaluate_synapses(spec, on_block=lambda *n: seen.append(n)).row == whole
+    # 18 blocks are counted; the clefts of both sides lie in one of them.
+    assert {total for _, total in seen} == {18, 1}
+    assert all(done == total for done, total in seen)
+
+
+def test_blocks_of_clefts_can_be_sent_to_workers(tmp_path: Path) -> None:
+    from emloom.run.cluster import executor_of
+
+    spec = spec_of(tmp_path, metrics=("clefts",))
+    alone = evaluate_synapses(spec).row
+    elsewhere = spec.model_copy(update={"output": str(tmp_path / "elsewhere")})
+    with executor_of(2, None) as executor:
+        assert evaluate_synapses(elsewhere, executor).row == alone
+
+
 @given(seed=st.integers(0, 10**6), n=st.integers(0, 40))
 @settings(max_examples=10, phases=[Phase.generate], deadline=None)
 def test_sites_chunk_by_chunk_are_those_of_the_whole(tmp_path_factory, seed, n) -> None:
