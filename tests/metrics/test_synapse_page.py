@@ -11,7 +11,8 @@ import pytest
 from emloom.metrics.clefts import CleftScores, TolerantScores
 from emloom.metrics.connections import ConnectionScores
 from emloom.metrics.partners import PartnerOptions, PartnerScores
-from emloom.tasks import submission
+from emloom.metrics.synapsebook import METRICS
+from emloom.tasks import submission, synapsereport, synapsescoring
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics-synapses.md").read_text(encoding="utf-8")
 
@@ -48,3 +49,15 @@ def test_the_example_of_a_submission_is_valid(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(submission, "submit", seen.append)
     exec(code.partition("print(")[0], {})
     assert seen[0].shape == (125, 1250, 1250)
+
+
+def test_the_example_of_scoring_is_valid_and_names_every_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = section("All of it from Python")
+    seen: list[synapsescoring.SynapseSpec] = []
+    monkeypatch.setattr(synapsescoring, "evaluate_synapses", seen.append)
+    monkeypatch.setattr(synapsereport, "write_synapse_report", lambda *_: None)
+    exec(text.partition("```python\n")[2].partition("print(")[0], {})
+    assert seen[0].metrics == tuple(METRICS)
+    for metric in METRICS.values():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{metric.name}` |")]
+        assert re.findall(r"`(\w+)`", row)[1:] == [value.key for value in metric.values]

@@ -21,6 +21,7 @@ from emloom.metrics.contingency import as_ids
 
 F64 = NDArray[np.float64]
 Ids = NDArray[np.uint64]
+Rows = NDArray[np.int64]
 Outside = Literal["refuse", "unmatched"]
 
 
@@ -114,23 +115,36 @@ def segments_of(
     """
     if segments_ZYX.ndim != 3 or segments_ZYX.dtype.kind != "u":
         raise InputError(f"segments are {segments_ZYX.dtype} {segments_ZYX.shape}: give unsigned ids, z, y, x")
+    voxels, fits = site_voxels(pairs, segments_ZYX.shape, grid, outside)
     segments = np.zeros((len(pairs), 2), np.uint64)
-    inside = np.ones(len(pairs), bool)
+    z, y, x = voxels[fits].T
+    segments[fits] = segments_ZYX[z, y, x]
+    return segments, fits[:, 0] & fits[:, 1]
+
+
+def site_voxels(
+    pairs: PartnerPairs, shape: tuple[int, ...], grid: Grid, outside: Outside = "refuse"
+) -> tuple[Rows, NDArray[np.bool_]]:
+    """Return the voxels of (pre, post) sites, int64 [m, 2, 3], and which lie inside the segmentation, bool [m, 2].
+
+    Raises:
+        InputError: a site lies outside, unless that is allowed (its voxel is then 0, 0, 0).
+    """
+    voxels, inside = np.zeros((len(pairs), 2, 3), np.int64), np.ones((len(pairs), 2), bool)
     for column, (what, points) in enumerate((("pre", pairs.pre_nm), ("post", pairs.post_nm))):
         at = np.floor((points - np.array(grid.offset_nm)) / np.array(grid.voxel_size_nm) + 0.5)
-        fits = ((at >= 0) & (at < segments_ZYX.shape)).all(axis=1)
+        fits = ((at >= 0) & (at < shape)).all(axis=1)
         if outside == "refuse" and not fits.all():
             row = int(np.flatnonzero(~fits)[0])
             raise InputError(
                 f"{pairs.source}: the {what} site of pair {row} lies at {_shown(points[row])} nm, voxel "
-                f"{_shown(at[row])} of a segmentation of {segments_ZYX.shape} that starts at {grid.offset_nm} nm "
+                f"{_shown(at[row])} of a segmentation of {shape} that starts at {grid.offset_nm} nm "
                 f"({np.count_nonzero(~fits)} sites lie outside): give positions and offsets of one world, leave "
                 "such pairs out, or count found ones as false (outside='unmatched')"
             )
-        z, y, x = at[fits].astype(np.int64).T
-        segments[fits, column] = segments_ZYX[z, y, x]
-        inside &= fits
-    return segments, inside
+        voxels[fits, column] = at[fits].astype(np.int64)
+        inside[:, column] = fits
+    return voxels, inside
 
 
 def _points(values: ArrayLike, what: str) -> F64:

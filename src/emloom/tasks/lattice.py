@@ -40,13 +40,23 @@ def common_box(part: Volume, whole: Volume) -> Box:
         InputError: voxel sizes differ, `part` is off the voxel lattice of `whole`, or it leaves it.
     """
     a, b = part.info, whole.info
-    start = tuple(round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
-    box = Box((start[0], start[1], start[2]), a.shape)
-    if not b.grid.crop(box).matches(a.grid):
+    box = Box(start_in(part, whole), a.shape)
+    if not b.box.contains(box):
+        raise InputError(f"{a.source} covers {box} of {b.source}, which is only {b.box}: crop it first")
+    return box
+
+
+def start_in(part: Volume, whole: Volume) -> Vec:
+    """Return the voxel of `whole`, inside it or not, at which `part` begins.
+
+    Raises:
+        InputError: voxel sizes differ, or `part` is off the voxel lattice of `whole`.
+    """
+    a, b = part.info, whole.info
+    z, y, x = (round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
+    if not b.grid.crop(Box((z, y, x), a.shape)).matches(a.grid):
         raise InputError(
             f"{a.source} (voxel size {a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm) is not on the voxel "
             f"grid of {b.source} ({b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm): resample one of them"
         )
-    if not b.box.contains(box):
-        raise InputError(f"{a.source} covers {box} of {b.source}, which is only {b.box}: crop it first")
-    return box
+    return (z, y, x)

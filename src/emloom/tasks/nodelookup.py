@@ -75,7 +75,7 @@ def node_segments(
         raise InputError(_strangers(info, skeletons, voxels, np.flatnonzero(away)))
     segments = np.zeros(len(voxels), np.uint64)
     inside = np.flatnonzero(~away)
-    for rows, box in _by_chunk(info, voxels[inside]):
+    for rows, box in by_chunk(info, voxels[inside]):
         z, y, x = (voxels[inside[rows]] - np.array(box.start)).T
         segments[inside[rows]] = borrow(volume, box)[z, y, x]
     return NodeSegments(segments, away)
@@ -132,7 +132,7 @@ def _cell(info: VolumeInfo) -> Vec:
     return (cell[0], cell[1], cell[2])
 
 
-def _by_chunk(info: VolumeInfo, voxels: Rows) -> Iterator[tuple[Rows, Box]]:
+def by_chunk(info: VolumeInfo, voxels: Rows) -> Iterator[tuple[Rows, Box]]:
     """Yield the rows of the voxels in each chunk, and the box around them, in z, y, x order of chunks."""
     chunk = voxels // np.array(_cell(info))
     order = np.lexsort(chunk.T[::-1])
