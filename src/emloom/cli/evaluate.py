@@ -1,0 +1,199 @@
+"""`emloom evaluate`: segmentations, classes and synapses against their truth, results side by side, submissions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
+from emloom.errors import InputError, did_you_mean
+
+OnBlock = Callable[[int, int], None]
+_DEFAULT = "voi,arand,rand,inner"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(  # noqa: PLR0913 (one parameter per option)
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="FOUND TRUTH", help="What was found (labels, or what `emloom segment` wrote); the truth."),
+    ],
+    output: Output,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="A,B",
+            help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of classes: "
+            "confusion, f1, iou, dice, kappa, boundary, band, ap, roc, calibration. Of synapses: clefts, partners, "
+            "connections.",
+        ),
+    ] = _DEFAULT,
+    mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
+    raw: Annotated[str | None, typer.Option("--raw", help="Raw volume, to be drawn below the errors.")] = None,
+    border: Annotated[int, typer.Option("--border", help="Voxels left out around true borders by `inner`.")] = 1,
+    split_truth: Annotated[
+        bool, typer.Option("--split-truth", help="Disconnected pieces of a true object are different objects.")
+    ] = False,
+    skeletons: Annotated[
+        str | None, typer.Option("--skeletons", help="True tracings for nerl and edges: NML, SWC, or a folder of SWC.")
+    ] = None,
+    unit: Annotated[float | None, typer.Option("--unit", metavar="NM", help="nm per unit of SWC.")] = None,
+    outside: Annotated[
+        str, typer.Option("--outside", metavar="error|omit", help="What nodes outside of the segmentation are.")
+    ] = "error",
+    thresholds: Annotated[int, typer.Option("--thresholds", help="How many of a merge tree are scored.")] = 100,
+    ignore: Annotated[
+        list[int] | None, typer.Option("--ignore", help="Value of true classes that nobody knows; repeatable.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--names", metavar="A,B", help="Names of the classes, class 0 first.")
+    ] = None,
+    near: Annotated[
+        float | None, typer.Option("--near", metavar="NM", help="How near is near, for boundary and band.")
+    ] = None,
+    neurons: Annotated[
+        str | None, typer.Option("--neurons", help="True neurons around synapses; default those of the truth's file.")
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
+    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Put several results in one table: give their folders instead.")
+    ] = False,
+    submit: Annotated[
+        str | None,
+        typer.Option("--submit", metavar="cremi", help="Write a submission of clefts=, neuron_ids=, annotations=."),
+    ] = None,
+) -> None:
+    """Score a result against the truth, and show where it is wrong: scores.json, .csv and report.html.
+
+    Examples: emloom evaluate seg.zarr truth.h5/volumes/labels/neuron_ids --raw raw.zarr -o scores/ |
+    emloom evaluate seg.zarr/segmentation truth.zarr --metrics voi,cremi,matching -o scores/ |
+    emloom evaluate classes.zarr truth.zarr --metrics f1,iou --names background,membrane -o scores/ |
+    emloom evaluate found.hdf truth.hdf --metrics partners -o scores/ |
+    emloom evaluate --compare scores-a/ scores-b/ -o both/ |
+    emloom evaluate --submit cremi clefts=pred.zarr/clefts -o submission.hdf
+    """
+    from emloom.cli.progress import blocks_bar
+    from emloom.run.cluster import executor_of
+
+    if submit is not None:
+        from emloom.cli.submit import SubmitOptions, submit_to
+
+        submit_to(submit, paths, output, SubmitOptions(as_json=as_json))
+        return
+    if compare:
+        from emloom.tasks.comparing import compare as put_together
+
+        typer.echo(f"report: {put_together(paths, output)}")
+        return
+    if len(paths) != 2:
+        raise InputError(f"{len(paths)} volumes are given: give what was found, then the truth (or --compare)")
+    asked = [name.strip() for name in metrics.split(",") if name.strip()]
+    common = {"truth": paths[1], "output": output, "metrics": asked}
+    of_family: dict[str, dict[str, Any]] = {
+        "segmentations": {
+            "segmentation": paths[0],
+            "mask": mask,
+            "raw": raw,
+            "border": {"width_vox": border},
+            "skeletons": None if skeletons is None else {"path": skeletons, "unit_nm": unit, "outside": outside},
+            "split_truth": split_truth,
+            "thresholds": thresholds,
+        },
+        "classes": {
+            "predicted": paths[0],
+            "mask": mask,
+            "ignore": ignore,
+            "classes": None if names is None else {"names": [name.strip() for name in names.split(",")]},
+            "near": None if near is None else {"distance_nm": near},
+        },
+        "synapses": {"found": paths[0], "segmentation": neurons, "raw": raw},
+    }
+    family = _family(asked)
+    given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
+    run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
+        row, page = run(_read(settings) | given, executor, lambda *n: tell("count", *n))
+    if as_json:
+        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
+        return
+    for name, value in row.items():
+        typer.echo(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
+    typer.echo(f"report: {page}")
+
+
+def _family(asked: list[str]) -> str:
+    """Return what the metrics are about; raises `InputError` for unknown ones, and ones that do not go together."""
+    from emloom.metrics import book, classbook, synapsebook
+
+    books = {"segmentations": book.METRICS, "classes": classbook.METRICS, "synapses": synapsebook.METRICS}
+    known = {name: family for family, entries in books.items() for name in entries}
+    if not asked:
+        raise InputError(f"no metric is asked for: name some of {', '.join(known)}")
+    for name in asked:
+        if name not in known:
+            hint = did_you_mean(name, list(known))
+            raise InputError(f"there is no metric {name!r}{hint}: use some of {', '.join(known)}")
+    families = list(dict.fromkeys(known[name] for name in asked))
+    if len(families) > 1:
+        groups = "; ".join(
+            f"{', '.join(name for name in asked if known[name] == family)} of {family}" for family in families
+        )
+        raise InputError(f"these metrics do not go together ({groups}): evaluate them one group at a time")
+    return families[0]
+
+
+def _read(settings: str | None) -> dict[str, Any]:
+    import yaml
+
+    if settings is None:
+        return {}
+    try:
+        words = yaml.safe_load(Path(settings).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise InputError(f"{settings} cannot be read: {problem}") from None
+    if not isinstance(words, dict):
+        raise InputError(f"{settings} holds no settings: write `name: value` lines")
+    return words
+
+
+def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
+    from emloom.tasks.scorereport import write_score_report
+    from emloom.tasks.scorespec import EvaluateSpec
+    from emloom.tasks.scoring import evaluate as score
+
+    spec = EvaluateSpec.from_dict(dict(given), "evaluate")
+    found = score(spec, executor, tell)
+    return found.row, write_score_report(spec, found)
+
+
+def _classes(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
+    from emloom.tasks.classreport import write_class_report
+    from emloom.tasks.classscoring import evaluate_classes
+    from emloom.tasks.classspec import ClassSpec
+
+    spec = ClassSpec.from_dict(dict(given), "evaluate")
+    found = evaluate_classes(spec, executor, tell)
+    return found.row, write_class_report(spec, found)
+
+
+def _synapses(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
+    from emloom.tasks.synapsereport import write_synapse_report
+    from emloom.tasks.synapsescoring import SynapseSpec, evaluate_synapses
+
+    spec = SynapseSpec.from_dict(dict(given), "evaluate")
+    found = evaluate_synapses(spec, executor, tell)
+    return found.row, write_synapse_report(spec, found)
