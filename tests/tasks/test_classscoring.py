@@ -231,7 +231,7 @@ def test_every_value_stands_in_the_files_and_on_the_page(tmp_path: Path) -> None
             interval = found.intervals[value.key]
             assert all(show(v) in page for v in (found.row[value.key], interval.low, interval.high))
             assert value.title in unescape(page)
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 3
     assert "&lt;membrane&gt;" in page
     assert "<membrane>" not in page
     assert "seed 0" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -15,9 +16,8 @@ from emloom.metrics.ranking import ranking
 from emloom.view.classfigures import (
     RankCurve,
     confusion_plot,
-    precision_recall_plot,
+    ranking_plot,
     reliability_plot,
-    roc_plot,
 )
 
 COUNTS = np.array([[90, 10, 0], [30, 70, 0], [0, 0, 0]])
@@ -53,12 +53,14 @@ def test_curves_say_their_areas_and_are_thinned_but_for_their_ends() -> None:
     each = ranked()
     drawn = curve(each)
     assert len(drawn.recall) > 10_000
-    plotted = RankCurve("mito", drawn.recall, drawn.precision, average_precision(each), (0.5, 0.5))
-    figure = precision_recall_plot([plotted], 0.2)
+    point = RankCurve("mito", drawn.recall, drawn.precision, average_precision(each), (0.5, 0.5))
+    rate = RankCurve("mito", drawn.false_positive_rate, drawn.recall, roc_auc(each))
+    figure = ranking_plot([point], [rate], prevalence=0.2)
     assert f"AP {average_precision(each):.3f}" in figure.alt
-    rates = RankCurve("mito", drawn.false_positive_rate, drawn.recall, roc_auc(each))
-    assert f"AUC {roc_auc(each):.3f}" in roc_plot([rates]).alt
-    assert pixels(figure).shape == pixels(roc_plot([rates])).shape
+    assert f"AUC {roc_auc(each):.3f}" in figure.alt
+    assert pixels(figure).any()
+    assert figure.png != ranking_plot([replace(point, mark=None)], [rate], prevalence=0.2).png
+    assert pixels(ranking_plot([point] * 12, [])).any()
 
 
 def test_a_reliability_plot_names_its_widest_gap() -> None:
@@ -71,9 +73,8 @@ def test_a_reliability_plot_names_its_widest_gap() -> None:
 
 
 def test_nothing_to_draw_is_an_error() -> None:
-    for draw in (precision_recall_plot, roc_plot):
-        with pytest.raises(InputError, match="no curve"):
-            draw([])
+    with pytest.raises(InputError, match="no curve"):
+        ranking_plot([], [])
     with pytest.raises(InputError, match="no bin"):
         reliability_plot([], "p", "f")
     with pytest.raises(InputError, match="has 2 names"):

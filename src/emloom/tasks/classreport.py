@@ -16,15 +16,13 @@ from emloom.tasks.classspec import ClassSpec
 from emloom.view.classfigures import (
     RankCurve,
     confusion_plot,
-    precision_recall_plot,
+    ranking_plot,
     reliability_plot,
-    roc_plot,
 )
 from emloom.view.report import Cell, Report, Score, Section, Table
 
 _PER_CLASS = {
-    "class": "class",
-    "name": "name",
+    "name": "class",
     "n_truth": "true voxels",
     "n_predicted": "predicted",
     "precision": "precision",
@@ -48,9 +46,9 @@ _OF_POINTS = {
     "recall": "recall",
     "precision": "precision",
     "f1": "F1",
-    "false_positive_rate": "false-positive rate",
+    "false_positive_rate": "FPR",
     "n_false_positive": "false positives",
-    "precision_at_prevalence": "precision at the prevalence",
+    "precision_at_prevalence": "adjusted",
 }
 
 
@@ -189,16 +187,11 @@ def _ranked(spec: ClassSpec, found: ClassEvaluation) -> Section:
     else:
         text = "Every voxel was given the class of its highest probability. Curves are of each class and the rest."
     text += " A threshold that was chosen on this truth must be tested on another."
-    figures = []
-    if points:
-        figures.append(
-            precision_recall_plot(points, prevalence, "Precision holds for the prevalence of this truth.")
-        )
-    if rates:
-        figures.append(roc_plot(rates, "All points are in curves.csv."))
-    caption = "thresholds, and what calling every score of at least that positive gives"
+    words = "Precision holds for the prevalence of this truth. All points are in curves.csv."
+    figures = [ranking_plot(points, rates, prevalence=prevalence, caption=words)] if points else []
+    caption = "thresholds, and what calling every score of at least that positive gives (FPR: false-positive rate)"
     if spec.reading.prevalence is not None:
-        caption += f"; prevalence {spec.reading.prevalence:g}"
+        caption += f"; adjusted: precision where the class is {spec.reading.prevalence:g} of all voxels"
     return Section("Thresholds", text, figures, [_table(found.points, _OF_POINTS, caption)])
 
 

@@ -301,7 +301,7 @@ def _per_class(seen: ClassEvidence, names: Sequence[str]) -> list[dict[str, Any]
             row["average_precision"] = nan if ranking is None else average_precision(ranking)
             row["roc_auc"] = nan if ranking is None else roc_auc(ranking)
             if ranking is None:
-                reasons.append(f"class {label} has no probability of its own")
+                reasons.append(f"{names[label]} has no probability of its own, so no AP and AUC")
         rows.append({**row, "reason": "; ".join(reason for reason in reasons if reason)})
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Protocol
 
@@ -28,11 +28,9 @@ from emloom.view.figures import (
 
 _SHARES = LinearSegmentedColormap.from_list("shares", ["#eef3f7", "#9cc4e0", "#0d5a92"])
 _DARK, _LIGHT = "#14202b", "#ffffff"
-_STYLES = tuple(
-    (colour, line) for line in ("-", "--", ":", "-.") for colour in (BLUE, VERMILION, GREEN, "#b0559b", "#8a7a1d")
-)
+_COLOURS = (BLUE, VERMILION, GREEN, "#b0559b", "#8a7a1d")
+_LINES = ("-", "--", ":", "-.")  # as many as make 20 different pairs
 _MOST_POINTS = 4000
-_SIDE_IN = 5.0
 
 
 class ReliabilityRow(Protocol):
@@ -88,15 +86,15 @@ def confusion_plot(counts: NDArray[np.int64], names: Sequence[str], *, caption: 
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     n = len(names)
-    side = min(WIDTH_IN, max(4.0, 0.72 * n + 1.8))
-    canvas = new_canvas(side, side * 0.92)
+    # As wide as the page, which gives every picture its full width; the matrix keeps to the middle of it.
+    canvas = new_canvas(WIDTH_IN, min(WIDTH_IN, max(2.6, 0.5 * n + 1.4)))
     ax = plot_axes(canvas, "predicted", "truth")
     ax.grid(visible=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
     # Cells have a ground of their own, so that their numbers read on a light and on a dark page.
     ax.imshow(np.nan_to_num(shares), cmap=_SHARES, vmin=0, vmax=1, aspect="equal")
-    ax.set_xticks(range(n), labels=names, rotation=45 if max(map(len, names)) > 6 else 0, ha="center")
+    ax.set_xticks(range(n), labels=names, rotation=45 if max(map(len, names)) > 6 else 0)
     ax.set_yticks(range(n), labels=names)
     ax.tick_params(length=0)
     if n <= 16:
@@ -108,25 +106,41 @@ def confusion_plot(counts: NDArray[np.int64], names: Sequence[str], *, caption: 
     return Figure(png_of(canvas), f"Confusion matrix; part of each true class that is right: {right}.", caption)
 
 
-def precision_recall_plot(
-    curves: Sequence[RankCurve], prevalence: float | None = None, caption: str = ""
+def ranking_plot(
+    points: Sequence[RankCurve], rates: Sequence[RankCurve], *, prevalence: float | None = None, caption: str = ""
 ) -> Figure:
-    """Return precision against recall; steps, as average precision takes them.
+    """Return precision against recall, in steps as average precision takes them, and next to it the ROC curve.
 
     Args:
-        curves: one per class or result, recall across.
-        prevalence: what chance gives, drawn as a line; None for several classes.
+        points: one per class or result, recall across.
+        rates: the same, false-positive rate across.
+        prevalence: the precision that chance gives, drawn as a line; None for several classes.
         caption: printed below.
 
     Raises:
         InputError: there is no curve.
     """
-    return _curves(curves, ("recall", "precision", "AP"), chance=prevalence, caption=caption)
-
-
-def roc_plot(curves: Sequence[RankCurve], caption: str = "") -> Figure:
-    """Return the true-positive against the false-positive rate; raises `InputError` where there is no curve."""
-    return _curves(curves, ("false-positive rate", "true-positive rate", "AUC"), chance=None, caption=caption)
+    if not points and not rates:
+        raise InputError("there is no curve to draw: give one per class or result")
+    canvas = new_canvas(WIDTH_IN, 4.6)
+    grid = canvas.add_gridspec(1, 2)
+    ax = plot_axes(canvas, "recall", "precision", grid[0])
+    for index, each in enumerate(points):
+        _draw(ax, index, each, f"{each.name}: AP {each.score:.3f}", drawstyle="steps-pre")
+    if prevalence is not None:
+        ax.axhline(prevalence, color=INK, lw=1.2, ls=":", label=f"chance: {prevalence:.3f}")
+    roc = plot_axes(canvas, "false-positive rate", "true-positive rate", grid[1])
+    for index, each in enumerate(rates):
+        _draw(roc, index, _from_nothing(each), f"{each.name}: AUC {each.score:.3f}")
+    roc.plot([0, 1], [0, 1], color=INK, lw=1.2, ls=":", label="chance")
+    for axes, drawn in ((ax, points), (roc, rates)):
+        axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
+        if drawn:
+            _legend_above(axes)
+    precise = "; ".join(f"{each.name}: AP {each.score:.3f}" for each in points)
+    told = "; ".join(f"{each.name}: AUC {each.score:.3f}" for each in rates)
+    alt = f"Precision against recall. {precise}. True-positive against false-positive rate. {told}."
+    return Figure(png_of(canvas), alt, caption)
 
 
 def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *, caption: str = "") -> Figure:
@@ -143,8 +157,8 @@ def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *
     """
     if not rows:
         raise InputError("there is no bin to draw: no voxel counts")
-    canvas = new_canvas(_SIDE_IN, _SIDE_IN * 1.25)
-    grid: Any = canvas.add_gridspec(2, 1, height_ratios=[4, 1])
+    canvas = new_canvas(WIDTH_IN, 5.4)
+    grid = canvas.add_gridspec(2, 1, height_ratios=[3, 1])
     ax = plot_axes(canvas, xlabel, ylabel, grid[0])
     below = plot_axes(canvas, xlabel, "voxels", grid[1])
     x, y = [row.confidence for row in rows], [row.accuracy for row in rows]
@@ -166,7 +180,7 @@ def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *
 
 def _write_share(ax: Axes, at: tuple[int, int], share: float) -> None:
     row, column = at
-    ink = _LIGHT if isfinite(share) and share > 0.6 else _DARK
+    ink = _LIGHT if isfinite(share) and share > 0.78 else _DARK
     if not isfinite(share):
         text = "–"
     elif 0 < share < 0.0005:
@@ -176,32 +190,25 @@ def _write_share(ax: Axes, at: tuple[int, int], share: float) -> None:
     ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
 
 
-def _curves(
-    curves: Sequence[RankCurve], words: tuple[str, str, str], *, chance: float | None, caption: str
-) -> Figure:
-    if not curves:
-        raise InputError("there is no curve to draw: give one per class or result")
-    across, up, area = words
-    canvas = new_canvas(_SIDE_IN, _SIDE_IN)
-    ax = plot_axes(canvas, across, up)
-    is_roc = area == "AUC"
-    for index, drawn in enumerate(curves):
-        colour, line = _STYLES[index % len(_STYLES)]
-        x, y = _thinned(drawn)
-        if is_roc:
-            x, y = np.r_[0.0, x], np.r_[0.0, y]
-        style: dict[str, Any] = {} if is_roc else {"drawstyle": "steps-pre"}
-        ax.plot(x, y, color=colour, ls=line, lw=2.0, label=f"{drawn.name}: {area} {drawn.score:.3f}", **style)
-        if drawn.mark is not None:
-            ax.plot(*([v] for v in drawn.mark), color=colour, ls="", marker="o", ms=8, mfc="none", mew=2)
-    if is_roc:
-        ax.plot([0, 1], [0, 1], color=INK, lw=1.2, ls=":", label="chance")
-    elif chance is not None:
-        ax.axhline(chance, color=INK, lw=1.2, ls=":", label=f"chance: {chance:.3f}")
-    ax.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
-    add_legend(ax)
-    said = "; ".join(f"{drawn.name}: {area} {drawn.score:.3f}" for drawn in curves)
-    return Figure(png_of(canvas), f"{up.capitalize()} against {across}. {said}.", caption)
+def _draw(ax: Axes, index: int, each: RankCurve, label: str, **style: Any) -> None:
+    colour, line = _COLOURS[index % len(_COLOURS)], _LINES[index % len(_LINES)]
+    x, y = _thinned(each)
+    ax.plot(x, y, color=colour, ls=line, lw=2.0, label=label, **style)
+    if each.mark is not None:
+        across, up = each.mark
+        ax.plot([across], [up], color=colour, ls="", marker="o", ms=8, mfc="none", mew=2)
+
+
+def _from_nothing(each: RankCurve) -> RankCurve:
+    """Return a ROC curve from where nothing is called positive."""
+    return replace(each, across=np.r_[0.0, each.across], up=np.r_[0.0, each.up])
+
+
+def _legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, where it covers no curve, however many there are."""
+    ax.legend(
+        frameon=False, fontsize=9.5, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2
+    )
 
 
 def _thinned(drawn: RankCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
