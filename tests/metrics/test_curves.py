@@ -27,6 +27,7 @@ from emloom.metrics.curves import (
     OperatingPoint,
     adjusted_precision,
     area_mm2,
+    at_best_f1,
     at_recall,
     at_threshold,
     average_precision,
@@ -414,3 +415,21 @@ def test_patches_of_a_debris_detector(real_data: Path) -> None:
     fine, coarse = (average_precision(score_histogram(quantised(p, d), truth).ranking()) for d in ("u2", "u1"))
     assert fine == pytest.approx(exact, abs=0.005)
     assert abs(coarse - exact) > 0.04
+
+
+@laws
+@given(seeds)
+def test_no_threshold_has_a_higher_f1_than_the_best(seed: int) -> None:
+    scores, truth = random_scores(seed)
+    ranked = ranking(scores, truth)
+    best = at_best_f1(ranked)
+    every = [at_threshold(ranked, s) for s in ranked.scores.tolist()]
+    assert best in every
+    assert best.f1 == max(point.f1 for point in every)
+    assert all(point.threshold <= best.threshold for point in every if point.f1 == best.f1)
+
+
+def test_the_best_f1_of_nothing_is_undefined() -> None:
+    none = at_best_f1(ranking(np.zeros(3), np.zeros(3, np.uint8)))
+    assert isnan(none.threshold)
+    assert none.reason

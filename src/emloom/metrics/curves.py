@@ -250,6 +250,20 @@ def at_recall(ranking: Ranking, recall: float) -> OperatingPoint:
     return at_threshold(ranking, float(ranking.scores[np.argmax(reached)]))
 
 
+def at_best_f1(ranking: Ranking) -> OperatingPoint:
+    """Return the threshold with the highest F1 (of equals the highest), and what it gives.
+
+    It flatters the data it was chosen on: choose it on validation data and apply it, by `at_threshold`, to test
+    data. NaN where nothing is positive.
+    """
+    if not ranking.n_positive:
+        return OperatingPoint(nan, nan, nan, nan, nan, 0, 0, _reason(ranking))
+    tp = np.cumsum(ranking.positives)
+    called = tp + np.cumsum(ranking.negatives)
+    best = np.argmax(2 * tp / (called + ranking.n_positive))
+    return at_threshold(ranking, float(ranking.scores[best]))
+
+
 def adjusted_precision(point: OperatingPoint, prevalence: float) -> float:
     """Return the precision the same threshold has where positives are as frequent as stated.
 

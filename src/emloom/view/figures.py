@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
+from matplotlib.gridspec import SubplotSpec
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from numpy.typing import NDArray
 
@@ -30,8 +31,9 @@ INK = "#767d87"  # 4:1 or better on white and on the report's dark ground
 GRID = "#8a929c40"
 BLUE, VERMILION, GREEN = "#1a7fc1", "#d9600f", "#109a74"  # Okabe-Ito, nudged to one lightness for both grounds
 
+WIDTH_IN = 9.0
+
 _DPI = 144
-_WIDTH_IN = 9.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,10 @@ def panel(tiles: Sequence[Tile], *, columns: int | None = None, alt: str = "", c
         raise InputError("a panel needs at least one image")
     per_row = min(columns or len(tiles), len(tiles))
     rows = [tiles[i : i + per_row] for i in range(0, len(tiles), per_row)]
-    cell = _WIDTH_IN / per_row
+    cell = WIDTH_IN / per_row
     # A row is as high as its tallest image at full cell width.
     heights = [max(cell * _height_per_width(tile) for tile in row) for row in rows]
-    canvas = _canvas(_WIDTH_IN, sum(heights) + 0.34 * len(rows))
+    canvas = new_canvas(WIDTH_IN, sum(heights) + 0.34 * len(rows))
     axes = canvas.subplots(len(rows), per_row, squeeze=False, height_ratios=heights)
     for row, row_axes in zip(rows, axes, strict=True):
         for index, ax in enumerate(row_axes):
@@ -116,7 +118,7 @@ def panel(tiles: Sequence[Tile], *, columns: int | None = None, alt: str = "", c
             else:
                 ax.set_axis_off()
     words = alt or "Images side by side: " + "; ".join(tile.title for tile in tiles)
-    return Figure(_png(canvas), words, caption)
+    return Figure(png_of(canvas), words, caption)
 
 
 def views(
@@ -171,8 +173,8 @@ def threshold_curve(
     split = [p.scores.voi_split for p in ordered]
     merge = [p.scores.voi_merge for p in ordered]
     total = [a + b for a, b in zip(split, merge, strict=True)]
-    canvas = _canvas(_WIDTH_IN, 3.6)
-    ax = _plot_axes(canvas, "agglomeration threshold", "variation of information (bits)")
+    canvas = new_canvas(WIDTH_IN, 3.6)
+    ax = plot_axes(canvas, "agglomeration threshold", "variation of information (bits)")
     ax.plot(x, total, color=BLUE, lw=2.4, marker="o", ms=4, label="sum")
     ax.plot(x, split, color=VERMILION, lw=1.8, ls="--", marker="^", ms=4, label="split errors")
     ax.plot(x, merge, color=GREEN, lw=1.8, ls=":", marker="s", ms=3.5, label="merge errors")
@@ -189,8 +191,8 @@ def threshold_curve(
             textcoords="offset points", ha="center", va="bottom", color=INK, fontsize=10,
         )  # fmt: skip
         alt += f" Chosen: {chosen:g}."
-    _legend(ax)
-    return Figure(_png(canvas), alt, caption)
+    add_legend(ax)
+    return Figure(png_of(canvas), alt, caption)
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,8 @@ def split_merge_plot(results: Sequence[Trade], *, caption: str = "") -> Figure:
     """
     if not results:
         raise InputError("there is no result to draw: give at least one")
-    canvas = _canvas(_WIDTH_IN, 5.0)
-    ax = _plot_axes(canvas, "VOI merge (bits)", "VOI split (bits)")
+    canvas = new_canvas(WIDTH_IN, 5.0)
+    ax = plot_axes(canvas, "VOI merge (bits)", "VOI split (bits)")
     styles = ((BLUE, "-", "o"), (VERMILION, "--", "^"), (GREEN, ":", "s"), (INK, "-.", "D"))
     for index, result in enumerate(results):
         colour, line, marker = styles[index % len(styles)]
@@ -230,9 +232,9 @@ def split_merge_plot(results: Sequence[Trade], *, caption: str = "") -> Figure:
         ax.plot([result.merge], [result.split], color=colour, ls="", marker=marker, ms=9, label=label)
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
-    _legend(ax)
+    add_legend(ax)
     words = "; ".join(f"{r.name}: split {r.split:.3f}, merge {r.merge:.3f} bits" for r in results)
-    return Figure(_png(canvas), f"Split against merge errors. {words}.", caption)
+    return Figure(png_of(canvas), f"Split against merge errors. {words}.", caption)
 
 
 def training_curves(
@@ -255,8 +257,8 @@ def training_curves(
     """
     if len(steps) != len(losses) or len(steps) == 0:
         raise InputError(f"there are {len(steps)} steps and {len(losses)} losses: give one loss per step")
-    canvas = _canvas(_WIDTH_IN, 3.4)
-    ax = _plot_axes(canvas, "training step", "loss")
+    canvas = new_canvas(WIDTH_IN, 3.4)
+    ax = plot_axes(canvas, "training step", "loss")
     smooth = _smoothed(np.asarray(losses, np.float64), max(1, len(losses) // 40))
     ax.plot(steps, losses, color=BLUE, lw=0.8, alpha=0.35)
     ax.plot(steps, smooth, color=BLUE, lw=2.2, label="training, smoothed")
@@ -269,8 +271,8 @@ def training_curves(
         alt += f" Validation is lowest, {best:.4g}, at step {best_step:g}."
     if min(losses) > 0 and smooth.max() > 20 * smooth.min():
         ax.set_yscale("log")
-    _legend(ax)
-    return Figure(_png(canvas), alt, caption)
+    add_legend(ax)
+    return Figure(png_of(canvas), alt, caption)
 
 
 def nice_length(extent_nm: float) -> float:
@@ -325,14 +327,16 @@ def _scale_bar(ax: Axes, rows: int, columns: int, spacing_nm: float) -> None:
     ax.add_artist(bar)
 
 
-def _canvas(width_in: float, height_in: float) -> Canvas:
+def new_canvas(width_in: float, height_in: float) -> Canvas:
+    """Return an empty figure of its own, of a size in inches."""
     canvas = Canvas(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(canvas)
     return canvas
 
 
-def _plot_axes(canvas: Canvas, xlabel: str, ylabel: str) -> Axes:
-    ax = canvas.subplots()
+def plot_axes(canvas: Canvas, xlabel: str, ylabel: str, where: SubplotSpec | None = None) -> Axes:
+    """Add axes for a plot, in neutral ink on a transparent ground: over the whole figure, or in a part of it."""
+    ax: Axes = canvas.subplots() if where is None else canvas.add_subplot(where)
     ax.patch.set_alpha(0)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -345,12 +349,14 @@ def _plot_axes(canvas: Canvas, xlabel: str, ylabel: str) -> Axes:
     return ax
 
 
-def _legend(ax: Axes) -> None:
+def add_legend(ax: Axes) -> None:
+    """Add the legend of what is drawn."""
     legend = ax.legend(frameon=False, fontsize=10.5, labelcolor=INK)
     legend.set_zorder(5)
 
 
-def _png(canvas: Canvas) -> bytes:
+def png_of(canvas: Canvas) -> bytes:
+    """Return a figure as a PNG file."""
     buffer = BytesIO()
     # Without the version stamp, equal pictures are equal bytes.
     canvas.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
