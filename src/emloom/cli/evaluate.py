@@ -1,4 +1,4 @@
-"""`emloom evaluate`: segmentations, classes and synapses against their truth, results side by side, submissions."""
+"""`emloom evaluate`: segmentations, classes and synapses against their truth; several results; submissions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 def evaluate(  # noqa: PLR0913 (one parameter per option)
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="FOUND TRUTH", help="What was found (labels, or what `emloom segment` wrote); the truth."),
+        typer.Argument(
+            metavar="FOUND TRUTH", help="What was found (labels, or what `emloom segment` wrote); the truth."
+        ),
     ],
     output: Output,
     metrics: Annotated[
@@ -31,9 +33,9 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         typer.Option(
             "--metrics",
             metavar="A,B",
-            help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of classes: "
-            "confusion, f1, iou, dice, kappa, boundary, band, ap, roc, calibration. Of synapses: clefts, partners, "
-            "connections.",
+            help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of "
+            "classes: confusion, f1, rates, iou, dice, kappa, boundary, band, ap, roc, calibration. Of synapses: "
+            "clefts, partners, connections.",
         ),
     ] = _DEFAULT,
     mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
@@ -43,7 +45,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         bool, typer.Option("--split-truth", help="Disconnected pieces of a true object are different objects.")
     ] = False,
     skeletons: Annotated[
-        str | None, typer.Option("--skeletons", help="True tracings for nerl and edges: NML, SWC, or a folder of SWC.")
+        str | None,
+        typer.Option("--skeletons", help="True tracings for nerl and edges: NML, SWC, a folder of SWC."),
     ] = None,
     unit: Annotated[float | None, typer.Option("--unit", metavar="NM", help="nm per unit of SWC.")] = None,
     outside: Annotated[
@@ -60,7 +63,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         float | None, typer.Option("--near", metavar="NM", help="How near is near, for boundary and band.")
     ] = None,
     neurons: Annotated[
-        str | None, typer.Option("--neurons", help="True neurons around synapses; default those of the truth's file.")
+        str | None,
+        typer.Option("--neurons", help="True neurons around synapses; default: of the truth."),
     ] = None,
     settings: Annotated[
         str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
@@ -74,7 +78,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     ] = False,
     submit: Annotated[
         str | None,
-        typer.Option("--submit", metavar="cremi", help="Write a submission of clefts=, neuron_ids=, annotations=."),
+        typer.Option("--submit", metavar="cremi", help="Write a submission: clefts=, neuron_ids=, annotations=."),
     ] = None,
 ) -> None:
     """Score a result against the truth, and show where it is wrong: scores.json, .csv and report.html.
@@ -136,10 +140,10 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
 
 
 def _family(asked: list[str]) -> str:
-    """Return what the metrics are about; raises `InputError` for unknown ones, and ones that do not go together."""
+    """Return what metrics are about; raises `InputError` for unknown ones, and ones that do not go together."""
     from emloom.metrics import book, classbook, synapsebook
 
-    books = {"segmentations": book.METRICS, "classes": classbook.METRICS, "synapses": synapsebook.METRICS}
+    books = {"segmentations": book.METRICS, "classes": classbook.CLASS_METRICS, "synapses": synapsebook.METRICS}
     known = {name: family for family, entries in books.items() for name in entries}
     if not asked:
         raise InputError(f"no metric is asked for: name some of {', '.join(known)}")

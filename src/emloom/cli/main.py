@@ -11,7 +11,7 @@ import sys
 import typer
 
 from emloom import __version__
-from emloom.cli import blockwise, data, datasets, graph, jobs, machine, preview, results, volumes
+from emloom.cli import blockwise, data, datasets, evaluate, graph, jobs, machine, preview, results, volumes
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ volumes.register(app)
 jobs.register(app)
 blockwise.register(app)
 preview.register(app)
+evaluate.register(app)
 results.register(app)
 graph.register(app)
 datasets.register(app)
