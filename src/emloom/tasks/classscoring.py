@@ -204,7 +204,7 @@ def _n_classes(spec: ClassSpec, channels: int) -> int:
     held = max(2, channels) if channels else None
     if said is None and held is None:
         raise InputError(
-            f"{spec.predicted} does not say how many classes there are: name them (classes.names), background "
+            f"{spec.predicted} does not say how many classes there are: name them (--names), background "
             "included, or give their number (classes.n)"
         )
     if said is not None and held is not None and said != held:
