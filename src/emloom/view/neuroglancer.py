@@ -244,7 +244,11 @@ def _layer(package: Any, volume: Volume) -> Any:
     shift = [0.0] * (rank - 3) + _offset_vox(info)
     matrix = np.concatenate([np.eye(rank), np.array(shift)[:, None]], axis=1)
     source = package.LayerDataSource(
-        url=local, transform=package.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix)
+        url=local,
+        transform=package.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix),
+        # No meshes: the package makes them of the whole volume in memory as soon as an id is selected.
+        subsources={"default": True, "bounds": True},
+        enable_default_subsources=False,
     )
     if segmentation:
         return package.SegmentationLayer(source=source)
