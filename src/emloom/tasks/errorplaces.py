@@ -114,10 +114,10 @@ def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, piece
 def read_pair(found: Evaluation, box: Box) -> tuple[Ids, Ids]:
     """Return the true ids and the segments of a box of the segmentation, uint64 ZYX."""
     truth, labels = (open_volume(p, kind="labels") for p in (found.compared.truth, found.compared.segmentation))
-    segments = labels.read(box).astype(np.uint64)
+    segments = labels.read(box).astype(np.uint64, copy=False)
     if found.subject.lut is not None:
         segments = apply_lut(segments, *found.subject.lut)
-    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64), segments
+    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64, copy=False), segments
 
 
 def read_raw(found: Evaluation, raw: Volume, box: Box) -> NDArray[np.generic]:

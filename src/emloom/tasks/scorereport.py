@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
+from emloom.io.volume import Volume
 from emloom.metrics.book import Value
 from emloom.tasks.errorplaces import PIECES, Place, places_of, read_pair, read_raw
 from emloom.tasks.lattice import common_box
 from emloom.tasks.scoring import EvaluateSpec, Evaluation
 from emloom.view.colours import grey, overlay
-from emloom.view.figures import Figure, Opening, Tile, panel, threshold_curve
+from emloom.view.figures import Figure, Opening, Tile, threshold_curve
+from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Report, Score, Section, Table
 from emloom.view.spot import PORT, Spot, address, new_token
-
-Ids = NDArray[np.uint64]
 
 _WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
 
@@ -178,15 +176,8 @@ def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
     window = Box.of(
         [a - h for a, h in zip(place.at, half, strict=True)], [a + h for a, h in zip(place.at, half, strict=True)]
     ).intersect(info.box)
-    truth, segments = read_pair(found, window)
-    raw = None if spec.raw is None else read_raw(found, open_volume(spec.raw, kind="raw"), window)
-    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
-    at = tuple(a - s for a, s in zip(place.at, window.start, strict=True))
-    shown = {
-        "truth": np.where(where, truth, np.uint64(0)),
-        "segmentation": np.where(where, segments, np.uint64(0)),
-    }
-    tiles = list(_tiles(raw, shown, (at[0], at[1], at[2]), spacing))
+    raw = None if spec.raw is None else open_volume(spec.raw, kind="raw")
+    tiles = [tile for axis in range(3) for tile in _tiles(found, raw, place, window, axis)]
     noun = "true object" if place.kind == "split" else "segment"
     z, y, x = place.at
     caption = (
@@ -194,18 +185,24 @@ def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
         f"{place.error.bits:.3f} bits; the largest piece holds {place.error.largest_fraction:.0%}. "
         f"Sections through z = {z}, y = {y}, x = {x}."
     )
-    return panel(tiles, columns=len(shown) + (raw is not None), alt=caption, caption=caption)
+    return mosaic(tiles, columns=2 + (raw is not None), alt=caption, caption=caption)
 
 
-def _tiles(
-    raw: NDArray[Any] | None, shown: Mapping[str, Ids], at: Vec, spacing: tuple[float, float, float]
-) -> Iterator[Tile]:
-    for plane, axis in (("xy", 0), ("xz", 1), ("yz", 2)):
-        index = tuple(at[k] if k == axis else slice(None) for k in range(3))
-        rows, columns = (spacing[k] for k in range(3) if k != axis)
-        ground = None if raw is None else raw[index]
-        if ground is not None:
-            yield Tile(f"raw, {plane}", grey(ground), (rows, columns))
-        for name, ids in shown.items():
-            under = np.full(ids[index].shape, 128, np.uint8) if ground is None else ground
-            yield Tile(f"{name}, {plane}", overlay(under, ids[index]), (rows, columns))
+def _tiles(found: Evaluation, raw: Volume | None, place: Place, window: Box, axis: int) -> Iterator[Tile]:
+    """Read the section of a window across an axis, and draw it: a section costs no cube."""
+    start, shape = list(window.start), list(window.shape)
+    start[axis], shape[axis] = place.at[axis], 1
+    box, index = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2])), (slice(None),) * axis + (0,)
+    truth, segments = (ids[index] for ids in read_pair(found, box))
+    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
+    plane = ("xy", "xz", "yz")[axis]
+    spacing = open_volume(found.compared.segmentation, kind="labels").info.grid.voxel_size_nm
+    rows, columns = (spacing[k] for k in range(3) if k != axis)
+    if raw is None:
+        ground = np.full(where.shape, 128, np.uint8)
+    else:
+        ground = grey(read_raw(found, raw, box)[index])
+        yield Tile(f"raw, {plane}", ground, (rows, columns))
+    for name, ids in (("truth", truth), ("segmentation", segments)):
+        shown = np.where(where, ids, np.uint64(0))
+        yield Tile(f"{name}, {plane}", overlay(ground, shown, stretch=False), (rows, columns))
