@@ -187,7 +187,7 @@ def test_a_link_moves_the_viewer_and_selects_ids(viewer: Viewer) -> None:
     [
         (Spot((6, 0, 0)), "outside of the first volume"),
         (Spot((0, -1, 0)), "outside of the first volume"),
-        (Spot(None, (("raw", (1,)),)), "they are neurons"),
+        (Spot(None, (("raw", (1,)),)), "labels are neurons"),
         (Spot(None, (("<b>", (1,)),)), "no layer of labels is called '<b>'"),
     ],
 )

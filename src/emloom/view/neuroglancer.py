@@ -209,11 +209,10 @@ def _selected(spot: Spot, volumes: Sequence[tuple[str, Volume]]) -> dict[str, li
     chosen: dict[str, list[int]] = {name: [] for name, volume in volumes if _is_segmentation(volume.info)}
     for layer, ids in spot.segments:
         if (layer and layer not in chosen) or not chosen:
-            known = f"they are {', '.join(chosen)}" if chosen else "there is none"
+            every, known = ", ".join(name for name, _ in volumes), ", ".join(chosen) or "none"
+            what = f"no layer of labels is called {layer!r}" if layer else "no layer is known to hold labels"
             raise InputError(
-                f"no layer of labels is called {layer!r}: {known}"
-                if layer
-                else f"{ids} are ids: labels have them, {known}"
+                f"{what}: of the layers {every}, labels are {known}; name one, as in --segment LAYER=5"
             )
         for name in [layer] if layer else chosen:
             chosen[name] += ids
