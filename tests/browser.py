@@ -58,6 +58,12 @@ class Page:
     viewer: Any
     log: Path
 
+    def seen(self) -> tuple[Any, np.ndarray]:
+        """Return the state that the page is in, and how it looks once everything has arrived, uint8 [Y, X, 3]."""
+        reply = self._reply()
+        picture: np.ndarray = iio.imread(io.BytesIO(reply.screenshot.image))[..., :3]
+        return reply.viewer_state, picture
+
     def bounds(self, layer: str) -> dict[str, tuple[float, int, int]]:
         """Return (voxel size in nm, first voxel, voxel after the last) by name of the dimension."""
         said = self.viewer.volume_info(layer).result(_PATIENCE_S)
@@ -91,28 +97,33 @@ class Page:
             state.cross_section_background_color = "#000000"
         # A page may not have taken its new size when it draws.
         for _ in range(5):
-            reply = self._screenshot()
+            reply = self._reply().screenshot
             if (reply.height, reply.width) == size:
                 break
         picture: np.ndarray = iio.imread(io.BytesIO(reply.image))[..., :3]
         assert picture.shape == (*size, 3)
         return picture
 
-    def _screenshot(self) -> Any:
+    def _reply(self) -> Any:
         replies: list[Any] = []
         arrived = threading.Event()
-        self.viewer.async_screenshot(lambda said: (replies.append(said.screenshot), arrived.set()))
+        self.viewer.async_screenshot(lambda said: (replies.append(said), arrived.set()))
         if not arrived.wait(_PATIENCE_S):
             raise TimeoutError(f"the page sent no picture; the browser said: {self.log.read_text()[-2000:]}")
         return replies[0]
 
 
 @contextmanager
-def shown(program: str, viewer: Any, profile: Path) -> Iterator[Page]:
-    """Show the page of a viewer in a browser of its own until the block ends."""
+def shown(program: str, viewer: Any, profile: Path, address: str | None = None) -> Iterator[Page]:
+    """Show the page of a viewer, or an address that leads there, in a browser of its own until the block ends."""
     log = profile.with_suffix(".log")
     with log.open("wb") as said:
-        command: Sequence[str] = [program, *_FLAGS, f"--user-data-dir={profile}", viewer.get_viewer_url()]
+        command: Sequence[str] = [
+            program,
+            *_FLAGS,
+            f"--user-data-dir={profile}",
+            address or viewer.get_viewer_url(),
+        ]
         browser = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
     try:
         yield Page(viewer, log)

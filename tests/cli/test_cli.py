@@ -155,6 +155,11 @@ def test_evaluate_scores_a_crop_against_the_whole_truth(
         (("evaluate", "{raw}", "{labels}", "--border", "-1", "-o", "x"), "border"),
         (("import", "{raw}", "x.zarr", "--voxel-size", "4,4"), "three numbers"),
         (("view", "a={raw}", "a={labels}"), "two layers"),
+        (("view", "{raw}", "--at", "1,2"), "z,y,x"),
+        (("view", "{raw}", "--at", "-1,0,0"), "outside of the first volume"),
+        (("view", "raw={raw}", "--segment", "5"), "no layer is known to hold labels"),
+        (("view", "raw={raw}", "ids={labels}", "--segment", "id=5"), "labels are none"),
+        (("view", "{raw}", "--token", "short"), "is no secret"),
     ],
 )
 def test_bad_arguments_are_explained(

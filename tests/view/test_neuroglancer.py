@@ -18,6 +18,7 @@ from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.volume import ArrayVolume
 from emloom.view.neuroglancer import Viewer, serve
+from emloom.view.spot import Spot, address
 from tests.browser import chromium_or_skip, shown
 
 GRID = Grid((40.0, 4.0, 4.5), (80.0, 10.0, 9.0))
@@ -155,3 +156,69 @@ def test_wrong_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emloom.view.neuroglancer.import_module", absent)
     with pytest.raises(InputError, match=r"pip install 'emloom\[view\]'"):
         serve([("a", ArrayVolume(RAW, GRID))])
+
+
+def link(viewer: Viewer, spot: Spot) -> str:
+    return address(urlsplit(viewer.url).port or 0, viewer.viewer.token, spot)
+
+
+def selected(viewer: Viewer, name: str = "neurons") -> set[int]:
+    return set(viewer.viewer.state.layers[name].layer.segments)
+
+
+def test_a_link_moves_the_viewer_and_selects_ids(viewer: Viewer) -> None:
+    one, two = int(IDS[0, 0, 0]), 2**64 - 1
+    assert b"<html" in fetch(link(viewer, Spot((5, 0, 7), (("neurons", (one, two)),)))).lower()
+    assert list(viewer.viewer.state.position) == [2 + 5.5, 2.5 + 0.5, 2 + 7.5]
+    assert selected(viewer) == {one, two}
+    with viewer.viewer.txn() as state:
+        state.layout = "xy"
+    fetch(link(viewer, Spot((0, 1, 2))))
+    assert list(viewer.viewer.state.position) == [2.5, 2.5 + 1.5, 2 + 2.5]
+    assert selected(viewer) == set()
+    assert viewer.viewer.state.layout.type == "xy"  # as somebody left it
+    fetch(link(viewer, Spot(None, (("", (one,)),))))
+    assert selected(viewer) == {one}
+    assert list(viewer.viewer.state.position) == [2.5, 2.5 + 1.5, 2 + 2.5]
+
+
+@pytest.mark.parametrize(
+    ("spot", "problem"),
+    [
+        (Spot((6, 0, 0)), "outside of the first volume"),
+        (Spot((0, -1, 0)), "outside of the first volume"),
+        (Spot(None, (("raw", (1,)),)), "labels are neurons"),
+        (Spot(None, (("<b>", (1,)),)), "no layer of labels is called '<b>'"),
+    ],
+)
+def test_a_link_to_nowhere_says_so_and_moves_nothing(viewer: Viewer, spot: Spot, problem: str) -> None:
+    before = viewer.viewer.state.to_json()
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        fetch(link(viewer, spot))
+    with refused.value as answer:
+        assert problem in answer.read().decode()
+        assert answer.headers["Content-Type"].startswith("text/plain")
+    assert viewer.viewer.state.to_json() == before
+    with pytest.raises(InputError, match=problem):
+        serve(viewer.volumes, spot=spot)
+
+
+def test_links_need_the_token_and_the_name_of_this_machine(viewer: Viewer) -> None:
+    before, good = viewer.viewer.state.to_json(), link(viewer, Spot((0, 0, 0)))
+    other = urllib.request.Request(good, headers={"Host": "elsewhere.example"})
+    for asked in (good.replace(viewer.viewer.token, "0" * 32), other):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused, urllib.request.urlopen(asked):
+            pass
+        refused.value.close()
+    assert viewer.viewer.state.to_json() == before
+
+
+def test_an_address_stays_with_port_and_token() -> None:
+    token, urls = "0123456789abcdef", []
+    port = 0
+    for at in ((1, 2, 3), (4, 5, 6)):
+        with serve([("ids", ArrayVolume(IDS, GRID, "labels"))], port=port, token=token, spot=Spot(at)) as viewer:
+            urls.append(viewer.url)
+            port = urlsplit(viewer.url).port or 0
+            assert next(iter(viewer.viewer.state.position)) == 2 + at[0] + 0.5
+    assert urls == [f"http://127.0.0.1:{port}/v/{token}/"] * 2

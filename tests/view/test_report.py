@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from emloom.errors import InputError
-from emloom.view.figures import Tile, panel
+from emloom.view.figures import Opening, Tile, panel
 from emloom.view.report import Report, Score, Section, Table, show
 
 HOSTILE = (
@@ -173,3 +173,17 @@ def test_writing_is_the_rendered_page(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(InputError):
         report().write(path, overwrite=False)
+
+
+def test_a_picture_may_tell_how_to_open_what_it_shows() -> None:
+    image = panel([Tile("t", np.zeros((8, 8), np.uint8), (1.0, 1.0))])
+    opening = Opening(f"http://127.0.0.1:9009/v/x/at?at=1,2,3&q={HOSTILE}", f"emloom view {HOSTILE}")
+    page = parse(Report("r", sections=[Section("s", figures=[replace(image, opening=opening), image])]).render())
+    (link,) = [attrs for attrs in page.all("a") if (attrs.get("href") or "").startswith("http")]
+    assert link["href"] == opening.address
+    assert "noopener" in (link["rel"] or "")
+    assert opening.command in page.text
+    assert page.all("script") == []
+    for address in ("javascript:alert(1)", "data:text/html,x", "//elsewhere.example/"):
+        with pytest.raises(InputError, match="starts with http"):
+            Opening(address, "")

@@ -26,6 +26,9 @@ from emloom.tasks.scoring import Evaluation
 Ids = NDArray[np.uint64]
 Kind = Literal["split", "merge"]
 
+PIECES = 20
+"""How many pieces of an object are named: more would be too many to tell apart."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -37,6 +40,7 @@ class Place:
         main: the largest piece: a segment (split) or a true object (merge).
         box: bounding box of the other pieces in the block that holds most of them, in voxels of the segmentation.
         at: the voxel through which sections show most of them.
+        pieces: ids of the largest pieces, `PIECES` at most, largest first.
     """
 
     kind: Kind
@@ -44,6 +48,7 @@ class Place:
     main: int
     box: Box
     at: Vec
+    pieces: tuple[int, ...]
 
 
 def places_of(found: Evaluation, folder: Path) -> list[Place]:
@@ -57,7 +62,8 @@ def places_of(found: Evaluation, folder: Path) -> list[Place]:
     wanted += [("merge", e) for e in found.worst["merge"]]
     if not wanted:
         return []
-    mains = [_main(found.known, kind, error.id) for kind, error in wanted]
+    ranked = [_ranked(found.known, kind, error.id) for kind, error in wanted]
+    mains = [pieces[0] for pieces in ranked]
     most, best = [0] * len(wanted), [found.cells[0]] * len(wanted)
     for cell in found.cells:
         table = found.subject.of(read_overlap(folder, "known", [cell]))
@@ -66,15 +72,15 @@ def places_of(found: Evaluation, folder: Path) -> list[Place]:
             if voxels > most[row]:
                 most[row], best[row] = voxels, cell
     return [
-        _place(found, cell, kind, error, main)
-        for cell, (kind, error), main in zip(best, wanted, mains, strict=True)
+        _place(found, cell, kind, error, pieces)
+        for cell, (kind, error), pieces in zip(best, wanted, ranked, strict=True)
     ]
 
 
-def _main(table: Contingency, kind: Kind, wanted: int) -> int:
-    """Return the largest piece of an object; of equals, the one with the smallest id."""
+def _ranked(table: Contingency, kind: Kind, wanted: int) -> tuple[int, ...]:
+    """Return the largest pieces of an object, largest first; of equals, the smaller id first."""
     pieces, counts = _pieces(table, kind, wanted)
-    return int(pieces[np.lexsort((pieces, -counts))[0]])
+    return tuple(pieces[np.lexsort((pieces, -counts))[:PIECES]].tolist())
 
 
 def _pieces(table: Contingency, kind: Kind, wanted: int) -> tuple[Ids, NDArray[np.int64]]:
@@ -88,10 +94,10 @@ def _minor(table: Contingency, kind: Kind, wanted: int, main: int) -> int:
     return int(counts[pieces != np.uint64(main)].sum())
 
 
-def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, main: int) -> Place:
+def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, pieces: tuple[int, ...]) -> Place:
     truth, segments = read_pair(found, cell.write)
     whole, part = (truth, segments) if kind == "split" else (segments, truth)
-    minor = (whole == np.uint64(error.id)) & (part != np.uint64(main))
+    minor = (whole == np.uint64(error.id)) & (part != np.uint64(pieces[0]))
     if kind == "merge":
         minor &= truth != 0
     start, at = cell.write.start, []
@@ -102,16 +108,16 @@ def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, main:
         spans.append((start[axis] + int(filled[0]), start[axis] + int(filled[-1]) + 1))
         at.append(start[axis] + int(np.argmax(profile)))
     box = Box.of([a for a, _ in spans], [b for _, b in spans])
-    return Place(kind, error, main, box, (at[0], at[1], at[2]))
+    return Place(kind, error, pieces[0], box, (at[0], at[1], at[2]), pieces)
 
 
 def read_pair(found: Evaluation, box: Box) -> tuple[Ids, Ids]:
     """Return the true ids and the segments of a box of the segmentation, uint64 ZYX."""
     truth, labels = (open_volume(p, kind="labels") for p in (found.compared.truth, found.compared.segmentation))
-    segments = labels.read(box).astype(np.uint64)
+    segments = labels.read(box).astype(np.uint64, copy=False)
     if found.subject.lut is not None:
         segments = apply_lut(segments, *found.subject.lut)
-    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64), segments
+    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64, copy=False), segments
 
 
 def read_raw(found: Evaluation, raw: Volume, box: Box) -> NDArray[np.generic]:

@@ -3,27 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
+from emloom.io.volume import Volume
 from emloom.metrics.book import Value
-from emloom.tasks.errorplaces import Place, places_of, read_pair, read_raw
+from emloom.tasks.errorplaces import PIECES, Place, places_of, read_pair, read_raw
+from emloom.tasks.lattice import common_box
 from emloom.tasks.scorespec import EvaluateSpec
 from emloom.tasks.scoring import Evaluation
 from emloom.view.colours import grey, overlay
-from emloom.view.figures import Figure, Tile, panel, threshold_curve
+from emloom.view.figures import Figure, Opening, Tile, threshold_curve
+from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Report, Score, Section, Table
-
-Ids = NDArray[np.uint64]
+from emloom.view.spot import PORT, Spot, address, new_token
 
 _WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The volumes of an evaluation as a viewer shows them together.
+
+    Attributes:
+        volumes: (layer name, path) pairs, raw first.
+        start: where the segmentation begins, in voxels of the first of them.
+        token: secret part of the addresses of this report.
+    """
+
+    volumes: tuple[tuple[str, str], ...]
+    start: Vec
+    token: str
+
+    @classmethod
+    def of(cls, spec: EvaluateSpec, found: Evaluation) -> _Shown:
+        """Return what shows the errors of an evaluation."""
+        subject = found.subject
+        # Of fragments and a look-up table there is a volume of segments: where the container was cut.
+        segments = subject.labels if subject.lut is None else str(Path(subject.labels).parent / "segmentation")
+        paths = {"raw": spec.raw, "truth": found.compared.truth, "segmentation": segments}
+        volumes = tuple((name, _anywhere(path)) for name, path in paths.items() if path is not None)
+        first = open_volume(volumes[0][1], kind="raw" if spec.raw is not None else "labels")
+        start = common_box(open_volume(subject.labels, kind="labels"), first).start
+        return cls(volumes, start, new_token())
+
+    def opening(self, place: Place) -> Opening:
+        """Return the address and the command line that show an error."""
+        whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
+        z, y, x = (a + s for a, s in zip(place.at, self.start, strict=True))
+        pieces = tuple(piece for piece in place.pieces if piece != 0)
+        segments = ((whole, (place.error.id,)), *([(parts, pieces)] if pieces else []))
+        spot = Spot((z, y, x), segments)
+        words = ["emloom", "view", *(f"{name}={path}" for name, path in self.volumes), *spot.words()]
+        words += ["--port", str(PORT), "--token", self.token]
+        return Opening(address(PORT, self.token, spot), shlex.join(words))
+
+
+def _anywhere(path: str) -> str:
+    """Return a path that means the same in every folder."""
+    return path if "://" in path else str(Path(path).absolute())
 
 
 @dataclass(frozen=True)
@@ -104,8 +148,12 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
     text = (
         "The true objects that fall apart (split), and the segments that join several objects (merge), which add "
         "most to VOI. Only the object at fault is coloured: what it should be, and what was made of it. Positions "
-        "are voxels (z, y, x) of the segmentation."
+        "are voxels (z, y, x) of the segmentation.\n\n"
+        "The command below a picture opens its place in neuroglancer, on this machine only, with the object and "
+        f"its largest pieces (up to {PIECES}) selected. While one of them runs, the links of all pictures "
+        "work: they move that viewer and leave its layout and contrast as they are."
     )
+    shown = _Shown.of(spec, found)
     rows: list[list[Cell]] = [
         [p.kind, str(p.error.id), p.error.bits, p.error.voxels, p.error.pieces, _range(p.box)] for p in places
     ]
@@ -113,7 +161,7 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
     return Section(
         "Largest errors",
         text,
-        [_picture(spec, found, place) for place in places],
+        [replace(_picture(spec, found, place), opening=shown.opening(place)) for place in places],
         [Table(columns, rows, "the same in numbers")],
     )
 
@@ -129,15 +177,8 @@ def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
     window = Box.of(
         [a - h for a, h in zip(place.at, half, strict=True)], [a + h for a, h in zip(place.at, half, strict=True)]
     ).intersect(info.box)
-    truth, segments = read_pair(found, window)
-    raw = None if spec.raw is None else read_raw(found, open_volume(spec.raw, kind="raw"), window)
-    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
-    at = tuple(a - s for a, s in zip(place.at, window.start, strict=True))
-    shown = {
-        "truth": np.where(where, truth, np.uint64(0)),
-        "segmentation": np.where(where, segments, np.uint64(0)),
-    }
-    tiles = list(_tiles(raw, shown, (at[0], at[1], at[2]), spacing))
+    raw = None if spec.raw is None else open_volume(spec.raw, kind="raw")
+    tiles = [tile for axis in range(3) for tile in _tiles(found, raw, place, window, axis)]
     noun = "true object" if place.kind == "split" else "segment"
     z, y, x = place.at
     caption = (
@@ -145,18 +186,24 @@ def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
         f"{place.error.bits:.3f} bits; the largest piece holds {place.error.largest_fraction:.0%}. "
         f"Sections through z = {z}, y = {y}, x = {x}."
     )
-    return panel(tiles, columns=len(shown) + (raw is not None), alt=caption, caption=caption)
+    return mosaic(tiles, columns=2 + (raw is not None), alt=caption, caption=caption)
 
 
-def _tiles(
-    raw: NDArray[Any] | None, shown: Mapping[str, Ids], at: Vec, spacing: tuple[float, float, float]
-) -> Iterator[Tile]:
-    for plane, axis in (("xy", 0), ("xz", 1), ("yz", 2)):
-        index = tuple(at[k] if k == axis else slice(None) for k in range(3))
-        rows, columns = (spacing[k] for k in range(3) if k != axis)
-        ground = None if raw is None else raw[index]
-        if ground is not None:
-            yield Tile(f"raw, {plane}", grey(ground), (rows, columns))
-        for name, ids in shown.items():
-            under = np.full(ids[index].shape, 128, np.uint8) if ground is None else ground
-            yield Tile(f"{name}, {plane}", overlay(under, ids[index]), (rows, columns))
+def _tiles(found: Evaluation, raw: Volume | None, place: Place, window: Box, axis: int) -> Iterator[Tile]:
+    """Read the section of a window across an axis, and draw it: a section costs no cube."""
+    start, shape = list(window.start), list(window.shape)
+    start[axis], shape[axis] = place.at[axis], 1
+    box, index = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2])), (slice(None),) * axis + (0,)
+    truth, segments = (ids[index] for ids in read_pair(found, box))
+    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
+    plane = ("xy", "xz", "yz")[axis]
+    spacing = open_volume(found.compared.segmentation, kind="labels").info.grid.voxel_size_nm
+    rows, columns = (spacing[k] for k in range(3) if k != axis)
+    if raw is None:
+        ground = np.full(where.shape, 128, np.uint8)
+    else:
+        ground = grey(read_raw(found, raw, box)[index])
+        yield Tile(f"raw, {plane}", ground, (rows, columns))
+    for name, ids in (("truth", truth), ("segmentation", segments)):
+        shown = np.where(where, ids, np.uint64(0))
+        yield Tile(f"{name}, {plane}", overlay(ground, shown, stretch=False), (rows, columns))

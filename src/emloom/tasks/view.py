@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from emloom.errors import InputError
 from emloom.io.open import inspect, open_volume
 from emloom.io.volume import Volume
 from emloom.view.neuroglancer import serve
+from emloom.view.spot import START, Spot
 
 
-def named_volumes(paths: Sequence[str]) -> list[tuple[str, Volume]]:
+def named_volumes(paths: Sequence[str], labels: Collection[str] = ()) -> list[tuple[str, Volume]]:
     """Return (layer name, volume) of every path; ``name=path`` names a layer, a container shows all it holds.
+
+    Args:
+        paths: of volumes.
+        labels: layers that are labels where their files do not say what they are.
 
     Raises:
         InputError: a path does not open, or two layers share a name.
@@ -25,7 +30,11 @@ def named_volumes(paths: Sequence[str]) -> list[tuple[str, Volume]]:
             name, path = "", text
         hits = inspect(path)
         for hit in hits:
-            layers.append((name if name and len(hits) == 1 else layer_name(hit.path), open_volume(hit.path)))
+            layer = name if name and len(hits) == 1 else layer_name(hit.path)
+            volume = open_volume(hit.path)
+            if layer in labels and volume.info.kind is None:
+                volume = open_volume(hit.path, kind="labels")
+            layers.append((layer, volume))
     names = [name for name, _ in layers]
     for name in names:
         if names.count(name) > 1:
@@ -41,9 +50,20 @@ def layer_name(path: str) -> str:
     return place.stem if place.suffix else f"{place.parent.stem}/{place.name}"
 
 
-def show(paths: Sequence[str], port: int, say: Callable[[str], None]) -> None:
-    """Serve volumes until interrupted, telling the address."""
-    with serve(named_volumes(paths), port=port) as viewer:
+def show(
+    paths: Sequence[str], port: int, say: Callable[[str], None], *, spot: Spot = START, token: str | None = None
+) -> None:
+    """Serve volumes until interrupted, telling the address.
+
+    Args:
+        paths: of volumes, see `named_volumes`.
+        port: to listen on; 0 picks a free one.
+        say: is told the address.
+        spot: where to look first.
+        token: secret part of the address; a random one by default.
+    """
+    named = {layer for layer, _ in spot.segments}
+    with serve(named_volumes(paths, named), port=port, token=token, spot=spot) as viewer:
         say(f"{viewer.url}\nserving to this machine only; Ctrl-C stops")
         try:
             while True:

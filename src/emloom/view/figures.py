@@ -37,6 +37,26 @@ _DPI = 144
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How to open what a picture shows.
+
+    Attributes:
+        address: of a page; http or https.
+        command: command line that starts what answers there.
+
+    Raises:
+        InputError: the address is no http or https.
+    """
+
+    address: str
+    command: str
+
+    def __post_init__(self) -> None:
+        if not self.address.startswith(("http://", "https://")):
+            raise InputError(f"{self.address!r} is no address of a page: it starts with http:// or https://")
+
+
+@dataclass(frozen=True)
 class Figure:
     """A picture with its words.
 
@@ -44,11 +64,13 @@ class Figure:
         png: PNG file content.
         alt: what the picture shows, for people who cannot see it.
         caption: what to notice, printed below.
+        opening: how to open what it shows in a viewer.
     """
 
     png: bytes
     alt: str
     caption: str = ""
+    opening: Opening | None = None
 
 
 @dataclass(frozen=True)

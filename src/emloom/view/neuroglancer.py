@@ -1,8 +1,10 @@
 """Volumes in neuroglancer, served from this machine to this machine.
 
 The `neuroglancer` package (Apache-2.0, extra ``emloom[view]``) runs a small web server that hands voxels to a
-browser page on demand. It is bound to 127.0.0.1 and every address holds a random token, so nobody else on the
-network or the machine can guess it; nothing is uploaded.
+browser page on demand. It is bound to 127.0.0.1 and every address holds a secret token, so nobody else on the
+network or the machine can guess it; nothing is uploaded. The page and this process share one state. Addresses that
+end in ``/at?...`` move it to a place and select ids (see `emloom.view.spot`), then lead to the page: layout, zoom
+and contrast stay as they are while somebody goes from one place to the next.
 
 Dimensions are named z, y, x with the voxel size as scale, as stored; the view shows x to the right and y down.
 World offsets are kept as the translation of each layer, so volumes with different grids line up, and offsets that
@@ -12,6 +14,7 @@ volume is never loaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.geometry import Box
+from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.view.spot import LOOPBACK, START, Spot, check_token, new_token
 
-_LOOPBACK = "127.0.0.1"
 _NM = 1e-9
 
 # The first three affinities as red, green, blue: bright where voxels belong together.
@@ -42,10 +45,29 @@ class Viewer:
     Attributes:
         url: address to open in a browser on this machine.
         viewer: the `neuroglancer.Viewer`, to change the state of the page from Python.
+        volumes: (layer name, volume) pairs, as they were given.
     """
 
     url: str
     viewer: Any
+    volumes: tuple[tuple[str, Volume], ...]
+
+    def go(self, spot: Spot) -> None:
+        """Show a place with its ids selected; what was selected before is not any more.
+
+        Layers that somebody has closed in the page stay closed.
+
+        Raises:
+            InputError: the place is outside of the first volume, or a layer is not there or holds no labels.
+        """
+        selected = _selected(spot, self.volumes)
+        position = None if spot.at is None else _position(spot.at, self.volumes[0][1].info)
+        with self.viewer.txn() as state:
+            if position is not None:
+                state.position = position
+            for layer in state.layers:
+                if layer.name in selected:
+                    layer.layer.segments = selected[layer.name]
 
     def close(self) -> None:
         """Stop the server; the page stops working."""
@@ -60,33 +82,41 @@ class Viewer:
         self.close()
 
 
-def serve(volumes: Sequence[tuple[str, Volume]], *, port: int = 0) -> Viewer:
+def serve(
+    volumes: Sequence[tuple[str, Volume]], *, port: int = 0, token: str | None = None, spot: Spot = START
+) -> Viewer:
     """Show volumes as layers of one neuroglancer page.
 
     Args:
         volumes: (layer name, volume) pairs, lowest layer first. Labels become segmentation layers, affinities and
             other channels an image in colour, everything else a grey image.
         port: to listen on; 0 picks a free one.
+        token: secret part of the address; a random one by default. With a port it makes an address that stays.
+        spot: where to look first; the middle of the first volume by default.
 
     Returns:
         The viewer; its `url` opens on this machine only.
 
     Raises:
-        InputError: neuroglancer is not installed, there is no volume, two layers share a name, or one port serves
-            two viewers.
+        InputError: neuroglancer is not installed, there is no volume, two layers share a name, one port serves
+            two viewers, the token is no secret, or the spot is not in these volumes.
     """
     names = [name for name, _ in volumes]
     if not names:
         raise InputError("there is nothing to show: give at least one volume")
     if len(set(names)) < len(names):
         raise InputError(f"layers are called {', '.join(names)}: give every layer a name of its own")
+    token = new_token() if token is None else check_token(token)
+    _selected(spot, volumes)
+    if spot.at is not None:
+        _position(spot.at, volumes[0][1].info)
     package = _neuroglancer()
     if package.is_server_running():
         # The package has one server per process: a second port would be ignored in silence.
         raise InputError("this process already shows a viewer: close it first")
-    package.set_server_bind_address(_LOOPBACK, port)
+    package.set_server_bind_address(LOOPBACK, port)
     try:
-        viewer = package.Viewer()
+        viewer = package.Viewer(token=token)
     except OSError as problem:
         package.stop()
         raise InputError(
@@ -100,7 +130,32 @@ def serve(volumes: Sequence[tuple[str, Volume]], *, port: int = 0) -> Viewer:
         state.layout = "4panel"
         for name, volume in volumes:
             state.layers.append(name=name, layer=_layer(package, volume))
-    return Viewer(viewer.get_viewer_url(), viewer)
+    running = Viewer(viewer.get_viewer_url(), viewer, tuple(volumes))
+    running.go(spot)
+    _answer_links(running)
+    return running
+
+
+def _answer_links(running: Viewer) -> None:
+    """Let the server of the package answer addresses that lead to a spot."""
+    token, web = running.viewer.token, import_module("tornado.web")
+
+    class Spots(web.RequestHandler):  # type: ignore[name-defined, misc]
+        def get(self) -> None:
+            self.set_header("Cache-Control", "no-store")
+            try:
+                running.go(Spot.of_query(self.request.query))
+            except InputError as problem:
+                self.set_status(400)
+                self.set_header("Content-Type", "text/plain; charset=utf-8")
+                self.set_header("X-Content-Type-Options", "nosniff")
+                self.finish(f"{problem}\n")
+            else:
+                self.redirect(f"/v/{token}/")
+
+    server = import_module("neuroglancer.server").global_server
+    # Under no other host: names that others point at this machine are not answered.
+    server.app.add_handlers(re.escape(LOOPBACK), [(f"/v/{re.escape(token)}/at", Spots)])
 
 
 class _Lazy:
@@ -142,6 +197,32 @@ def _offset_vox(info: VolumeInfo) -> list[float]:
     return [o / s for o, s in zip(info.grid.offset_nm, info.grid.voxel_size_nm, strict=True)]
 
 
+def _position(at: Vec, info: VolumeInfo) -> list[float]:
+    """Return the middle of a voxel of the first volume, in the coordinates of the page."""
+    if not info.box.contains(Box(at, (1, 1, 1))):
+        raise InputError(f"voxel {at} is outside of the first volume, {info.source}: it has {info.box}")
+    return [o + v + 0.5 for o, v in zip(_offset_vox(info), at, strict=True)]
+
+
+def _selected(spot: Spot, volumes: Sequence[tuple[str, Volume]]) -> dict[str, list[int]]:
+    """Return the ids to select in every layer of labels."""
+    chosen: dict[str, list[int]] = {name: [] for name, volume in volumes if _is_segmentation(volume.info)}
+    for layer, ids in spot.segments:
+        if (layer and layer not in chosen) or not chosen:
+            every, known = ", ".join(name for name, _ in volumes), ", ".join(chosen) or "none"
+            what = f"no layer of labels is called {layer!r}" if layer else "no layer is known to hold labels"
+            raise InputError(
+                f"{what}: of the layers {every}, labels are {known}; name one, as in --segment LAYER=5"
+            )
+        for name in [layer] if layer else chosen:
+            chosen[name] += ids
+    return chosen
+
+
+def _is_segmentation(info: VolumeInfo) -> bool:
+    return info.kind == "labels" and info.channels is None
+
+
 def _centre(info: VolumeInfo) -> list[float]:
     return [o + n / 2 for o, n in zip(_offset_vox(info), info.shape, strict=True)]
 
@@ -149,7 +230,7 @@ def _centre(info: VolumeInfo) -> list[float]:
 def _layer(package: Any, volume: Volume) -> Any:
     info = volume.info
     channels = info.channels is not None
-    segmentation = info.kind == "labels" and not channels
+    segmentation = _is_segmentation(info)
     space = _space(package, info, channels=channels)
     local = package.LocalVolume(
         _Lazy(volume),
@@ -162,7 +243,11 @@ def _layer(package: Any, volume: Volume) -> Any:
     shift = [0.0] * (rank - 3) + _offset_vox(info)
     matrix = np.concatenate([np.eye(rank), np.array(shift)[:, None]], axis=1)
     source = package.LayerDataSource(
-        url=local, transform=package.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix)
+        url=local,
+        transform=package.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix),
+        # No meshes: the package makes them of the whole volume in memory as soon as an id is selected.
+        subsources={"default": True, "bounds": True},
+        enable_default_subsources=False,
     )
     if segmentation:
         return package.SegmentationLayer(source=source)
