@@ -12,6 +12,8 @@ from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
+from emloom.tasks.classscoring import evaluate_classes
+from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec
 from emloom.tasks.comparing import compare
 from emloom.tasks.scorespec import EvaluateSpec
 from emloom.tasks.scoring import evaluate
@@ -55,6 +57,27 @@ def test_scores_stand_side_by_side_and_the_best_is_named(two: list[str], tmp_pat
     assert "split against merge" in page
     assert page.count("data:image/png;base64,") == 1
     assert "split 0.500, merge 0.000 bits; merge: split 0.000, merge 1.000 bits" in page
+
+
+def test_classes_are_compared_as_well(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    target = write(tmp_path / "classes.zarr", truth)
+    for name, errors in (("few", 0.1), ("many", 0.6)):
+        found = np.where(rng.random(SHAPE) < errors, rng.integers(0, 3, SHAPE), truth).astype(np.uint8)
+        spec = ClassSpec(
+            predicted=write(tmp_path / f"{name}.zarr", found),
+            truth=target,
+            output=str(tmp_path / name),
+            classes=ClassesSpec(n=3),
+            bootstrap=BootstrapSpec(resamples=0),
+        )
+        evaluate_classes(spec)
+    page = compare([str(tmp_path / "few"), str(tmp_path / "many")], str(tmp_path / "both")).read_text()
+    with (tmp_path / "both" / "compare.csv").open() as stream:
+        few, many = csv.DictReader(stream)
+    assert float(few["f1_macro"]) > float(many["f1_macro"])
+    assert "F1, macro" in page
 
 
 def test_folders_of_one_name_are_told_apart(two: list[str], tmp_path: Path) -> None:

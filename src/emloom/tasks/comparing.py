@@ -13,12 +13,20 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.io.files import explained
 from emloom.io.tables import write_csv
-from emloom.metrics.book import METRICS
+from emloom.metrics.book import METRICS, Value
+from emloom.metrics.classbook import CLASS_METRICS
+from emloom.metrics.synapsebook import METRICS as SYNAPSE_METRICS
+from emloom.metrics.synapsebook import SynapseValue
 from emloom.run.provenance import environment
 from emloom.view.figures import Figure, Trade, split_merge_plot
 from emloom.view.report import Cell, Report, Section, Table
 
-_VALUES = {value.key: value for metric in METRICS.values() for value in metric.values}
+_VALUES: dict[str, Value | SynapseValue] = {
+    value.key: value
+    for entries in (METRICS, CLASS_METRICS, SYNAPSE_METRICS)
+    for metric in entries.values()
+    for value in metric.values
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class Scored:
     row: dict[str, Any]
     sweep: list[dict[str, Any]]
     truth: tuple[str, str]
+
+    @property
+    def n_voxels(self) -> int | None:
+        """Voxels that were counted; None where none were."""
+        return self.row.get("n_voxels")
 
 
 def compare(folders: Sequence[str], output: str) -> Path:
@@ -60,9 +73,9 @@ def compare(folders: Sequence[str], output: str) -> Path:
                 f"{first.name} was scored against {first.truth[0]}, {other.name} against {other.truth[0]}, which "
                 "is not the same or has changed since: score both against one truth"
             )
-        if other.row["n_voxels"] != first.row["n_voxels"]:
+        if other.n_voxels != first.n_voxels:
             raise InputError(
-                f"{first.name} counts {first.row['n_voxels']} voxels, {other.name} {other.row['n_voxels']}: their "
+                f"{first.name} counts {first.n_voxels} voxels, {other.name} {other.n_voxels}: their "
                 "boxes, masks or ignored ids differ; score both with the same"
             )
     keys = [key for key in _VALUES if any(key in result.row for result in results)]
@@ -90,7 +103,7 @@ def _load(folder: Path, name: str) -> Scored:
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         (row,), truth = scores["rows"], (provenance["spec"]["truth"], provenance["inputs"]["truth"])
-        return Scored(name, row, scores["sweep"], truth)
+        return Scored(name, row, scores.get("sweep", []), truth)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"{folder} holds no scores of `emloom evaluate` ({type(problem).__name__}: {problem}): evaluate there "
@@ -106,11 +119,13 @@ def _page(results: Sequence[Scored], keys: Sequence[str]) -> Report:
     rows: list[list[Cell]] = []
     for key in keys:
         value, column = _VALUES[key], _column(results, key)
-        best = np.nan if np.isnan(column).all() else (np.nanmin if value.better == "lower" else np.nanmax)(column)
-        winners = ", ".join(r.name for r, v in zip(results, column.tolist(), strict=True) if v == best)
+        distance = {"lower": column, "higher": -column}.get(value.better, abs(column))
+        best = np.nan if np.isnan(column).all() else np.nanmin(distance)
+        winners = ", ".join(r.name for r, v in zip(results, distance.tolist(), strict=True) if v == best)
         rows.append([value.title, *(r.row.get(key) for r in results), value.better, winners or "–"])
     names = [result.name for result in results]
-    table = Table(["score", *names, "better", "best"], rows, f"{results[0].row['n_voxels']} voxels each")
+    caption = "" if results[0].n_voxels is None else f"{results[0].n_voxels} voxels each"
+    table = Table(["score", *names, "better", "best"], rows, caption)
     figures: list[Figure] = []
     trades = [_trade(result) for result in results if result.row.get("voi_split") is not None]
     if trades:
