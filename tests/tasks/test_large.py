@@ -54,7 +54,7 @@ def write_phantom_affinities(path: Path, side: int) -> str:
             2048,
             4 * _GIB,
             marks=pytest.mark.xfail(
-                reason="the last node of the octree holds 33 million edges at once, in 6.8 GB", strict=True
+                reason="the last node of the octree holds 33 million edges at once, in 10 GB", strict=True
             ),
         ),
     ],
