@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Tests never assert on time: a machine may be busy, and the first call of a kernel compiles it.
+settings.register_profile("emloom", deadline=None)
+settings.load_profile("emloom")
 
 
 @pytest.fixture(scope="session")

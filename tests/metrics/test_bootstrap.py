@@ -141,7 +141,7 @@ def test_two_methods_are_compared_on_the_same_blocks() -> None:
 
 def test_what_the_page_shows_runs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "metrics-classify.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    shown = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)[0]
     rng = seeded(9)
     truth = rng.integers(0, 6, (8, 10, 10))
     here: dict[str, Any] = {"truth": truth, "predicted": np.where(rng.random(truth.shape) < 0.7, truth, 0)}
