@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
-from emloom.errors import InputError, did_you_mean
+from emloom.errors import InputError
 
 OnBlock = Callable[[int, int], None]
 _DEFAULT = "voi,arand,rand,inner"
@@ -145,12 +145,7 @@ def _family(asked: list[str]) -> str:
 
     books = {"segmentations": book.METRICS, "classes": classbook.CLASS_METRICS, "synapses": synapsebook.METRICS}
     known = {name: family for family, entries in books.items() for name in entries}
-    if not asked:
-        raise InputError(f"no metric is asked for: name some of {', '.join(known)}")
-    for name in asked:
-        if name not in known:
-            hint = did_you_mean(name, list(known))
-            raise InputError(f"there is no metric {name!r}{hint}: use some of {', '.join(known)}")
+    book.named(known, asked)
     families = list(dict.fromkeys(known[name] for name in asked))
     if len(families) > 1:
         groups = "; ".join(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from emloom.errors import InputError, did_you_mean
 from emloom.metrics.contingency import Contingency
@@ -20,6 +20,7 @@ from emloom.metrics.overlap import overlap_scores
 from emloom.metrics.runlength import EDGE_CLASSES, RunLengthScores
 
 Values = dict[str, float]
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -232,16 +233,26 @@ METRICS: Mapping[str, Metric] = {
 
 
 def metrics_named(names: Sequence[str]) -> list[Metric]:
-    """Return metrics by name, each once, in the order asked for.
+    """Return metrics by name, each once, in the order asked for; raises as `named`."""
+    return named(METRICS, names)
+
+
+def named(entries: Mapping[str, M], names: Sequence[str], of: str = "") -> list[M]:
+    """Return entries of a book by name, each once, in the order asked for.
+
+    Args:
+        entries: the book.
+        names: what is asked for.
+        of: what its metrics are about, for messages, for example " of synapses".
 
     Raises:
         InputError: there is none, or a name is unknown.
     """
+    valid = ", ".join(entries)
     if not names:
-        raise InputError(f"no metric is asked for: name some of {', '.join(METRICS)}")
+        raise InputError(f"no metric is asked for: name some of {valid}")
     for name in names:
-        if name not in METRICS:
-            raise InputError(
-                f"there is no metric {name!r}{did_you_mean(name, list(METRICS))}: use some of {', '.join(METRICS)}"
-            )
-    return [METRICS[name] for name in dict.fromkeys(names)]
+        if name not in entries:
+            hint = did_you_mean(name, list(entries))
+            raise InputError(f"there is no metric{of} {name!r}{hint}: use some of {valid}")
+    return [entries[name] for name in dict.fromkeys(names)]

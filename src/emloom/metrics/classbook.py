@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import Literal
 
-from emloom.errors import InputError, did_you_mean
-from emloom.metrics.book import METRICS, Value, Values
+from emloom.errors import InputError
+from emloom.metrics.book import METRICS, Value, Values, named
 from emloom.metrics.calibration import brier_of_classes, calibration
 from emloom.metrics.classify import Confusion, ConfusionScores, confusion_scores
 from emloom.metrics.counts import NOTHING_COUNTS, mean
@@ -280,14 +280,9 @@ def class_metrics_named(names: Sequence[str]) -> list[ClassMetric]:
     Raises:
         InputError: there is none, or a name is unknown.
     """
-    valid = ", ".join(CLASS_METRICS)
-    if not names:
-        raise InputError(f"no metric is asked for: name some of {valid}")
     for name in names:
         if name in METRICS:
-            raise InputError(f"{name} is a metric of segments, not of classes: use some of {valid}")
-        if name not in CLASS_METRICS:
             raise InputError(
-                f"there is no metric {name!r}{did_you_mean(name, list(CLASS_METRICS))}: use some of {valid}"
+                f"{name} is a metric of segments, not of classes: use some of {', '.join(CLASS_METRICS)}"
             )
-    return [CLASS_METRICS[name] for name in dict.fromkeys(names)]
+    return named(CLASS_METRICS, names)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emloom.errors import InputError, did_you_mean
+from emloom.metrics.book import named
 
 Direction = Literal["lower", "higher", "near 0"]
 
@@ -124,17 +124,5 @@ METRICS: Mapping[str, SynapseMetric] = {
 
 
 def synapse_metrics_named(names: Sequence[str]) -> list[SynapseMetric]:
-    """Return metrics by name, each once, in the order asked for.
-
-    Raises:
-        InputError: there is none, or a name is unknown.
-    """
-    if not names:
-        raise InputError(f"no metric is asked for: name some of {', '.join(METRICS)}")
-    for name in names:
-        if name not in METRICS:
-            raise InputError(
-                f"there is no metric of synapses {name!r}{did_you_mean(name, list(METRICS))}: use some of "
-                f"{', '.join(METRICS)}"
-            )
-    return [METRICS[name] for name in dict.fromkeys(names)]
+    """Return metrics by name, each once, in the order asked for; raises as `book.named`."""
+    return named(METRICS, names, " of synapses")

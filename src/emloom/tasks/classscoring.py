@@ -12,7 +12,6 @@ them, where blocks are what is drawn.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.io.files import explained, write_text_atomic
+from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
 from emloom.io.volume import VolumeInfo
@@ -54,6 +53,7 @@ from emloom.run.stage import Stage
 from emloom.tasks.classspec import ClassSpec
 from emloom.tasks.classtable import CountClasses, Extra, Judged, Units, read_units
 from emloom.tasks.lattice import common_box
+from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.scoring import OnBlock
 
 FORMAT = 1
@@ -323,21 +323,17 @@ def _points(spec: ClassSpec, seen: ClassEvidence, names: Sequence[str]) -> list[
 
 
 def _write(spec: ClassSpec, found: ClassEvaluation, folder: Path) -> None:
-    words = {
-        "rows": [found.row],
-        "undefined": found.undefined,
-        "intervals": {key: asdict(interval) for key, interval in found.intervals.items()},
-        "bootstrap": {**spec.bootstrap.to_dict(), "units": found.units},
-        "classes": found.classes,
-        "confusion": found.evidence.confusion.counts.tolist(),
-        "points": found.points,
-        "metrics": {
-            metric.name: {"definition": metric.text, "values": [asdict(value) for value in metric.values]}
-            for metric in found.metrics
-        },
-    }
-    write_text_atomic(folder / "scores.json", json.dumps(_plain(words), indent=2, allow_nan=False))
-    write_csv(folder / "scores.csv", {name: np.array([value]) for name, value in found.row.items()})
+    write_scores(
+        folder,
+        [found.row],
+        undefined=found.undefined,
+        intervals={key: asdict(interval) for key, interval in found.intervals.items()},
+        bootstrap={**spec.bootstrap.to_dict(), "units": found.units},
+        classes=found.classes,
+        confusion=found.evidence.confusion.counts.tolist(),
+        points=found.points,
+        metrics=definitions(found.metrics),
+    )
     _write_rows(folder / "classes.csv", found.classes)
     _write_rows(folder / "thresholds.csv", found.points)
     counts = found.evidence.confusion.counts
@@ -367,12 +363,3 @@ def _curve_columns(label: int, ranking: Ranking) -> dict[str, NDArray[Any]]:
         "precision": points.precision,
         "false_positive_rate": points.false_positive_rate,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values: what is not defined is null there, as JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -6,12 +6,8 @@ into its 6-connected pieces after cropping; ids of different boxes never mix.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from emloom.geometry import Box
-from emloom.io.files import write_text_atomic
 from emloom.io.volume import Volume
 from emloom.metrics.contingency import Contingency, contingency, disjoint_union
 from emloom.metrics.overlap import OverlapScores, border_mask, overlap_scores
@@ -106,14 +101,3 @@ def row(method: str, tables: Tables) -> dict[str, Any]:
 
 def _voi(scores: OverlapScores) -> dict[str, float]:
     return {"voi_split": scores.voi_split, "voi_merge": scores.voi_merge, "voi_sum": scores.voi_sum}
-
-
-def write_scores(folder: Path, rows: Sequence[dict[str, Any]], **more: Any) -> None:
-    """Write rows as `scores.json` (with anything else worth keeping) and `scores.csv`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / "scores.json", json.dumps({"rows": list(rows), **more}, indent=2))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomic(folder / "scores.csv", text.getvalue())

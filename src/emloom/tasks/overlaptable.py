@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.geometry import Block, Box, Vec, blocks
+from emloom.geometry import Block, Vec, blocks
 from emloom.io.checks import require_labels
 from emloom.io.open import open_volume
 from emloom.io.tables import read_table, write_table
@@ -74,6 +74,11 @@ class Compared:
         """The inputs by name."""
         return {"truth": self.truth, "segmentation": self.segmentation, "mask": self.mask}
 
+    @property
+    def n_voxels(self) -> int:
+        """Voxels of the segmentation."""
+        return prod(open_volume(self.segmentation, kind="labels").info.shape)
+
     def volumes(self) -> tuple[Volume, Volume, Volume | None]:
         """Open truth, segmentation and mask."""
         truth, found = (open_volume(path, kind="labels") for path in (self.truth, self.segmentation))
@@ -115,34 +120,34 @@ class CountOverlap:
         usable = np.ones(box.shape, bool)
         if mask is not None:
             usable = borrow(mask, block.write.shift(common_box(found, mask).start)) != 0
+        # A border further away than the halo is too far to matter; at the faces of the volume there is none.
+        seen = box.grow(self._halo(truth)).intersect(truth.info.box)
+        around, own = borrow(truth, seen), box.slices(seen.start)
+        objects = np.ascontiguousarray(around[own])
         outputs = []
         for rule in self.compared.rules:
-            objects, counted = self._truth(truth, box, rule)
+            counted = usable & self._away_from_border(truth, around, rule)[own]
             ignored = {"cremi": (TRANSPARENT,), "whole": ()}.get(rule, (0, *SPECIAL))
-            table = contingency(
-                objects, segments, mask=usable & counted, ignore_truth=ignored, threads=self.threads
-            )
+            table = contingency(objects, segments, mask=counted, ignore_truth=ignored, threads=self.threads)
             path = table_file(self.folder, rule, block.index)
             write_table(path, {"truth": table.truth_ids, "segment": table.segment_ids, "voxels": table.counts})
             outputs.append(Output.file(self.folder, str(path.relative_to(self.folder))))
         return outputs
 
-    def _truth(self, truth: Volume, box: Box, rule: Rule) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the true ids of a box, and where the border does not keep them from counting."""
-        how, pixel = self.compared, truth.info.grid.voxel_size_nm[1]
-        flat = rule == "cremi" or how.border_in_plane
-        reach = {"inner": how.border_vox, "cremi": ceil(BORDER_NM / pixel) + 1}.get(rule, 0)
-        # A border further away than the halo is too far to matter; at the faces of the volume there is none.
-        seen = box.grow((0 if flat else reach, reach, reach)).intersect(truth.info.box)
-        objects = borrow(truth, seen)
+    def _halo(self, truth: Volume) -> Vec:
+        """Return how far borders are felt by the rules, in voxels (z, y, x)."""
+        how = self.compared
+        inner = how.border_vox if "inner" in how.rules else 0
+        cremi = ceil(BORDER_NM / truth.info.grid.voxel_size_nm[1]) + 1 if "cremi" in how.rules else 0
+        return (0 if how.border_in_plane else inner, max(inner, cremi), max(inner, cremi))
+
+    def _away_from_border(self, truth: Volume, objects_ZYX: NDArray[Any], rule: Rule) -> NDArray[np.bool_]:
+        how = self.compared
         if rule == "inner" and how.border_vox:
-            counted = border_mask(objects, how.border_vox, how.border_in_plane)
-        elif rule == "cremi":
-            counted = cremi_border_mask(objects, pixel)
-        else:
-            counted = np.ones(objects.shape, bool)
-        own = box.slices(seen.start)
-        return np.ascontiguousarray(objects[own]), counted[own]
+            return border_mask(objects_ZYX, how.border_vox, how.border_in_plane)
+        if rule == "cremi":
+            return cremi_border_mask(objects_ZYX, truth.info.grid.voxel_size_nm[1])
+        return np.ones(objects_ZYX.shape, bool)
 
 
 def table_file(folder: Path, rule: Rule, index: Vec) -> Path:
@@ -158,8 +163,3 @@ def read_overlap(folder: Path, rule: Rule, cells: Iterable[Block]) -> Contingenc
 def _read(path: Path) -> Contingency:
     table = read_table(path)
     return Contingency(table["truth"], table["segment"], table["voxels"])
-
-
-def voxels_of(compared: Compared) -> int:
-    """Return how many voxels the segmentation has."""
-    return prod(open_volume(compared.segmentation, kind="labels").info.shape)

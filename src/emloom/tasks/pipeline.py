@@ -34,12 +34,12 @@ from emloom.run.executor import Executor, Serial
 from emloom.run.journal import Journal, key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, held_out, open_stack
-from emloom.tasks.evaluate import write_scores
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.judge import judge
 from emloom.tasks.library import library_of
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.report import write_report
+from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.segment import Segmented, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob

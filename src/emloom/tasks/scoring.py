@@ -12,7 +12,6 @@ of its merge tree is scored without reading a voxel again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.geometry import Block
 from emloom.geometry.skeletons import Skeletons
-from emloom.io.files import explained, write_text_atomic
+from emloom.io.files import explained
 from emloom.io.open import create_volume, open_volume
 from emloom.io.skeletons import read_skeletons
 from emloom.io.tables import write_csv
@@ -44,7 +43,8 @@ from emloom.run.provenance import fingerprint, write_provenance
 from emloom.run.runner import run_stage
 from emloom.run.stage import Stage
 from emloom.tasks.nodelookup import node_segments
-from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap, voxels_of
+from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap
+from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.scorespec import EvaluateSpec, Subject, subject_of
 
 FORMAT = 1
@@ -154,7 +154,7 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
         compared = _with_pieces(compared, folder)
     nodes = None if skeletons is None else _nodes(spec, skeletons, subject)
     tables = _counted(compared, folder, key_of(FORMAT, asdict(compared), inputs), executor, on_block)
-    counted = _Counted(tables, nodes, voxels_of(compared))
+    counted = _Counted(tables, nodes, compared.n_voxels)
     known = subject.of(tables["known"])
     overlap_scores(known)  # an error where nothing counts
     found = counted.evidence(subject)
@@ -275,29 +275,11 @@ def _sweep(
 
 
 def _write(found: Evaluation, folder: Path) -> None:
-    words = {
-        "rows": [found.row],
-        "undefined": found.undefined,
-        "sweep": found.sweep,
-        "worst": {kind: [asdict(error) for error in errors] for kind, errors in found.worst.items()},
-        "metrics": {
-            metric.name: {"definition": metric.text, "values": [asdict(value) for value in metric.values]}
-            for metric in found.metrics
-        },
-    }
-    write_text_atomic(folder / "scores.json", json.dumps(_plain(words), indent=2, allow_nan=False))
-    write_csv(folder / "scores.csv", {name: np.array([value]) for name, value in found.row.items()})
+    worst = {kind: [asdict(error) for error in errors] for kind, errors in found.worst.items()}
+    said = {"undefined": found.undefined, "sweep": found.sweep, "worst": worst}
+    write_scores(folder, [found.row], **said, metrics=definitions(found.metrics))
     sweep = folder / "sweep.csv"
     if found.sweep:
         write_csv(sweep, {name: np.array([p[name] for p in found.sweep]) for name in found.sweep[0]})
     else:
         sweep.unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values: what is not defined is null there, as JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

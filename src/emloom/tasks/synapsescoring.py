@@ -12,10 +12,9 @@ positions in nm (`missed.csv`, `invented.csv`), and `provenance.json`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from emloom.io.cremi import CLEFTS, NEURON_IDS
-from emloom.io.files import explained, write_text_atomic
+from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
 from emloom.io.volume import Volume
@@ -40,6 +39,7 @@ from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks.cleftblocks import CleftPaths, score_clefts
 from emloom.tasks.lattice import common_box, start_in
+from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.synapsesites import (
     Placed,
     Synapses,
@@ -341,18 +341,8 @@ def _remarks(
 
 
 def _write(found: SynapseEvaluation, folder: Path) -> None:
-    plain = {key: None if isinstance(v, float) and not isfinite(v) else v for key, v in found.row.items()}
-    words = {
-        "rows": [plain],
-        "undefined": found.undefined,
-        "notes": found.notes,
-        "metrics": {
-            metric.name: {"definition": metric.text, "values": [asdict(value) for value in metric.values]}
-            for metric in found.metrics
-        },
-    }
-    write_text_atomic(folder / "scores.json", json.dumps(words, indent=2, allow_nan=False))
-    write_csv(folder / "scores.csv", {name: np.array([value]) for name, value in found.row.items()})
+    said = {"undefined": found.undefined, "notes": found.notes}
+    write_scores(folder, [found.row], **said, metrics=definitions(found.metrics))
     for kind in _WRONG:
         file = folder / f"{kind}.csv"
         if kind in found.wrong:
