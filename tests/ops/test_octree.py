@@ -15,9 +15,9 @@ from emloom.errors import InputError
 from emloom.geometry import Box, cells
 from emloom.ops import agglomerate as agglomeration
 from emloom.ops import freezing, merging
-from emloom.ops.agglomerate import agglomerate
+from emloom.ops.agglomerate import agglomerate, agglomerate_part
 from emloom.ops.fragments import Seeding, seeded_fragments
-from emloom.ops.octree import SIDES, Node, Octree, agglomerate_octree, face_ids
+from emloom.ops.octree import SIDES, Contraction, Node, Octree, agglomerate_octree, face_ids
 from emloom.ops.regions import merge_graphs, region_graph
 
 NEAR = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
@@ -71,13 +71,13 @@ def cut(fragments, affinities, neighborhood, leaf, bins):
     return graphs, faces
 
 
-def trees_of(fragments, affinities, leaf, rule, *, neighborhood=NEAR, threshold=0.0):
+def trees_of(fragments, affinities, leaf, rule, *, neighborhood=NEAR, threshold=0.0, most_edges=None):
     """The tree of the whole, and the one put together from leaves."""
     linkage, quantile, bins = rule
     chosen = {"linkage": linkage, "quantile": quantile, "threshold": threshold}
     graphs, faces = cut(fragments, affinities, neighborhood, leaf, bins)
     whole = region_graph(fragments, affinities, neighborhood, bins=bins)
-    return agglomerate(whole, **chosen), agglomerate_octree(graphs, faces, **chosen)
+    return agglomerate(whole, **chosen), agglomerate_octree(graphs, faces, **chosen, most_edges=most_edges)
 
 
 def assert_same(first, second):
@@ -88,9 +88,9 @@ def assert_same(first, second):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("leaf", [WHOLE, (8, 8, 8), (5, 9, 7), (12, 40, 6), (3, 3, 3), (1, 18, 20)])
 def test_any_leaves_give_the_tree_of_the_whole(rule, leaf):
-    for seed, masked in [(0, False), (1, True)]:
+    for seed, masked, most_edges in [(0, False, None), (1, True, 0)]:
         fragments, affinities = volume(seed, values=3, masked=masked)
-        whole, parts = trees_of(fragments, affinities, leaf, rule)
+        whole, parts = trees_of(fragments, affinities, leaf, rule, most_edges=most_edges)
         assert len(whole) > 500
         assert_same(parts, whole)
         ids = fastremap.unique(fragments)
@@ -109,14 +109,16 @@ def test_any_leaves_give_the_tree_of_the_whole(rule, leaf):
     neighborhood=st.sampled_from([NEAR, FORWARD, MIXED, [*NEAR, *FORWARD]]),
     threshold=st.sampled_from([0.0, 0.3, 0.57]),
     masked=st.booleans(),
+    most_edges=st.sampled_from([None, 0, 50, 500]),
 )
 def test_any_volume_and_any_leaves_give_the_tree_of_the_whole(
-    seed, shape, leaf, values, grain, rule, neighborhood, threshold, masked
+    seed, shape, leaf, values, grain, rule, neighborhood, threshold, masked, most_edges
 ):
     fragments, affinities = volume(seed, shape, values, grain=grain, masked=masked)
     if len(neighborhood) > 3:
         affinities = np.concatenate([affinities, affinities[::-1]])
-    whole, parts = trees_of(fragments, affinities, leaf, rule, neighborhood=neighborhood, threshold=threshold)
+    chosen = {"neighborhood": neighborhood, "threshold": threshold, "most_edges": most_edges}
+    whole, parts = trees_of(fragments, affinities, leaf, rule, **chosen)
     assert_same(parts, whole)
 
 
@@ -172,10 +174,9 @@ def test_every_level_holds_every_leaf_once_up_to_one_root():
         assert sorted(held) == sorted(octree.leaves)
         assert all(octree.ancestor(leaf, level) == node for node in nodes for leaf in octree.leaves_of(node))
         if level:
-            families = octree.parents(level - 1)
-            assert list(families) == nodes
-            assert sorted(itertools.chain(*families.values())) == octree.nodes(level - 1)
-            assert max(map(len, families.values())) <= 8
+            families = [octree.children(node) for node in nodes]
+            assert sorted(itertools.chain(*families)) == octree.nodes(level - 1)
+            assert max(map(len, families)) <= 8
     assert octree.nodes(octree.depth) == [Node(3, (0, 0, 0))]
     assert Octree(((4, -5, 6),)).depth == 0
 
@@ -191,8 +192,39 @@ def test_open_faces_lead_to_leaves_of_other_nodes():
                 for side in range(6)
                 if (across := tuple(np.add(leaf, SIDES[side]).tolist())) in octree.leaves and across not in mine
             ]
-            assert octree.open_faces(node) == expected
-    assert octree.open_faces(octree.nodes(octree.depth)[0]) == []
+            assert octree.open_faces([node]) == expected
+    assert octree.open_faces(octree.nodes(octree.depth)) == []
+
+
+def test_nodes_together_are_open_where_no_node_of_them_is_across():
+    octree = Octree(tuple(itertools.product(range(4), range(2), range(2))))
+    family = octree.children(Node(1, (0, 0, 0)))
+    assert octree.open_faces(family) == octree.open_faces([Node(1, (0, 0, 0))])
+    assert octree.open_faces(family[:4]) == [(node.index, 1) for node in family[:4]]
+
+
+def test_halves_make_the_largest_graph_smaller():
+    fragments, affinities = volume(0, (48, 48, 48), values=200)
+    graphs, faces = cut(fragments, affinities, NEAR, (24, 24, 24), 0)
+    octree = Octree(tuple(graphs))
+    contracted = [[], []]
+    left = {}
+    for sizes, most_edges in zip(contracted, (None, 0), strict=True):
+
+        def part(graph, frozen, sizes=sizes):
+            sizes.append(len(graph))
+            return agglomerate_part(graph, frozen)
+
+        nodes = Contraction(
+            octree, left.__getitem__, lambda node: len(left[node]), faces.__getitem__, part, most_edges
+        )
+        for leaf, graph in graphs.items():
+            left[Node(0, leaf)] = agglomerate_part(graph, octree.frozen_of([Node(0, leaf)], faces.__getitem__))[1]
+        tree, rest = nodes.contract(octree.nodes(0))
+        assert len(tree) > 100
+        assert len(rest) == 0
+    assert [len(sizes) for sizes in contracted] == [1, 7]
+    assert max(contracted[1]) < 0.75 * contracted[0][0]
 
 
 def test_frozen_are_the_ids_of_open_faces_only():
@@ -200,7 +232,9 @@ def test_frozen_are_the_ids_of_open_faces_only():
     faces = {
         leaf: tuple(np.array([100 * leaf[2] + side], np.uint64) for side in range(6)) for leaf in octree.leaves
     }
-    frozen = [octree.frozen_of(node, faces).tolist() for level in (0, 1, 2) for node in octree.nodes(level)]
+    frozen = [
+        octree.frozen_of([node], faces.__getitem__).tolist() for level in (0, 1, 2) for node in octree.nodes(level)
+    ]
     assert frozen == [[5], [104, 105], [204], [105], [204], []]
 
 

@@ -120,7 +120,7 @@ def agglomerate(
 ) -> MergeTree:
     """Merge regions greedily, best score first, down to `threshold`.
 
-    O((E + M) log E) with small-to-large pooling, M the edges moved; about 150 bytes per edge (quantile: also
+    O((E + M) log E) with small-to-large pooling, M the edges moved; about 100 bytes per edge (quantile: also
     a copy of the histogram).
 
     Args:

@@ -55,7 +55,8 @@ from emloom.ops.queues import (
 MEAN, MAX, QUANTILE = 0, 1, 2
 
 AFTER, BEFORE = 0, 1  # columns of State.links
-KEY, EDGE = 0, 1  # columns of State.table
+_EMPTY = -1  # in State.table
+_EDGE_MASK, _HASH_MASK = 0x3FFFFFFF, 0x7FFFFFFF_C0000000  # of an entry of State.table, which is never negative
 
 
 class State(NamedTuple):
@@ -67,12 +68,12 @@ class State(NamedTuple):
     degree: NDArray[np.int32]  # [N]
     head: NDArray[np.int32]  # [N] first half-edge of a slot
     links: NDArray[np.int32]  # [2E, 2] doubly linked lists of half-edges
-    table: NDArray[np.int64]  # [T, 2] hash table: pair of slots, edge; pairs of emptied slots stay until swept out
+    table: NDArray[np.int64]  # [T] hash table from pairs of slots to edges; edges gone stay until swept out
     sorted: NDArray[np.int64]  # [E] edges by their first score, best first
     heap: NDArray[np.int32]  # [E] edges scored again, best first
     heap_score: NDArray[np.float64]  # [E] their scores, rounded: decides unless equal
     level: NDArray[np.int32]  # [E] edges of the best score, smallest names first
-    rank: NDArray[np.int64]  # [E] (smaller name, larger name) of an edge in the level
+    rank: NDArray[np.int64]  # [E] (smaller name, larger name) of each edge of the level
     size: NDArray[np.int64]  # sorted edges taken; edges in heap, in level; keys in table
 
 
@@ -101,7 +102,7 @@ def new_state(
     edges[:, U], edges[:, V] = ends
     edges[:, NUM], edges[:, DEN] = num, den
     edges[:, PLACE] = -1
-    table = 1 << max(3, int(3 * count).bit_length())
+    table = 1 << max(3, int(2 * count).bit_length())
     state = State(
         edges=edges,
         histogram=histogram,
@@ -109,7 +110,7 @@ def new_state(
         degree=np.zeros(regions, np.int32),
         head=np.full(regions, -1, np.int32),
         links=np.full((2 * count, 2), -1, np.int32),
-        table=np.full((table, 2), -1, np.int64),
+        table=np.full(table, _EMPTY, np.int64),
         sorted=np.zeros(count, np.int64),
         heap=np.zeros(count, np.int32),
         heap_score=np.zeros(count, np.float64),
@@ -158,7 +159,7 @@ def _connect(s, rule):  # type: ignore[no-untyped-def]
         u, v = s.edges[e, U], s.edges[e, V]
         _link(s, 2 * e, u)
         _link(s, 2 * e + 1, v)
-        _table_put(s, _table_place(s, u, v), u, v, e)
+        _table_put(s, _table_place(s, u, v), e)
         _rescore(s, rule, e)
 
 
@@ -251,8 +252,8 @@ def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
     end, far = (U, V) if half & 1 == 0 else (V, U)
     other = s.edges[f, far]
     place = _table_place(s, large, other)
-    if s.table[place, KEY] >= 0:
-        g = s.table[place, EDGE]
+    if s.table[place] != _EMPTY:
+        g = s.table[place] & _EDGE_MASK
         if compare_edges(s, f, g) <= 0:
             _pool(s, rule, f, g)
             _unlink(s, half ^ 1, other)
@@ -262,7 +263,7 @@ def _move(s, rule, half, large):  # type: ignore[no-untyped-def]
         _kill(s, g)
     s.edges[f, end] = large
     _link(s, half, large)
-    _table_put(s, place, large, other, f)
+    _table_put(s, place, f)
     level_update(s, f)
 
 
@@ -327,29 +328,40 @@ def _kill(s, e):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _hash(a, b):  # type: ignore[no-untyped-def]
+    mixed = pair(a, b) * np.int64(-7046029254386353131)
+    return mixed ^ (mixed >> 32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _table_place(s, a, b):  # type: ignore[no-untyped-def]
-    """Return where the pair of slots is stored, or the empty place where it would go (linear probing)."""
-    key = pair(a, b)
-    mixed = key * np.int64(-7046029254386353131)
-    place = (mixed ^ (mixed >> 32)) & (len(s.table) - 1)
-    while s.table[place, KEY] != key and s.table[place, KEY] != -1:
+    """Return where the live edge of two slots is stored, or the empty place where it would go (linear probing).
+
+    An entry is the edge and some bits of its hash: whether it is the one looked for, the edge itself must say.
+    """
+    hashed = _hash(a, b)
+    place = hashed & (len(s.table) - 1)
+    while s.table[place] != _EMPTY:
+        e = s.table[place] & _EDGE_MASK
+        if (s.table[place] ^ hashed) & _HASH_MASK == 0 and s.edges[e, LIFE] != DEAD:
+            u, v = s.edges[e, U], s.edges[e, V]
+            if (u == a and v == b) or (u == b and v == a):
+                return place
         place = (place + 1) & (len(s.table) - 1)
     return place
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _table_put(s, place, a, b, e):  # type: ignore[no-untyped-def]
-    """Store an edge at the place found for its slots; when crowded, sweep out the pairs of emptied slots."""
-    if s.table[place, KEY] == -1:
-        s.table[place, KEY] = pair(a, b)
+def _table_put(s, place, e):  # type: ignore[no-untyped-def]
+    """Store an edge at the place found for its slots; when crowded, sweep out the edges that are gone."""
+    if s.table[place] == _EMPTY:
         s.size[IN_TABLE] += 1
-    s.table[place, EDGE] = e
+    s.table[place] = (_hash(s.edges[e, U], s.edges[e, V]) & _HASH_MASK) | e
     if 3 * s.size[IN_TABLE] > 2 * len(s.table):
-        s.table[:, KEY] = -1
+        s.table[:] = _EMPTY
         s.size[IN_TABLE] = 0
         for f in range(len(s.edges)):
             if s.edges[f, LIFE] != DEAD:
-                place = _table_place(s, s.edges[f, U], s.edges[f, V])
-                s.table[place, KEY] = pair(s.edges[f, U], s.edges[f, V])
-                s.table[place, EDGE] = f
+                u, v = s.edges[f, U], s.edges[f, V]
+                s.table[_table_place(s, u, v)] = (_hash(u, v) & _HASH_MASK) | f
                 s.size[IN_TABLE] += 1

@@ -17,15 +17,18 @@ are fragments that nothing merged so far, since the face was open at every level
 
 Nodes of one level know nothing of each other, so they can run anywhere, in any order. For large volumes each is a
 block that reads its children's residuals and the faces `Octree.open_faces` names; `agglomerate_octree` is the same
-in memory. The method is that of Lu, Zlateski & Seung (Large-scale image segmentation based on distributed
-clustering algorithms, arXiv:2106.10795), with a rule for equal scores (`emloom.ops.freezing`).
+in memory. Where eight residuals together are too large, halves of the family come first (`Contraction`): the last
+graph is then what two halves leave on one plane, not what eight nodes leave on three.
+
+The method is that of Lu, Zlateski & Seung (Large-scale image segmentation based on distributed clustering
+algorithms, arXiv:2106.10795), with a rule for equal scores (`emloom.ops.freezing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,7 @@ from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate_part, join_tr
 from emloom.ops.regions import RegionGraph, merge_graphs
 
 Ids = NDArray[np.uint64]
+FacesOf = Callable[[Vec], Sequence[Ids]]
 
 SIDES: tuple[Vec, ...] = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
 """The faces of a cell, in the order of every list of faces: z-, z+, y-, y+, x-, x+."""
@@ -130,28 +134,31 @@ class Octree:
             return []
         return sorted({self.ancestor(leaf, node.level - 1) for leaf in self.leaves_of(node)})
 
-    def parents(self, level: int) -> dict[Node, list[Node]]:
-        """Return the nodes of the level above `level`, each with its children, ascending."""
-        return {node: self.children(node) for node in self.nodes(level + 1)}
+    def open_faces(self, nodes: Collection[Node]) -> list[tuple[Vec, int]]:
+        """Return the faces between nodes of one level, together, and the others: (leaf of a node, its side).
 
-    def open_faces(self, node: Node) -> list[tuple[Vec, int]]:
-        """Return the faces between a node and the others, as (leaf of the node, number of its side in `SIDES`)."""
-        faces = [(leaf, side) for leaf in self.leaves_of(node) for side in range(6)]
-        return [(leaf, side) for leaf, side in faces if self._leads_out(leaf, side, node)]
+        The side is a number in `SIDES`.
+        """
+        faces = [(node, leaf, side) for node in nodes for leaf in self.leaves_of(node) for side in range(6)]
+        return [(leaf, side) for node, leaf, side in faces if self._leads_out(leaf, side, node.level, nodes)]
 
-    def frozen_of(self, node: Node, faces: Mapping[Vec, Sequence[Ids]]) -> Ids:
-        """Return the ids that must not merge in a node, ascending: all on both sides of its open faces.
+    def frozen_of(self, nodes: Collection[Node], faces: FacesOf) -> Ids:
+        """Return the ids that must not merge in nodes of one level, ascending: on both sides of their open faces.
 
         Args:
-            node: which.
-            faces: for each leaf (at least those `open_faces` names) its six arrays of `face_ids`.
+            nodes: which; they are contracted together.
+            faces: tells the six arrays of `face_ids` of a leaf; asked once for each leaf that `open_faces` names.
         """
-        return _unique(faces[leaf][side] for leaf, side in self.open_faces(node))
+        sides: dict[Vec, list[int]] = {}
+        for leaf, side in self.open_faces(nodes):
+            sides.setdefault(leaf, []).append(side)
+        known = ((faces(leaf), chosen) for leaf, chosen in sides.items())
+        return _unique(six[side] for six, chosen in known for side in chosen)
 
-    def _leads_out(self, leaf: Vec, side: int, node: Node) -> bool:
+    def _leads_out(self, leaf: Vec, side: int, level: int, nodes: Collection[Node]) -> bool:
         (z, y, x), (dz, dy, dx) = leaf, SIDES[side]
         across = (z + dz, y + dy, x + dx)
-        return across in self._known and self.ancestor(across, node.level) != node
+        return across in self._known and self.ancestor(across, level) not in nodes
 
 
 def face_ids(fragments_ZYX: NDArray[Any], owned: Box) -> tuple[Ids, ...]:
@@ -178,6 +185,48 @@ def face_ids(fragments_ZYX: NDArray[Any], owned: Box) -> tuple[Ids, ...]:
     return tuple(_unique([fragments_ZYX[_layers(owned, side).intersect(whole).slices()]]) for side in SIDES)
 
 
+@dataclass(frozen=True)
+class Contraction:
+    """How the nodes of an octree are contracted, whatever keeps their graphs.
+
+    Attributes:
+        octree: which.
+        graph: returns the graph of a node: of a leaf its region graph, else what its children left over.
+        edges: returns how many edges that graph has, without reading it.
+        faces: returns the six arrays of `face_ids` of a leaf.
+        part: `agglomerate_part` with its linkage and threshold.
+        most_edges: nodes that have more together are contracted in halves first, where they are more than two.
+    """
+
+    octree: Octree
+    graph: Callable[[Node], RegionGraph]
+    edges: Callable[[Node], int]
+    faces: FacesOf
+    part: Callable[[RegionGraph, Ids], tuple[MergeTree, RegionGraph]]
+    most_edges: int | None = None
+
+    def contract(self, nodes: Sequence[Node]) -> tuple[MergeTree, RegionGraph]:
+        """Make the merges of nodes of one level, taken together, that nothing outside of them can change.
+
+        Returns:
+            The merges, and the graph left over, as `agglomerate_part`: the same for any `most_edges`.
+        """
+        trees: list[MergeTree] = []
+        too_many = self.most_edges is not None and sum(map(self.edges, nodes)) > self.most_edges
+        if too_many and len(nodes) > 2:
+            graphs = []
+            for half in _halves(nodes):
+                tree, left = self.contract(half)
+                trees.append(tree)
+                graphs.append(left)
+            graph = merge_graphs(graphs)
+            del graphs, left
+        else:
+            graph = merge_graphs([self.graph(node) for node in nodes])
+        tree, left = self.part(graph, self.octree.frozen_of(nodes, self.faces))
+        return join_trees([*trees, tree]), left
+
+
 def agglomerate_octree(
     graphs: Mapping[Vec, RegionGraph],
     faces: Mapping[Vec, Sequence[Ids]],
@@ -185,6 +234,7 @@ def agglomerate_octree(
     linkage: Linkage = "mean",
     quantile: int = 50,
     threshold: float = 0.0,
+    most_edges: int | None = None,
 ) -> MergeTree:
     """Return the merge tree of the sum of all leaves' graphs, found node by node.
 
@@ -196,24 +246,31 @@ def agglomerate_octree(
         linkage: the score; see `emloom.ops.agglomerate`.
         quantile: percentage, 0 .. 99, of the quantile linkage.
         threshold: stop where the best score falls below this, in [0, 1].
+        most_edges: see `Contraction`.
 
     Raises:
         InputError: there is no leaf, or as `agglomerate_part` and `merge_graphs`.
     """
     octree = Octree(tuple(graphs))
     left = {Node(0, leaf): graph for leaf, graph in graphs.items()}
+    part = partial(agglomerate_part, linkage=linkage, quantile=quantile, threshold=threshold)
+    nodes = Contraction(
+        octree, left.__getitem__, lambda node: len(left[node]), faces.__getitem__, part, most_edges
+    )
     trees = []
     for level in range(octree.depth + 1):
-        if level > 0:
-            families = octree.parents(level - 1)
-            left = {node: merge_graphs([left[child] for child in family]) for node, family in families.items()}
         for node in octree.nodes(level):
-            frozen = octree.frozen_of(node, faces)
-            tree, left[node] = agglomerate_part(
-                left[node], frozen, linkage=linkage, quantile=quantile, threshold=threshold
-            )
+            tree, left[node] = nodes.contract(octree.children(node) or [node])
             trees.append(tree)
     return join_trees(trees)
+
+
+def _halves(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Cut siblings in two, across the first axis along which they lie side by side."""
+    places = np.array([node.index for node in nodes])
+    axis = int(np.flatnonzero(np.ptp(places, axis=0))[0])
+    upper = places[:, axis] == places[:, axis].max()
+    return [[node for node, high in zip(nodes, upper, strict=True) if high == wanted] for wanted in (False, True)]
 
 
 def _layers(owned: Box, side: Vec) -> Box:

@@ -101,31 +101,32 @@ def _level_rank(s, e):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def level_push(s, e):  # type: ignore[no-untyped-def]
     """Put edge e into the level: the edges of exactly the best score, ordered by the names they join."""
-    s.rank[e] = _level_rank(s, e)
-    s.edges[e, PLACE] = s.size[IN_LEVEL]
+    last = s.size[IN_LEVEL]
     s.size[IN_LEVEL] += 1
-    _level_rise(s, e)
+    _level_rise(s, e, _level_rank(s, e), last)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def level_update(s, e):  # type: ignore[no-untyped-def]
     """Names only ever fall, so a renamed edge can only move forward."""
     if s.edges[e, PLACE] >= 0:
-        s.rank[e] = _level_rank(s, e)
-        _level_rise(s, e)
+        _level_rise(s, e, _level_rank(s, e), s.edges[e, PLACE])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _level_rise(s, e):  # type: ignore[no-untyped-def]
-    i = s.edges[e, PLACE]
+def _level_rise(s, e, rank, i):  # type: ignore[no-untyped-def]
     while i > 0:
         parent = (i - 1) >> 1
-        if s.rank[e] >= s.rank[s.level[parent]]:
+        if rank >= s.rank[parent]:
             break
-        s.level[i] = s.level[parent]
-        s.edges[s.level[i], PLACE] = i
+        _level_place(s, s.level[parent], s.rank[parent], i)
         i = parent
-    s.level[i] = e
+    _level_place(s, e, rank, i)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _level_place(s, e, rank, i):  # type: ignore[no-untyped-def]
+    s.level[i], s.rank[i] = e, rank
     s.edges[e, PLACE] = i
 
 
@@ -138,17 +139,15 @@ def level_pop(s):  # type: ignore[no-untyped-def]
     size = s.size[IN_LEVEL]
     if size == 0:
         return top
-    e = s.level[size]
+    e, rank = s.level[size], s.rank[size]
     i = 0
     while 2 * i + 1 < size:
         child = 2 * i + 1
-        if child + 1 < size and s.rank[s.level[child + 1]] < s.rank[s.level[child]]:
+        if child + 1 < size and s.rank[child + 1] < s.rank[child]:
             child += 1
-        if s.rank[e] <= s.rank[s.level[child]]:
+        if rank <= s.rank[child]:
             break
-        s.level[i] = s.level[child]
-        s.edges[s.level[i], PLACE] = i
+        _level_place(s, s.level[child], s.rank[child], i)
         i = child
-    s.level[i] = e
-    s.edges[e, PLACE] = i
+    _level_place(s, e, rank, i)
     return top

@@ -141,9 +141,7 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
         raise InputError(
             f"graphs have different bins {sorted({g.bins for g in graphs})}: compute all with the same"
         )
-    u, v, n, total, peak, contacts, *histogram = (
-        np.concatenate(parts) for parts in zip(*(graph._columns() for graph in graphs), strict=True)
-    )
+    u, v = (np.concatenate([getattr(graph, end) for graph in graphs]) for end in ("u", "v"))
     order = np.lexsort((v, u))
     u, v = u[order], v[order]
     first = np.ones(len(u), dtype=bool)
@@ -151,11 +149,18 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
     starts = np.flatnonzero(first)
     if not len(starts):
         return graphs[0]
-    n, total, contacts, *histogram = (
-        np.add.reduceat(column[order], starts, axis=0) for column in (n, total, contacts, *histogram)
+    u, v = u[starts], v[starts]
+
+    def pooled(name: str, pool: np.ufunc = np.add) -> Counts:
+        """One column at a time: together they would be the largest arrays of all."""
+        column = np.concatenate([getattr(graph, name) for graph in graphs])[order]
+        out: Counts = pool.reduceat(column, starts, axis=0)
+        return out
+
+    histogram = pooled("histogram") if graphs[0].bins else None
+    return RegionGraph(
+        u, v, pooled("n"), pooled("total"), pooled("peak", np.maximum), pooled("contacts"), histogram
     )
-    peak = np.maximum.reduceat(peak[order], starts)
-    return RegionGraph(u[starts], v[starts], n, total, peak, contacts, *histogram)
 
 
 def _empty_graph() -> RegionGraph:

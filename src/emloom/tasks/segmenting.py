@@ -44,7 +44,7 @@ now."""
 
 OnBlock = Callable[[str, int, int], None]
 
-_EDGE_BYTES = 400
+_EDGE_BYTES = 250
 _BIN_BYTES = 24
 _EDGES_WORTH_PARTS = 100_000  # fewer are merged before other workers have begun
 
@@ -156,19 +156,24 @@ class _Line:
         if in_parts:
             octree = octree_of(site)
             for level in range(octree.depth + 1):
-                yield Stage(f"merge-{level}", key, node_blocks(octree, level), MergeNode(site, level), False)
+                merge = MergeNode(site, level, self.graph_bytes // self._edge_bytes)
+                yield Stage(f"merge-{level}", key, node_blocks(octree, level), merge, False)
         key = key_of(key, job.wanted, job.min_segment_vox)
         yield Stage("tree", key, [Block((0, 0, 0), self.info.box, self.info.box)], GrowTree(site, in_parts), False)
         if job.threshold is not None:
             key = key_of(key, job.threshold)
             yield Stage("segmentation", key, self.cells, Relabel(site, job.threshold, key))
 
+    @property
+    def _edge_bytes(self) -> int:
+        return _EDGE_BYTES + _BIN_BYTES * self.site.job.segmentation.bins
+
     def _in_parts(self) -> bool:
         """Whether to agglomerate node by node of the octree; raises `InputError` where that must be but cannot."""
         spec = self.site.job.segmentation
         files = graphstore.block_files(self.site.folder, "edges").values()
         edges = sum(count_rows(path) for path in files)
-        fits = edges * (_EDGE_BYTES + _BIN_BYTES * spec.bins) <= self.graph_bytes
+        fits = edges * self._edge_bytes <= self.graph_bytes
         if not fits and spec.repels:
             raise InputError(
                 f"the region graph of {self.site.job.affinities} takes more than "

@@ -6,6 +6,7 @@ Both ways give the same tree (`emloom.ops.octree`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from emloom.geometry import Block, Box, cells
 from emloom.io import graphstore
 from emloom.io.graphstore import read_edges, read_merges, write_edges, write_merges
-from emloom.io.tables import write_table
+from emloom.io.tables import count_rows, write_table
 from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate_part, join_trees
-from emloom.ops.octree import Node, Octree
+from emloom.ops.octree import Contraction, Node, Octree
 from emloom.ops.regions import RegionGraph, merge_graphs
 from emloom.run.blockjournal import name_of
 from emloom.run.perworker import once
@@ -40,28 +41,41 @@ def octree_of(site: Site) -> Octree:
 
 @dataclass(frozen=True)
 class MergeNode:
-    """Makes the merges of one node of the octree that nothing outside of it can change."""
+    """Makes the merges of one node of the octree that nothing outside of it can change.
+
+    Attributes:
+        site: where.
+        level: of the nodes.
+        most_edges: a node whose children left more over contracts halves of them first.
+    """
 
     site: Site
     level: int
+    most_edges: int
 
     def __call__(self, block: Block) -> list[Output]:
         """Write the merges of the node, and the graph it leaves over."""
         site, node = self.site, Node(self.level, block.index)
         octree = octree_of(site)
-        children = octree.children(node)
-        if children:
-            graph = merge_graphs([_residual(site, child) for child in children])
-        else:
-            graph = RegionGraph(**read_edges(graphstore.block_file(site.folder, "edges", node.index))[0])
-        leaves = {leaf for leaf, _ in octree.open_faces(node)}
-        frozen = octree.frozen_of(node, {leaf: read_faces(site, leaf) for leaf in leaves})
         linkage, quantile, floor = _rule(site)
-        tree, left = agglomerate_part(graph, frozen, linkage=linkage, quantile=quantile, threshold=floor)
+        contraction = Contraction(
+            octree,
+            graph=lambda node: RegionGraph(**read_edges(self._graph_file(node))[0]),
+            edges=lambda node: count_rows(self._graph_file(node)),
+            faces=lambda leaf: read_faces(site, leaf),
+            part=partial(agglomerate_part, linkage=linkage, quantile=quantile, threshold=floor),
+            most_edges=self.most_edges,
+        )
+        tree, left = contraction.contract(octree.children(node) or [node])
         merges, residual = (_node_file(site, node, part) for part in ("merges", "residual"))
         write_merges(merges, {name: getattr(tree, name) for name in graphstore.MERGES}, tree.floor)
         write_edges(residual, edge_columns(left), site.graph_info())
         return site.told(merges, residual)
+
+    def _graph_file(self, node: Node) -> Path:
+        if self.level == 0:
+            return graphstore.block_file(self.site.folder, "edges", node.index)
+        return _node_file(self.site, node, "residual")
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,3 @@ def _rule(site: Site) -> tuple[Linkage, int, float]:
 def _node_file(site: Site, node: Node, part: str) -> Path:
     folder = graphstore.graph_folder(site.folder) / "octree" / str(node.level)
     return folder / f"{name_of(node.index)}.{part}.parquet"
-
-
-def _residual(site: Site, node: Node) -> RegionGraph:
-    return RegionGraph(**read_edges(_node_file(site, node, "residual"))[0])
