@@ -98,6 +98,27 @@ def test_what_does_not_fit_is_explained(capsys, pair, tmp_path: Path, words, rul
     assert not (tmp_path / "out").exists()
 
 
+def test_tracings_take_the_place_of_the_truth(capsys, pair, tmp_path: Path) -> None:
+    swc = tmp_path / "one.swc"
+    swc.write_text("1 0 0 0 0 1 -1\n2 0 20 0 0 1 1\n")
+    settings = tmp_path / "rule.yaml"
+    settings.write_text("skeletons: {rule: {zeroed: skeleton}}\n")
+    out = tmp_path / "scores"
+    words = ("evaluate", pair[0], str(swc), "--unit", "1", "--settings", str(settings), "-o", str(out))
+    code, text, error = emloom(capsys, *words)
+    assert (code, error) == (0, ""), text
+    assert "nerl" in scores(out)
+    spec = json.loads((out / "provenance.json").read_text())["spec"]
+    assert spec["truth"] is None
+    assert (spec["skeletons"]["unit_nm"], spec["skeletons"]["rule"]["zeroed"]) == (1, "skeleton")
+    code, _, error = emloom(capsys, *words, "--skeletons", str(swc))
+    assert code == 2
+    assert "are both tracings" in error
+    code, _, error = emloom(capsys, "evaluate", *pair, "--no-merge", pair[1], "-o", str(out))
+    assert code == 2
+    assert "skeletons.path" in error
+
+
 def test_one_volume_is_not_enough(capsys, pair, tmp_path: Path) -> None:
     code, _, error = emloom(capsys, "evaluate", pair[0], "-o", str(tmp_path / "out"))
     assert code == 2

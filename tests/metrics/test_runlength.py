@@ -28,7 +28,7 @@ from emloom.metrics.runlength import (
     run_length_scores,
     skeleton_table,
 )
-from emloom.metrics.runlengtherrors import merge_place, run_lengths
+from emloom.metrics.runlengtherrors import merge_place, run_lengths, split_place
 
 Ids = NDArray[np.uint64]
 WHOLE = RunLengthRule(zeroed="skeleton")
@@ -316,6 +316,21 @@ def test_the_worst_come_first_with_what_they_did() -> None:
     region = Contingency.from_rows([1], [5], [12])
     entered = run_lengths(skeletons, segments, no_merge=region)
     assert [(m.segment, m.skeletons, m.no_merge_voxels) for m in entered.merges] == [(8, (1, 2), 0), (5, (3,), 12)]
+
+
+def test_a_skeleton_is_cut_where_joining_helps_most() -> None:
+    ends = line(0, 10, 20, 30, 40, 50, 60, 70)
+    skeletons = Skeletons.from_trees([(4, *ends), (6, *line(100, 110))])
+    # Paths 1: 20 nm, 2: 10 nm, 3: 20 nm: both links have the same shorter side and the same longer one.
+    assert split_place(skeletons, [1, 1, 1, 2, 2, 3, 3, 3, 7, 7], 4) == (2, 3)
+    assert split_place(skeletons, [1, 1, 2, 2, 2, 3, 3, 3, 7, 7], 4) == (4, 5)
+    # A link into background counts only where no link leads from segment to segment.
+    assert split_place(skeletons, [1, 1, 1, 1, 1, 0, 5, 8, 7, 7], 4) == (6, 7)
+    assert split_place(skeletons, [1, 1, 0, 5, 5, 5, 0, 0, 7, 7], 4) == (2, 3)
+    assert split_place(skeletons, [0] * 8 + [7, 7], 4) is None
+    assert split_place(skeletons, [0] * 8 + [7, 7], 6) is None
+    with pytest.raises(InputError, match="has no skeleton 5"):
+        split_place(skeletons, [1] * 10, 5)
 
 
 def test_skeleton_voi_is_the_voi_of_the_nodes() -> None:

@@ -18,11 +18,10 @@ from emloom.geometry import Box, Grid, Vec
 from emloom.geometry.skeletons import Skeletons
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Array, ArrayVolume, VolumeInfo
-from emloom.metrics.contingency import contingency
 from emloom.metrics.runlength import RunLengthRule, RunLengthScores, run_length_scores
 from emloom.metrics.runlengtherrors import run_lengths
 from emloom.ops.labels import apply_lut
-from emloom.tasks.nodelookup import no_merge_table, node_segments
+from emloom.tasks.nodelookup import node_segments
 from emloom.testing.phantom import Phantom, PhantomSpec
 
 GRID = Grid((32.0, 11.24, 11.24), (-64.0, 1000.3, 7.1))
@@ -98,23 +97,6 @@ def test_nodes_outside_are_an_error_or_omitted() -> None:
         node_segments(labels, skeletons, outside="skip")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="labels are unsigned"):
         node_segments(ArrayVolume(np.zeros((4, 5, 6), np.float32), GRID), skeletons)
-
-
-@given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=20)
-def test_the_no_merge_table_is_that_of_the_whole(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    shape = (9, 130, 5)
-    labels = rng.integers(0, 6, shape).astype(np.uint16)
-    mask = (rng.random(shape) < 0.01).astype(np.uint8) * np.uint8(255)
-    whole = contingency((mask > 0).astype(np.uint8), labels).without(segments=[0])
-    region = ArrayVolume(mask, GRID, "mask")
-    assert no_merge_table(Chunked(labels, (3, 70, 2)), region) == whole
-    some = no_merge_table(ArrayVolume(labels, GRID), region, only=np.array([2, 3], np.uint64))
-    assert some == whole.without(segments=[1, 4, 5])
-    moved = ArrayVolume(mask, Grid(GRID.voxel_size_nm), "mask")
-    with pytest.raises(InputError, match="is not on the grid of"):
-        no_merge_table(ArrayVolume(labels, GRID), moved)
 
 
 def test_a_phantom_scored_against_itself_and_its_errors(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def check(state: Any, place: Place) -> None:
 
 def test_every_error_has_its_own_command_and_link(scored, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, found, page = scored
-    places, links = places_of(found, Path(spec.output)), Links(page)
+    places, links = places_of(found.voxels, found.subject, Path(spec.output)), Links(page)
     assert {place.kind for place in places} == {"split", "merge"}
     assert len(links.addresses) == len(links.commands) == len(places)
     for command, place in zip((links.commands[0], links.commands[-1]), (places[0], places[-1]), strict=True):
@@ -147,7 +147,7 @@ def test_every_error_has_its_own_command_and_link(scored, monkeypatch: pytest.Mo
 def test_the_page_shows_the_error_of_the_link(scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = chromium_or_skip()
     spec, found, page = scored
-    places, links = places_of(found, Path(spec.output)), Links(page)
+    places, links = places_of(found.voxels, found.subject, Path(spec.output)), Links(page)
     with started(links.commands[0], monkeypatch) as viewer:
         link = here(viewer, links.addresses[-1])
         with shown(program, viewer.viewer, tmp_path / "profile", link) as browser:

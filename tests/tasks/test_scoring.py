@@ -28,6 +28,7 @@ from emloom.tasks.scorespec import BorderSpec, EvaluateSpec, SkeletonsSpec
 from emloom.tasks.scoring import evaluate
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob, SegmentSpec
+from tests.tasks.tracings import write_nml
 
 SHAPE = (9, 20, 22)
 GRID = Grid((40.0, 8.0, 8.0))
@@ -91,7 +92,7 @@ def test_blocks_of_any_shape_count_what_the_whole_counts(tmp_path_factory, seed,
     finally:
         overlaptable.CELL = before
     tables = at_once(truth, found, usable, border, in_plane)
-    assert result.known == tables["known"]
+    assert result.voxels.known == tables["known"]
     for metric in metrics_named(OF_VOXELS):
         if tables[metric.rule].n_voxels == 0:
             assert np.isnan([result.row[value.key] for value in metric.values]).all()
@@ -145,7 +146,7 @@ def test_a_container_scores_as_its_segmentation(container, tmp_path: Path) -> No
     assert {k: v for k, v in ours.row.items() if k not in ("segmentation", "threshold")} == {
         k: v for k, v in theirs.row.items() if k not in ("segmentation", "threshold")
     }
-    assert ours.worst == theirs.worst
+    assert ours.voxels.worst == theirs.voxels.worst
     assert theirs.sweep == []
 
 
@@ -176,22 +177,6 @@ def test_every_threshold_of_the_sweep_scores_as_the_relabelled_volume(container,
     assert merges == sorted(merges, reverse=True)
     with (tmp_path / "sweep.csv").open() as stream:
         assert [float(row["voi_split"]) for row in csv.DictReader(stream)] == splits
-
-
-def write_nml(path: Path, trees) -> str:
-    """Trees of voxel positions (x, y, z), each joined in order."""
-    things, first = [], 1
-    for number, nodes in enumerate(trees, 1):
-        ids = range(first, first + len(nodes))
-        first += len(nodes)
-        marks = "".join(
-            f'<node id="{i}" radius="1" x="{x}" y="{y}" z="{z}"/>' for i, (x, y, z) in zip(ids, nodes, strict=True)
-        )
-        edges = "".join(f'<edge source="{i}" target="{i + 1}"/>' for i in ids[:-1])
-        things.append(f'<thing id="{number}" name="t"><nodes>{marks}</nodes><edges>{edges}</edges></thing>')
-    scale = '<parameters><experiment name="e"/><scale x="8" y="8" z="40"/></parameters>'
-    path.write_text(f"<things>{scale}{''.join(things)}</things>")
-    return str(path)
 
 
 def test_skeletons_are_scored_at_every_threshold(container, tmp_path: Path) -> None:
@@ -231,7 +216,7 @@ def test_pieces_of_the_truth_may_count_as_objects(tmp_path: Path) -> None:
     truth, found = blobs(5)
     truth[truth == TRANSPARENT] = 0
     spec = spec_of(tmp_path, truth, found, split_truth=True)
-    assert evaluate(spec).known == contingency(split_disconnected(truth), found)
+    assert evaluate(spec).voxels.known == contingency(split_disconnected(truth), found)
 
 
 def test_counts_are_kept_for_the_same_question_and_made_again_for_another(tmp_path: Path) -> None:
@@ -258,7 +243,7 @@ def test_a_broken_object_is_shown_where_it_breaks(tmp_path: Path) -> None:
         tmp_path, truth, found, raw=write(tmp_path / "raw.zarr", truth.astype(np.uint8) * 60, kind="raw")
     )
     result = evaluate(spec)
-    places = {(p.kind, p.error.id): p for p in places_of(result, tmp_path / "out")}
+    places = {(p.kind, p.error.id): p for p in places_of(result.voxels, result.subject, tmp_path / "out")}
     split, merge = places["split", 1], places["merge", 1]
     assert (split.main, split.box) == (1, Box((5, 4, 30), (2, 5, 6)))
     assert split.box.contains(Box(split.at, (1, 1, 1)))

@@ -26,10 +26,11 @@ from emloom.metrics.partners import partner_scores
 from emloom.metrics.synapsebook import METRICS
 from emloom.run.executor import Serial
 from emloom.tasks import cleftblocks
-from emloom.tasks.synapseplaces import PRE_RGB, read_window
+from emloom.tasks.synapseplaces import read_window
 from emloom.tasks.synapsereport import write_synapse_report
 from emloom.tasks.synapsescoring import CleftsSpec, PartnersSpec, SynapseSpec, evaluate_synapses
 from emloom.tasks.synapsesites import segments_under
+from emloom.view.marked import RING_RGB
 
 GRID = Grid((40.0, 4.0, 4.0), (400.0, 40.0, 40.0))
 SHAPE = (6, 60, 60)
@@ -334,7 +335,7 @@ def test_marks_lie_on_the_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     pre, post = ((np.array(v) * GRID.voxel_size_nm + np.array(GRID.offset_nm)) for v in ((2, 20, 30), (2, 45, 30)))
     synapseplaces.picture(scene, pre, post, "here")
     for tile, axes in zip(tiles, ((1, 2), (0, 2), (0, 1)), strict=True):
-        where = np.argwhere((tile.image == PRE_RGB).all(axis=2)) + 0.5
+        where = np.argwhere((tile.image == RING_RGB).all(axis=2)) + 0.5
         assert len(where)
         centre = (where.min(axis=0) + where.max(axis=0)) / 2 * tile.spacing_nm
         expected = (np.array((2, 20, 30)) + 0.5)[list(axes)] * np.array(GRID.voxel_size_nm)[list(axes)]

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.view.colours import grey, id_colours, overlay
-from emloom.view.figures import (
-    Figure,
-    Tile,
-    Trade,
-    length_label,
-    nice_length,
-    panel,
-    split_merge_plot,
-    threshold_curve,
-    training_curves,
-    views,
-)
+from emloom.view.curves import Trade, split_merge_plot, threshold_curve, training_curves
+from emloom.view.figures import Figure, Tile, length_label, nice_length, panel, views
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
 from emloom.errors import InputError
 
 OnBlock = Callable[[int, int], None]
-_DEFAULT = "voi,arand,rand,inner"
+_DEFAULT, _OF_TRACINGS = "voi,arand,rand,inner", "nerl,edges"
 
 
 def register(app: typer.Typer) -> None:
@@ -24,20 +24,23 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="FOUND TRUTH", help="What was found (labels, or what `emloom segment` wrote); the truth."
+            metavar="FOUND TRUTH",
+            help="What was found (labels, or what `emloom segment` wrote); the truth "
+            "(a volume, or tracings: NML, SWC, a folder of SWC).",
         ),
     ],
     output: Output,
     metrics: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--metrics",
             metavar="A,B",
             help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of "
             "classes: confusion, f1, rates, iou, dice, kappa, boundary, band, ap, roc, calibration. Of synapses: "
-            "clefts, partners, connections.",
+            "clefts, partners, connections. "
+            f"Default: {_DEFAULT}; of tracings {_OF_TRACINGS}.",
         ),
-    ] = _DEFAULT,
+    ] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
     raw: Annotated[str | None, typer.Option("--raw", help="Raw volume, to be drawn below the errors.")] = None,
     border: Annotated[int, typer.Option("--border", help="Voxels left out around true borders by `inner`.")] = 1,
@@ -46,12 +49,17 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     ] = False,
     skeletons: Annotated[
         str | None,
-        typer.Option("--skeletons", help="True tracings for nerl and edges: NML, SWC, a folder of SWC."),
+        typer.Option("--skeletons", help="True tracings for nerl and edges, beside true labels."),
+    ] = None,
+    no_merge: Annotated[
+        str | None,
+        typer.Option("--no-merge", help="Volume, non-zero where segments of tracings must not go."),
     ] = None,
     unit: Annotated[float | None, typer.Option("--unit", metavar="NM", help="nm per unit of SWC.")] = None,
     outside: Annotated[
-        str, typer.Option("--outside", metavar="error|omit", help="What nodes outside of the segmentation are.")
-    ] = "error",
+        str | None,
+        typer.Option("--outside", metavar="error|omit", help="What nodes outside of the segmentation are."),
+    ] = None,
     thresholds: Annotated[int, typer.Option("--thresholds", help="How many of a merge tree are scored.")] = 100,
     ignore: Annotated[
         list[int] | None, typer.Option("--ignore", help="Value of true classes that nobody knows; repeatable.")
@@ -85,6 +93,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
 
     Examples: emloom evaluate seg.zarr truth.h5/volumes/labels/neuron_ids --raw raw.zarr -o scores/ |
     emloom evaluate seg.zarr/segmentation truth.zarr --metrics voi,cremi,matching -o scores/ |
+    emloom evaluate seg.zarr tracings.nml --raw raw.zarr -o scores/ |
     emloom evaluate classes.zarr truth.zarr --metrics f1,iou --names background,membrane -o scores/ |
     emloom evaluate found.hdf truth.hdf --metrics partners -o scores/ |
     emloom evaluate --compare scores-a/ scores-b/ -o both/ |
@@ -105,15 +114,18 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         return
     if len(paths) != 2:
         raise InputError(f"{len(paths)} volumes are given: give what was found, then the truth (or --compare)")
-    asked = [name.strip() for name in metrics.split(",") if name.strip()]
-    common = {"truth": paths[1], "output": output, "metrics": asked}
+    truth, skeletons, default = _truth_of(paths[1], skeletons)
+    asked = [name.strip() for name in (metrics or default).split(",") if name.strip()]
+    common = {"truth": truth, "output": output, "metrics": asked}
+    tracings = {"path": skeletons, "unit_nm": unit, "outside": outside, "no_merge": no_merge}
+    tracings = {name: value for name, value in tracings.items() if value is not None}
     of_family: dict[str, dict[str, Any]] = {
         "segmentations": {
             "segmentation": paths[0],
             "mask": mask,
             "raw": raw,
             "border": {"width_vox": border},
-            "skeletons": None if skeletons is None else {"path": skeletons, "unit_nm": unit, "outside": outside},
+            "skeletons": tracings or None,
             "split_truth": split_truth,
             "thresholds": thresholds,
         },
@@ -130,13 +142,26 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
     run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
-        row, page = run(_read(settings) | given, executor, lambda *n: tell("count", *n))
+        row, page = run(_over(_read(settings), given), executor, lambda *n: tell("count", *n))
     if as_json:
         typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
         return
     for name, value in row.items():
         typer.echo(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
     typer.echo(f"report: {page}")
+
+
+def _truth_of(path: str, skeletons: str | None) -> tuple[str | None, str | None, str]:
+    """Return true labels and tracings, of which one may be missing, and what is asked for if nobody says."""
+    from emloom.io.skeletons import is_tracing
+
+    if not is_tracing(path):
+        return path, skeletons, _DEFAULT
+    if skeletons is not None:
+        raise InputError(
+            f"{path} and {skeletons} are both tracings: give true labels in the place of the first, or one of them"
+        )
+    return None, path, _OF_TRACINGS
 
 
 def _family(asked: list[str]) -> str:
@@ -167,6 +192,16 @@ def _read(settings: str | None) -> dict[str, Any]:
     if not isinstance(words, dict):
         raise InputError(f"{settings} holds no settings: write `name: value` lines")
     return words
+
+
+def _over(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of a file under those of the command line, which may say a part of a group only."""
+    groups = {
+        name: settings[name] | value
+        for name, value in given.items()
+        if isinstance(value, dict) and isinstance(settings.get(name), dict)
+    }
+    return settings | given | groups
 
 
 def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:

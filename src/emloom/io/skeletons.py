@@ -13,6 +13,13 @@ from emloom.io.swc import read_swc
 _NML = (".nml", ".zip", ".nmx")
 
 
+def is_tracing(path: str | Path) -> bool:
+    """Return whether a path names tracings, by its ending: NML and its archives, SWC, a folder with SWC files."""
+    path = Path(path)
+    ending = path.suffix.lower()
+    return ending in (*_NML, ".swc") or (path.is_dir() and any(path.glob("*.[sS][wW][cC]")))
+
+
 def read_skeletons(path: str | Path, *, unit_nm: float | Sequence[float] | None = None) -> Skeletons:
     """Read tracings by the ending of their name.
 

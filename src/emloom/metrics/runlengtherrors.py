@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from emloom.errors import InputError
 from emloom.geometry.skeletons import Skeletons, grouped_fsum
 from emloom.metrics.contingency import Contingency
 from emloom.metrics.runlength import (
@@ -147,6 +148,38 @@ def merge_place(skeletons: Skeletons, segments: ArrayLike, segment: int) -> tupl
     )
     at = int(np.argmin(distance))
     return int(rows[largest][nearest[at]]), int(rows[~largest][at])
+
+
+def split_place(skeletons: Skeletons, segments: ArrayLike, skeleton: int) -> tuple[int, int] | None:
+    """Return where it would help a skeleton most to be joined: the ends of one link.
+
+    Of links between two segments it is the one whose shorter side, the path of the skeleton within that segment,
+    is longest; where there is none, a link that leads into background, from the longest path. Equals: the first.
+
+    Returns:
+        two rows of nodes, or None where no link leaves its segment.
+
+    Raises:
+        InputError: there is not one segment per node, or no such skeleton.
+    """
+    ids = per_node(skeletons, segments)
+    row = np.flatnonzero(skeletons.ids == np.uint64(skeleton))
+    if not len(row):
+        raise InputError(f"{skeletons.source} has no skeleton {skeleton}: give one of its {len(skeletons.ids)}")
+    links = np.flatnonzero(skeletons.link_skeletons == row[0])
+    ends, nm = ids[skeletons.links[links]], skeletons.link_lengths_nm[links]
+    leaves = (ends[:, 0] != ends[:, 1]) & (ends != 0).any(axis=1)
+    if not leaves.any():
+        return None
+    names, number = np.unique(ends, return_inverse=True)
+    number = number.reshape(ends.shape)
+    inside = (ends[:, 0] == ends[:, 1]) & (ends[:, 0] != 0)
+    path = grouped_fsum(number[inside, 0], nm[inside], len(names))
+    short, long = np.sort(path[number], axis=1).T
+    # Last key first: links between segments, then the shorter side, then the longer one.
+    at = np.lexsort((np.arange(len(links)), -long, -short, (ends == 0).any(axis=1), ~leaves))[0]
+    a, b = skeletons.links[links[at]].tolist()
+    return a, b
 
 
 def _skeleton_scores(judged: Judged) -> tuple[SkeletonScore, ...]:

@@ -18,7 +18,8 @@ from emloom.metrics.classbook import CLASS_METRICS
 from emloom.metrics.synapsebook import METRICS as SYNAPSE_METRICS
 from emloom.metrics.synapsebook import SynapseValue
 from emloom.run.provenance import environment
-from emloom.view.figures import Figure, Trade, split_merge_plot
+from emloom.view.curves import Trade, split_merge_plot
+from emloom.view.figures import Figure
 from emloom.view.report import Cell, Report, Section, Table
 
 _VALUES: dict[str, Value | SynapseValue] = {
@@ -102,13 +103,21 @@ def _load(folder: Path, name: str) -> Scored:
     try:
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        (row,), truth = scores["rows"], (provenance["spec"]["truth"], provenance["inputs"]["truth"])
-        return Scored(name, row, scores.get("sweep", []), truth)
+        (row,) = scores["rows"]
+        return Scored(name, row, scores.get("sweep", []), _truth(provenance["spec"], provenance["inputs"]))
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"{folder} holds no scores of `emloom evaluate` ({type(problem).__name__}: {problem}): evaluate there "
             "first"
         ) from None
+
+
+def _truth(spec: dict[str, Any], inputs: dict[str, str]) -> tuple[str, str]:
+    """Return path and fingerprint of what was compared with: true labels, tracings, or both."""
+    traced = spec.get("skeletons")
+    paths = {"truth": spec.get("truth"), "skeletons": None if traced is None else traced["path"]}
+    known = {name: path for name, path in paths.items() if path is not None}
+    return " and ".join(known.values()), " ".join(inputs[name] for name in known)
 
 
 def _column(results: Sequence[Scored], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:

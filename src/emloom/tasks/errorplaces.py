@@ -21,7 +21,8 @@ from emloom.metrics.overlap import ObjectError
 from emloom.ops.labels import apply_lut
 from emloom.tasks.lattice import common_box
 from emloom.tasks.overlaptable import read_overlap
-from emloom.tasks.scoring import Evaluation
+from emloom.tasks.scorespec import Subject
+from emloom.tasks.scoring import Voxels
 
 Ids = NDArray[np.uint64]
 Kind = Literal["split", "merge"]
@@ -51,28 +52,29 @@ class Place:
     pieces: tuple[int, ...]
 
 
-def places_of(found: Evaluation, folder: Path) -> list[Place]:
+def places_of(voxels: Voxels, subject: Subject, folder: Path) -> list[Place]:
     """Return where the worst errors of an evaluation are, splits first, worst first.
 
     Args:
-        found: the evaluation.
+        voxels: the comparison with the truth.
+        subject: what was scored.
         folder: its output folder, with the tables of the blocks.
     """
-    wanted: list[tuple[Kind, ObjectError]] = [("split", e) for e in found.worst["split"]]
-    wanted += [("merge", e) for e in found.worst["merge"]]
+    wanted: list[tuple[Kind, ObjectError]] = [("split", e) for e in voxels.worst["split"]]
+    wanted += [("merge", e) for e in voxels.worst["merge"]]
     if not wanted:
         return []
-    ranked = [_ranked(found.known, kind, error.id) for kind, error in wanted]
+    ranked = [_ranked(voxels.known, kind, error.id) for kind, error in wanted]
     mains = [pieces[0] for pieces in ranked]
-    most, best = [0] * len(wanted), [found.cells[0]] * len(wanted)
-    for cell in found.cells:
-        table = found.subject.of(read_overlap(folder, "known", [cell]))
+    most, best = [0] * len(wanted), [voxels.cells[0]] * len(wanted)
+    for cell in voxels.cells:
+        table = subject.of(read_overlap(folder, "known", [cell]))
         for row, ((kind, error), main) in enumerate(zip(wanted, mains, strict=True)):
-            voxels = _minor(table, kind, error.id, main)
-            if voxels > most[row]:
-                most[row], best[row] = voxels, cell
+            minor = _minor(table, kind, error.id, main)
+            if minor > most[row]:
+                most[row], best[row] = minor, cell
     return [
-        _place(found, cell, kind, error, pieces)
+        _place(read_pair(voxels, subject, cell.write), cell, kind, error, pieces)
         for cell, (kind, error), pieces in zip(best, wanted, ranked, strict=True)
     ]
 
@@ -94,8 +96,8 @@ def _minor(table: Contingency, kind: Kind, wanted: int, main: int) -> int:
     return int(counts[pieces != np.uint64(main)].sum())
 
 
-def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, pieces: tuple[int, ...]) -> Place:
-    truth, segments = read_pair(found, cell.write)
+def _place(pair: tuple[Ids, Ids], cell: Block, kind: Kind, error: ObjectError, pieces: tuple[int, ...]) -> Place:
+    truth, segments = pair
     whole, part = (truth, segments) if kind == "split" else (segments, truth)
     minor = (whole == np.uint64(error.id)) & (part != np.uint64(pieces[0]))
     if kind == "merge":
@@ -111,16 +113,20 @@ def _place(found: Evaluation, cell: Block, kind: Kind, error: ObjectError, piece
     return Place(kind, error, pieces[0], box, (at[0], at[1], at[2]), pieces)
 
 
-def read_pair(found: Evaluation, box: Box) -> tuple[Ids, Ids]:
+def read_pair(voxels: Voxels, subject: Subject, box: Box) -> tuple[Ids, Ids]:
     """Return the true ids and the segments of a box of the segmentation, uint64 ZYX."""
-    truth, labels = (open_volume(p, kind="labels") for p in (found.compared.truth, found.compared.segmentation))
-    segments = labels.read(box).astype(np.uint64, copy=False)
-    if found.subject.lut is not None:
-        segments = apply_lut(segments, *found.subject.lut)
-    return truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64, copy=False), segments
+    truth, labels = (open_volume(path, kind="labels") for path in (voxels.compared.truth, subject.labels))
+    true_ids = truth.read(box.shift(common_box(labels, truth).start)).astype(np.uint64, copy=False)
+    return true_ids, read_segments(subject, box)
 
 
-def read_raw(found: Evaluation, raw: Volume, box: Box) -> NDArray[np.generic]:
+def read_segments(subject: Subject, box: Box) -> Ids:
+    """Return the segments of a box of the segmentation, uint64 ZYX."""
+    segments = open_volume(subject.labels, kind="labels").read(box).astype(np.uint64, copy=False)
+    return segments if subject.lut is None else apply_lut(segments, *subject.lut)
+
+
+def read_raw(subject: Subject, raw: Volume, box: Box) -> NDArray[np.generic]:
     """Return the raw voxels of a box of the segmentation."""
-    labels = open_volume(found.compared.segmentation, kind="labels")
+    labels = open_volume(subject.labels, kind="labels")
     return raw.read(box.shift(common_box(labels, raw).start))

@@ -20,18 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.geometry import Box, Vec, cells
+from emloom.geometry import Box, Vec
 from emloom.geometry.skeletons import Skeletons, voxels_containing
 from emloom.io.checks import require_labels
 from emloom.io.volume import Volume, VolumeInfo, borrow
-from emloom.metrics.contingency import Contingency, add, contingency
 
 Ids = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 
 _CHUNK = (64, 64, 64)  # where a format has none
 _LARGEST = 1 << 27  # voxels held at once: a shard may be larger
-_BLOCK = 128  # voxels along an axis, about: read at once where every voxel counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,48 +77,6 @@ def node_segments(
         z, y, x = (voxels[inside[rows]] - np.array(box.start)).T
         segments[inside[rows]] = borrow(volume, box)[z, y, x]
     return NodeSegments(segments, away)
-
-
-def no_merge_table(segments: Volume, mask: Volume, *, only: Ids | None = None) -> Contingency:
-    """Count the voxels of every segment in a region that it must not enter, block by block.
-
-    Args:
-        segments: labels; fragments, where a LUT is to follow.
-        mask: non-zero is the region; on the grid and with the shape of the labels.
-        only: ids worth counting, None: all. (Before a LUT, a fragment under no node may join one that is.)
-
-    Returns:
-        a table of truth 1 (the region) and the segments, without background: the `no_merge` of
-        `emloom.metrics.runlength`.
-
-    Raises:
-        InputError: `segments` holds no labels, or the mask is not on its grid.
-    """
-    info = require_labels(segments)
-    if not mask.info.grid.matches(info.grid) or mask.info.shape != info.shape or mask.info.channels is not None:
-        own, other = (
-            f"{i.shape} voxels of {i.grid.voxel_size_nm} nm at {i.grid.offset_nm} nm" for i in (mask.info, info)
-        )
-        raise InputError(
-            f"{mask.info.source} ({own}) is not on the grid of {info.source} ({other}): crop or resample the mask"
-        )
-    tables = []
-    for _, box in cells(info.box, _block_shape(info)):
-        region = borrow(mask, box) != 0
-        if region.any():
-            table = contingency(region.astype(np.uint8), borrow(segments, box)).without(segments=[0])
-            tables.append(table if only is None else _only(table, only))
-    return add(tables)
-
-
-def _only(table: Contingency, ids: Ids) -> Contingency:
-    keep = np.isin(table.segment_ids, ids)
-    return Contingency(table.truth_ids[keep], table.segment_ids[keep], table.counts[keep])
-
-
-def _block_shape(info: VolumeInfo) -> Vec:
-    z, y, x = (c * max(1, _BLOCK // c) for c in info.chunks or _CHUNK)
-    return (z, y, x)
 
 
 def _cell(info: VolumeInfo) -> Vec:

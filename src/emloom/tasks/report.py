@@ -18,7 +18,8 @@ from emloom.tasks.data import HeldOut, Stack, held_out
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
 from emloom.view.colours import grey, overlay
-from emloom.view.figures import Figure, Tile, panel, threshold_curve, training_curves
+from emloom.view.curves import threshold_curve, training_curves
+from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
 
 Ids = NDArray[np.uint64]

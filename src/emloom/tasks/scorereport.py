@@ -3,71 +3,28 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.metrics.book import Value
 from emloom.tasks.errorplaces import PIECES, Place, places_of, read_pair, read_raw
-from emloom.tasks.lattice import common_box
-from emloom.tasks.scorespec import EvaluateSpec
-from emloom.tasks.scoring import Evaluation
+from emloom.tasks.scorespec import EvaluateSpec, Subject
+from emloom.tasks.scoring import Evaluation, Voxels
+from emloom.tasks.skeletonreport import skeleton_sections
+from emloom.tasks.viewed import Viewed
 from emloom.view.colours import grey, overlay
-from emloom.view.figures import Figure, Opening, Tile, threshold_curve
+from emloom.view.curves import threshold_curve
+from emloom.view.figures import Figure, Opening, Tile
 from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Report, Score, Section, Table
-from emloom.view.spot import PORT, Spot, address, new_token
 
 _WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The volumes of an evaluation as a viewer shows them together.
-
-    Attributes:
-        volumes: (layer name, path) pairs, raw first.
-        start: where the segmentation begins, in voxels of the first of them.
-        token: secret part of the addresses of this report.
-    """
-
-    volumes: tuple[tuple[str, str], ...]
-    start: Vec
-    token: str
-
-    @classmethod
-    def of(cls, spec: EvaluateSpec, found: Evaluation) -> _Shown:
-        """Return what shows the errors of an evaluation."""
-        subject = found.subject
-        # Of fragments and a look-up table there is a volume of segments: where the container was cut.
-        segments = subject.labels if subject.lut is None else str(Path(subject.labels).parent / "segmentation")
-        paths = {"raw": spec.raw, "truth": found.compared.truth, "segmentation": segments}
-        volumes = tuple((name, _anywhere(path)) for name, path in paths.items() if path is not None)
-        first = open_volume(volumes[0][1], kind="raw" if spec.raw is not None else "labels")
-        start = common_box(open_volume(subject.labels, kind="labels"), first).start
-        return cls(volumes, start, new_token())
-
-    def opening(self, place: Place) -> Opening:
-        """Return the address and the command line that show an error."""
-        whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
-        z, y, x = (a + s for a, s in zip(place.at, self.start, strict=True))
-        pieces = tuple(piece for piece in place.pieces if piece != 0)
-        segments = ((whole, (place.error.id,)), *([(parts, pieces)] if pieces else []))
-        spot = Spot((z, y, x), segments)
-        words = ["emloom", "view", *(f"{name}={path}" for name, path in self.volumes), *spot.words()]
-        words += ["--port", str(PORT), "--token", self.token]
-        return Opening(address(PORT, self.token, spot), shlex.join(words))
-
-
-def _anywhere(path: str) -> str:
-    """Return a path that means the same in every folder."""
-    return path if "://" in path else str(Path(path).absolute())
 
 
 @dataclass(frozen=True)
@@ -86,12 +43,18 @@ def write_score_report(spec: EvaluateSpec, found: Evaluation) -> Path:
     """Write `report.html` into the folder of an evaluation; return its path."""
     folder = Path(spec.output).absolute()
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    sections = [_scores(found), _errors(spec, found, folder)]
+    sections = [_scores(found)]
     if found.sweep and "voi_split" in found.sweep[0]:
-        sections.insert(1, _threshold(found))
+        sections.append(_threshold(found))
+    if found.voxels is not None:
+        sections.append(_errors(spec, found.subject, found.voxels, folder))
+    if found.traced is not None:
+        sections += skeleton_sections(spec, found, found.traced)
+    traced = None if spec.skeletons is None else spec.skeletons.path
+    truths = [path for path in (spec.truth, traced) if path is not None]
     report = Report(
-        title=f"{Path(spec.segmentation).name} against {Path(spec.truth).name}",
-        subtitle=f"{spec.segmentation} · {spec.truth} · {provenance['written']} · "
+        title=f"{Path(spec.segmentation).name} against {' and '.join(Path(path).name for path in truths)}",
+        subtitle=f"{' · '.join([spec.segmentation, *truths])} · {provenance['written']} · "
         f"emloom {provenance['environment']['emloom']}",
         scores=[
             _card(value, found.row[value.key]) for metric in found.metrics[:3] for value in metric.values[-1:]
@@ -113,20 +76,14 @@ def _scores(found: Evaluation) -> Section:
         for metric in found.metrics
         for value in metric.values
     ]
-    row = found.row
-    counted: list[list[Cell]] = [[row["n_voxels"], row["n_truth"], row["n_segments"]]]
     text = "\n\n".join(f"{metric.name}: {metric.text}" for metric in found.metrics)
     text += "".join(f"\n\n{name} is not defined here: {why}." for name, why in found.undefined.items())
-    return Section(
-        "Every score",
-        text,
-        tables=[
-            Table(["score", "value", "unit", "better", "metric"], rows, "every score that was asked for"),
-            Table(
-                ["voxels", "true objects", "segments"], counted, "what was counted: true background does not count"
-            ),
-        ],
-    )
+    tables = [Table(["score", "value", "unit", "better", "metric"], rows, "every score that was asked for")]
+    if found.voxels is not None:
+        columns = ["voxels", "true objects", "segments"]
+        counted: list[Cell] = list(found.voxels.row().values())
+        tables.append(Table(columns, [counted], "what was counted: true background does not count"))
+    return Section("Every score", text, tables=tables)
 
 
 def _threshold(found: Evaluation) -> Section:
@@ -141,8 +98,8 @@ def _threshold(found: Evaluation) -> Section:
     )
 
 
-def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
-    places = places_of(found, folder)
+def _errors(spec: EvaluateSpec, subject: Subject, voxels: Voxels, folder: Path) -> Section:
+    places = places_of(voxels, subject, folder)
     if not places:
         return Section("Largest errors", "There is none: no true object is split, and no segment merges two.")
     text = (
@@ -153,7 +110,7 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
         f"its largest pieces (up to {PIECES}) selected. While one of them runs, the links of all pictures "
         "work: they move that viewer and leave its layout and contrast as they are."
     )
-    shown = _Shown.of(spec, found)
+    viewed, draw = Viewed.of(spec, subject), _Drawing(spec, subject, voxels)
     rows: list[list[Cell]] = [
         [p.kind, str(p.error.id), p.error.bits, p.error.voxels, p.error.pieces, _range(p.box)] for p in places
     ]
@@ -161,7 +118,7 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
     return Section(
         "Largest errors",
         text,
-        [replace(_picture(spec, found, place), opening=shown.opening(place)) for place in places],
+        [replace(draw(place), opening=_opening(viewed, place)) for place in places],
         [Table(columns, rows, "the same in numbers")],
     )
 
@@ -170,40 +127,53 @@ def _range(box: Box) -> str:
     return ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
 
 
-def _picture(spec: EvaluateSpec, found: Evaluation, place: Place) -> Figure:
-    info = open_volume(found.compared.segmentation, kind="labels").info
-    spacing = info.grid.voxel_size_nm
-    half = [max(1, round(_WINDOW / 2 * min(spacing) / size)) for size in spacing]
-    window = Box.of(
-        [a - h for a, h in zip(place.at, half, strict=True)], [a + h for a, h in zip(place.at, half, strict=True)]
-    ).intersect(info.box)
-    raw = None if spec.raw is None else open_volume(spec.raw, kind="raw")
-    tiles = [tile for axis in range(3) for tile in _tiles(found, raw, place, window, axis)]
-    noun = "true object" if place.kind == "split" else "segment"
-    z, y, x = place.at
-    caption = (
-        f"{place.kind}: {noun} {place.error.id}, {place.error.voxels} voxels in {place.error.pieces} pieces, "
-        f"{place.error.bits:.3f} bits; the largest piece holds {place.error.largest_fraction:.0%}. "
-        f"Sections through z = {z}, y = {y}, x = {x}."
-    )
-    return mosaic(tiles, columns=2 + (raw is not None), alt=caption, caption=caption)
+def _opening(viewed: Viewed, place: Place) -> Opening:
+    whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
+    pieces = tuple(piece for piece in place.pieces if piece != 0)
+    return viewed.opening(place.at, [(whole, (place.error.id,)), (parts, pieces)])
 
 
-def _tiles(found: Evaluation, raw: Volume | None, place: Place, window: Box, axis: int) -> Iterator[Tile]:
-    """Read the section of a window across an axis, and draw it: a section costs no cube."""
-    start, shape = list(window.start), list(window.shape)
-    start[axis], shape[axis] = place.at[axis], 1
-    box, index = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2])), (slice(None),) * axis + (0,)
-    truth, segments = (ids[index] for ids in read_pair(found, box))
-    where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
-    plane = ("xy", "xz", "yz")[axis]
-    spacing = open_volume(found.compared.segmentation, kind="labels").info.grid.voxel_size_nm
-    rows, columns = (spacing[k] for k in range(3) if k != axis)
-    if raw is None:
-        ground = np.full(where.shape, 128, np.uint8)
-    else:
-        ground = grey(read_raw(found, raw, box)[index])
-        yield Tile(f"raw, {plane}", ground, (rows, columns))
-    for name, ids in (("truth", truth), ("segmentation", segments)):
-        shown = np.where(where, ids, np.uint64(0))
-        yield Tile(f"{name}, {plane}", overlay(ground, shown, stretch=False), (rows, columns))
+@dataclass(frozen=True)
+class _Drawing:
+    spec: EvaluateSpec
+    subject: Subject
+    voxels: Voxels
+
+    def __call__(self, place: Place) -> Figure:
+        info = open_volume(self.subject.labels, kind="labels").info
+        spacing = info.grid.voxel_size_nm
+        half = [max(1, round(_WINDOW / 2 * min(spacing) / size)) for size in spacing]
+        window = Box.of(
+            [a - h for a, h in zip(place.at, half, strict=True)],
+            [a + h for a, h in zip(place.at, half, strict=True)],
+        ).intersect(info.box)
+        raw = None if self.spec.raw is None else open_volume(self.spec.raw, kind="raw")
+        tiles = [tile for axis in range(3) for tile in self._tiles(raw, place, window, axis)]
+        noun = "true object" if place.kind == "split" else "segment"
+        z, y, x = place.at
+        caption = (
+            f"{place.kind}: {noun} {place.error.id}, {place.error.voxels} voxels in {place.error.pieces} pieces, "
+            f"{place.error.bits:.3f} bits; the largest piece holds {place.error.largest_fraction:.0%}. "
+            f"Sections through z = {z}, y = {y}, x = {x}."
+        )
+        return mosaic(tiles, columns=2 + (raw is not None), alt=caption, caption=caption)
+
+    def _tiles(self, raw: Volume | None, place: Place, window: Box, axis: int) -> Iterator[Tile]:
+        """Read the section of a window across an axis, and draw it: a section costs no cube."""
+        start, shape = list(window.start), list(window.shape)
+        start[axis], shape[axis] = place.at[axis], 1
+        box = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+        index = (slice(None),) * axis + (0,)
+        truth, segments = (ids[index] for ids in read_pair(self.voxels, self.subject, box))
+        where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)
+        plane = ("xy", "xz", "yz")[axis]
+        spacing = open_volume(self.subject.labels, kind="labels").info.grid.voxel_size_nm
+        rows, columns = (spacing[k] for k in range(3) if k != axis)
+        if raw is None:
+            ground = np.full(where.shape, 128, np.uint8)
+        else:
+            ground = grey(read_raw(self.subject, raw, box)[index])
+            yield Tile(f"raw, {plane}", ground, (rows, columns))
+        for name, ids in (("truth", truth), ("segmentation", segments)):
+            shown = np.where(where, ids, np.uint64(0))
+            yield Tile(f"{name}, {plane}", overlay(ground, shown, stretch=False), (rows, columns))

@@ -36,6 +36,8 @@ class SkeletonsSpec(Spec):
     """nm per unit of SWC; NML states it."""
     outside: Literal["error", "omit"] = "error"
     """Whether nodes outside of the segmentation are an error, or count as in no segment."""
+    no_merge: str | None = None
+    """Volume, non-zero where no traced neurite is: a segment that enters it merges."""
     rule: RunLengthRule = RunLengthRule()
 
 
@@ -44,7 +46,8 @@ class EvaluateSpec(Spec):
 
     segmentation: str
     """Labels, or a container that `emloom segment` wrote: then its fragments are counted, for every threshold."""
-    truth: str
+    truth: str | None = None
+    """True labels; None where only tracings are known."""
     output: str
     metrics: tuple[str, ...] = ("voi", "arand", "rand", "inner")
     """Names of `emloom.metrics.book`."""

@@ -3,11 +3,13 @@
 ::
 
     overlap      truth, segmentation -> OUT/overlap/<rule>/z_y_x.parquet     the only pass over the voxels
+    no-merge     mask, segmentation  -> OUT/no-merge/z_y_x.parquet           with tracings and such a mask
     scores       tables (x look-up tables) -> scores.json, scores.csv, sweep.csv
     report       where it is wrong -> report.html
 
 Where the segmentation is a container that `emloom segment` wrote, its *fragments* are counted, and every threshold
-of its merge tree is scored without reading a voxel again.
+of its merge tree is scored without reading a voxel again. Where tracings are all that is known, only the chunks in
+which their nodes lie are read.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any, Literal
@@ -23,28 +25,28 @@ from typing import Any, Literal
 import numpy as np
 
 from emloom.errors import InputError
-from emloom.geometry import Block
-from emloom.geometry.skeletons import Skeletons
+from emloom.geometry import Block, blocks
 from emloom.io.files import explained
 from emloom.io.open import create_volume, open_volume
-from emloom.io.skeletons import read_skeletons
 from emloom.io.tables import write_csv
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.book import Metric, metrics_named
 from emloom.metrics.contingency import Contingency, Ids
 from emloom.metrics.overlap import ObjectError, overlap_scores, worst_objects
-from emloom.metrics.runlength import RunLengthRule, RunLengthScores, run_length_scores
-from emloom.ops.labels import apply_lut, split_disconnected
+from emloom.metrics.runlength import RunLengthScores
+from emloom.metrics.runlengtherrors import RunLengths
+from emloom.ops.labels import split_disconnected
 from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import memory
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.run.runner import run_stage
-from emloom.run.stage import Stage
-from emloom.tasks.nodelookup import node_segments
-from emloom.tasks.overlaptable import Compared, CountOverlap, Rule, read_overlap
+from emloom.run.stage import Output, Stage
+from emloom.tasks.nomerge import CountNoMerge
+from emloom.tasks.overlaptable import CELL, Compared, CountOverlap, Rule, read_overlap
 from emloom.tasks.scorefiles import definitions, write_scores
+from emloom.tasks.scorenodes import Nodes, nodes_of, skeletons_of
 from emloom.tasks.scorespec import EvaluateSpec, Subject, subject_of
 
 FORMAT = 1
@@ -54,27 +56,7 @@ WORST = 10
 OnBlock = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """Skeletons, and the fragments or segments under their nodes.
-
-    Attributes:
-        skeletons: the truth.
-        labels: uint64 [N], 0 where there is none.
-        rule: what counts as a merge.
-    """
-
-    skeletons: Skeletons
-    labels: Ids
-    rule: RunLengthRule
-
-    def scores(self, keys: Ids, values: Ids) -> RunLengthScores:
-        """Return the scores of the segmentation that a look-up table makes."""
-        return run_length_scores(self.skeletons, apply_lut(self.labels, keys, values), self.rule)
-
-
 Evidence = dict[Literal["known", "inner", "cremi", "whole", "nodes"], Contingency | RunLengthScores]
-_SAME = (np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -89,7 +71,7 @@ class _Counted:
         """Return what the metrics of the segmentation are computed from."""
         found: Evidence = {rule: subject.of(table) for rule, table in self.tables.items()}
         if self.nodes is not None:
-            found["nodes"] = self.nodes.scores(*(subject.lut or _SAME))
+            found["nodes"] = self.nodes.scores(subject.lut)
         return found
 
     def values(self, metrics: Sequence[Metric], found: Evidence) -> dict[str, float]:
@@ -103,30 +85,88 @@ class _Counted:
 
 
 @dataclass(frozen=True)
+class Voxels:
+    """The comparison with true labels.
+
+    Attributes:
+        compared: what was compared, and how.
+        cells: blocks that were counted.
+        known: the table of the segmentation over all voxels whose truth is known.
+        worst: the objects that cost most, by kind ("split", "merge"), worst first.
+    """
+
+    compared: Compared
+    cells: list[Block]
+    known: Contingency
+    worst: dict[str, list[ObjectError]]
+
+    @classmethod
+    def of(cls, compared: Compared, known: Contingency) -> Voxels:
+        """Return the comparison; raises `InputError` where nothing counts."""
+        overlap_scores(known)
+        worst = {kind: worst_objects(known, kind, WORST) for kind in ("split", "merge")}
+        return cls(compared, compared.cells(), known, worst)
+
+    def row(self) -> dict[str, int]:
+        """Return what was counted."""
+        return {
+            "n_voxels": self.known.n_voxels,
+            "n_truth": len(self.known.truth_sizes()[0]),
+            "n_segments": len(self.known.segment_sizes()[0]),
+        }
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The comparison with tracings.
+
+    Attributes:
+        nodes: the tracings, and what lies under their nodes.
+        segments: uint64 [N], the segment under each.
+        lengths: run lengths, and the errors behind them.
+    """
+
+    nodes: Nodes
+    segments: Ids
+    lengths: RunLengths
+
+    @classmethod
+    def of(cls, nodes: Nodes, subject: Subject) -> Traced:
+        """Return the comparison of a segmentation."""
+        return cls(nodes, nodes.segments(subject.lut), nodes.lengths(subject.lut))
+
+    def row(self) -> dict[str, float]:
+        """Return what was counted."""
+        scores = self.lengths.scores
+        return {
+            "path_nm": scores.path_nm,
+            "n_skeletons": scores.n_skeletons,
+            "n_nodes": scores.n_nodes,
+            "n_nodes_outside": self.nodes.n_outside,
+        }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was found.
 
     Attributes:
         row: the scores of the segmentation, with what it is called.
         sweep: the scores at every threshold; empty where there is no tree.
-        known: the table of the segmentation over all voxels whose truth is known.
-        worst: the objects that cost most, by kind ("split", "merge"), worst first.
         subject: what was scored.
-        compared: what it was compared with, and how.
-        cells: blocks that were counted.
         metrics: what was asked for.
         undefined: why a metric has no value, by its name.
+        voxels: the comparison with true labels; None where there are none.
+        traced: the comparison with tracings; None where there are none.
     """
 
     row: dict[str, Any]
     sweep: list[dict[str, float]]
-    known: Contingency
-    worst: dict[str, list[ObjectError]]
     subject: Subject
-    compared: Compared
-    cells: list[Block]
     metrics: list[Metric]
     undefined: dict[str, str]
+    voxels: Voxels | None
+    traced: Traced | None
 
 
 def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnBlock | None = None) -> Evaluation:
@@ -141,55 +181,67 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
         InputError: a metric is unknown, grids differ, ids are no unsigned integers, or nothing counts. All but the
             last are found before anything is counted.
     """
-    started, executor = time.perf_counter(), executor or Serial()
+    started, count = time.perf_counter(), _Count(Path(spec.output).absolute(), executor or Serial(), on_block)
     metrics = metrics_named(spec.metrics)
-    skeletons = _skeletons(spec, metrics)
+    skeletons = skeletons_of(spec, metrics)
     subject = subject_of(spec.segmentation)
-    compared = _compared(spec, metrics, subject)
-    folder = Path(spec.output).absolute()
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    inputs = {name: fingerprint(path) for name, path in compared.paths.items() if path is not None}
-    if spec.split_truth:
-        compared = _with_pieces(compared, folder)
-    nodes = None if skeletons is None else _nodes(spec, skeletons, subject)
-    tables = _counted(compared, folder, key_of(FORMAT, asdict(compared), inputs), executor, on_block)
-    counted = _Counted(tables, nodes, compared.n_voxels)
-    known = subject.of(tables["known"])
-    overlap_scores(known)  # an error where nothing counts
+    compared, region = _compared(spec, metrics, subject), _region(spec, subject, count.folder)
+    with explained(count.folder):
+        count.folder.mkdir(parents=True, exist_ok=True)
+    inputs = {name: fingerprint(path) for name, path in _inputs(spec, subject).items()}
+    nodes = None if skeletons is None else nodes_of(spec, skeletons, subject)
+    if nodes is not None and region is not None:
+        nodes = replace(nodes, no_merge=_entered(region, count, inputs))
+    if compared is not None and spec.split_truth:
+        compared = _with_pieces(compared, count.folder)
+    tables = {} if compared is None else _counted(compared, count, inputs)
+    counted = _Counted(tables, nodes, 0 if compared is None else compared.n_voxels)
+    voxels = None if compared is None else Voxels.of(compared, subject.of(tables["known"]))
+    traced = None if nodes is None else Traced.of(nodes, subject)
     found = counted.evidence(subject)
     row: dict[str, Any] = {"segmentation": spec.segmentation, "threshold": subject.threshold}
     row |= counted.values(metrics, found)
-    row |= {
-        "n_voxels": known.n_voxels,
-        "n_truth": len(known.truth_sizes()[0]),
-        "n_segments": len(known.segment_sizes()[0]),
-    }
-    result = Evaluation(
-        row,
-        _sweep(spec, subject, metrics, counted),
-        known,
-        {"split": worst_objects(known, "split", WORST), "merge": worst_objects(known, "merge", WORST)},
-        subject,
-        compared,
-        compared.cells(),
-        metrics,
-        _undefined(metrics, found),
-    )
-    _write(result, folder)
+    for part in (voxels, traced):
+        row |= {} if part is None else part.row()
+    sweep = _sweep(spec, subject, metrics, counted)
+    result = Evaluation(row, sweep, subject, metrics, _undefined(metrics, found), voxels, traced)
+    _write(result, count.folder)
     seconds = {"evaluate": time.perf_counter() - started}
-    write_provenance(folder / "provenance.json", spec.to_dict(), inputs, seconds)
+    write_provenance(count.folder / "provenance.json", spec.to_dict(), inputs, seconds)
     return result
 
 
-def _compared(spec: EvaluateSpec, metrics: Sequence[Metric], subject: Subject) -> Compared:
+def _inputs(spec: EvaluateSpec, subject: Subject) -> dict[str, str]:
+    """Return the paths of everything that is read, by name."""
+    paths = {"truth": spec.truth, "segmentation": subject.labels, "mask": spec.mask}
+    if spec.skeletons is not None:
+        paths |= {"skeletons": spec.skeletons.path, "no_merge": spec.skeletons.no_merge}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _compared(spec: EvaluateSpec, metrics: Sequence[Metric], subject: Subject) -> Compared | None:
     """Return what is to be counted; raises `InputError` where the volumes do not fit together."""
     asked = [metric.rule for metric in metrics if metric.rule != "nodes"]
+    if spec.truth is None:
+        if names := [metric.name for metric in metrics if metric.rule != "nodes"]:
+            raise InputError(
+                f"{', '.join(names)} compare voxels: give true labels, or ask for nerl and edges only"
+            )
+        return None
     rules: tuple[Rule, ...] = tuple(dict.fromkeys(["known", *asked]))
     border = spec.border
     compared = Compared(spec.truth, subject.labels, spec.mask, border.width_vox, border.in_plane, rules)
     compared.check()
     return compared
+
+
+def _region(spec: EvaluateSpec, subject: Subject, folder: Path) -> CountNoMerge | None:
+    """Return what counts the region that segments must not enter, if there is one."""
+    if spec.skeletons is None or spec.skeletons.no_merge is None:
+        return None
+    region = CountNoMerge(subject.labels, spec.skeletons.no_merge, folder)
+    region.check()
+    return region
 
 
 def _with_pieces(compared: Compared, folder: Path) -> Compared:
@@ -211,37 +263,36 @@ def _with_pieces(compared: Compared, folder: Path) -> Compared:
     return Compared(**{**asdict(compared), "truth": str(path), "rules": compared.rules})
 
 
-def _counted(
-    compared: Compared, folder: Path, key: str, executor: Executor, on_block: OnBlock | None
-) -> dict[Rule, Contingency]:
-    """Count what is not counted yet, and return the tables."""
-    journal = folder / ROOT / "overlap"
-    if journal.exists() and not (journal / key).exists():
-        # Of another comparison: counts are cheap to make again, and of no use for this one.
-        shutil.rmtree(journal)
-        shutil.rmtree(folder / "overlap", ignore_errors=True)
+@dataclass(frozen=True)
+class _Count:
+    """Counts block by block, in a folder, what is not counted yet."""
+
+    folder: Path
+    executor: Executor
+    on_block: OnBlock | None
+
+    def __call__(self, name: str, key: str, cells: list[Block], work: Callable[[Block], Sequence[Output]]) -> None:
+        journal = self.folder / ROOT / name
+        if journal.exists() and not (journal / key).exists():
+            # Of another comparison: counts are cheap to make again, and of no use for this one.
+            shutil.rmtree(journal)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        run_stage(Stage(name, key, cells, work), self.folder, self.executor, progress=self.on_block)
+
+
+def _counted(compared: Compared, count: _Count, inputs: dict[str, str]) -> dict[Rule, Contingency]:
     cells = compared.cells()
-    work = CountOverlap(compared, folder, 1 if executor.parallel else None)
-    run_stage(Stage("overlap", key, cells, work), folder, executor, progress=on_block)
-    return {rule: read_overlap(folder, rule, cells) for rule in compared.rules}
+    work = CountOverlap(compared, count.folder, 1 if count.executor.parallel else None)
+    read = {name: inputs[name] for name, path in compared.paths.items() if path is not None}
+    count("overlap", key_of(FORMAT, asdict(compared), read), cells, work)
+    return {rule: read_overlap(count.folder, rule, cells) for rule in compared.rules}
 
 
-def _skeletons(spec: EvaluateSpec, metrics: Sequence[Metric]) -> Skeletons | None:
-    names = [metric.name for metric in metrics if metric.rule == "nodes"]
-    if names and spec.skeletons is None:
-        raise InputError(
-            f"{', '.join(names)} are about skeletons: give their file (--skeletons), or leave them out"
-        )
-    if spec.skeletons is None:
-        return None
-    return read_skeletons(spec.skeletons.path, unit_nm=spec.skeletons.unit_nm)
-
-
-def _nodes(spec: EvaluateSpec, skeletons: Skeletons, subject: Subject) -> Nodes:
-    assert spec.skeletons is not None
-    volume = open_volume(subject.labels, kind="labels")
-    found = node_segments(volume, skeletons, outside=spec.skeletons.outside)
-    return Nodes(skeletons, found.segments, spec.skeletons.rule)
+def _entered(region: CountNoMerge, count: _Count, inputs: dict[str, str]) -> Contingency:
+    cells = blocks(open_volume(region.labels, kind="labels").info.box, CELL)
+    read = {name: inputs[name] for name in ("segmentation", "no_merge")}
+    count("no-merge", key_of(FORMAT, region.labels, region.mask, read), cells, region)
+    return region.read(cells)
 
 
 def _undefined(metrics: Sequence[Metric], found: Evidence) -> dict[str, str]:
@@ -269,14 +320,19 @@ def _sweep(
         tables = {rule: table.relabelled(*step) for rule, table in tables.items()}
         found: Evidence = dict(tables.items())
         if counted.nodes is not None:
-            found["nodes"] = counted.nodes.scores(*subject.tree.table(at))
+            found["nodes"] = counted.nodes.scores(subject.tree.table(at))
         points.append({"threshold": at, **counted.values(metrics, found)})
     return points[::-1]
 
 
 def _write(found: Evaluation, folder: Path) -> None:
-    worst = {kind: [asdict(error) for error in errors] for kind, errors in found.worst.items()}
-    said = {"undefined": found.undefined, "sweep": found.sweep, "worst": worst}
+    said: dict[str, Any] = {"undefined": found.undefined, "sweep": found.sweep}
+    if found.voxels is not None:
+        said["worst"] = {k: [asdict(error) for error in errors] for k, errors in found.voxels.worst.items()}
+    if found.traced is not None:
+        lengths = found.traced.lengths
+        said["skeletons"] = [asdict(row) for row in lengths.worst_skeletons(WORST)]
+        said["merges"] = [asdict(row) for row in lengths.worst_merges(WORST)]
     write_scores(folder, [found.row], **said, metrics=definitions(found.metrics))
     sweep = folder / "sweep.csv"
     if found.sweep:

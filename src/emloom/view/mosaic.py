@@ -21,6 +21,8 @@ from emloom.errors import InputError
 from emloom.view.colours import RGB
 from emloom.view.figures import INK, Figure, Tile, length_label, nice_length
 
+Colour = tuple[int, int, int]
+
 _COLOURS = 239  # of images; the rest of 256 is for words: 16 steps of ink, and nothing
 _INKS = 16
 _GAP, _LINE, _TEXT_PX = 8, 22, 14
@@ -28,7 +30,9 @@ _PLATE = 0.35  # what is left of the image below a scale bar
 _WIDE = 384  # pixels: tiles are enlarged as long as none gets wider or higher
 
 
-def mosaic(tiles: Sequence[Tile], *, columns: int, alt: str, caption: str = "") -> Figure:
+def mosaic(
+    tiles: Sequence[Tile], *, columns: int, alt: str, caption: str = "", exact: Sequence[Colour] = ()
+) -> Figure:
     """Return images side by side, each with its title and a scale bar, as an indexed PNG on a transparent ground.
 
     Images are enlarged by the whole factors next to their true aspect: a voxel of 40 x 4 nm is 10 x 1 pixels, one
@@ -39,6 +43,7 @@ def mosaic(tiles: Sequence[Tile], *, columns: int, alt: str, caption: str = "") 
         columns: images per row.
         alt: replaces the picture for people who cannot see it.
         caption: printed below.
+        exact: colours (red, green, blue) of marks, which are kept as they are; others are matched to a palette.
 
     Raises:
         InputError: there is no tile, or an image is not uint8 grey or RGB.
@@ -66,7 +71,7 @@ def mosaic(tiles: Sequence[Tile], *, columns: int, alt: str, caption: str = "") 
             colours[place], filled[place] = images[i], True
             left += width + _GAP
         top += height + _LINE + _GAP
-    return Figure(_indexed(colours, filled, ink), alt, caption)
+    return Figure(_indexed(colours, filled, ink, exact), alt, caption)
 
 
 def _scaled(tile: Tile, finest_nm: float, zoom: int) -> RGB:
@@ -111,19 +116,22 @@ def _words(text: str) -> NDArray[np.uint8]:
     return ink[40 - 14 - _TEXT_PX : 40 - 8, : columns[-1] + 1]
 
 
-def _indexed(colours: RGB, filled: NDArray[np.bool_], ink: NDArray[np.uint8]) -> bytes:
+def _indexed(colours: RGB, filled: NDArray[np.bool_], ink: NDArray[np.uint8], exact: Sequence[Colour]) -> bytes:
     """Return an indexed PNG: images where they are, words elsewhere, nothing between them."""
-    packed = Image.fromarray(colours[filled][None]).quantize(
-        _COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    )
+    free, pixels = _COLOURS - len(exact), colours[filled]
+    packed = Image.fromarray(pixels[None]).quantize(free, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     palette = np.zeros((256, 3), np.uint8)
-    found = np.array(packed.getpalette() or [], np.uint8).reshape(-1, 3)[:_COLOURS]
+    found = np.array(packed.getpalette() or [], np.uint8).reshape(-1, 3)[:free]
     palette[: len(found)] = found
+    places = np.array(packed)[0]
+    for index, colour in enumerate(exact, free):
+        palette[index] = colour
+        places[(pixels == colour).all(axis=1)] = index
     palette[_COLOURS:] = [int(INK[i : i + 2], 16) for i in (1, 3, 5)]
     opaque = np.full(256, 255, np.uint8)
     opaque[_COLOURS:] = np.linspace(0, 255, _INKS + 1).astype(np.uint8)
     steps = (_COLOURS + np.rint(np.arange(256) * (_INKS / 255))).astype(np.uint8)[ink]
-    steps[filled] = np.asarray(packed)[0]
+    steps[filled] = places
     picture = Image.fromarray(steps)
     picture.putpalette(palette.tobytes())
     buffer = BytesIO()

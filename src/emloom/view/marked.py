@@ -1,0 +1,113 @@
+"""Three sections through a place with two points marked on them: a ring and a cross.
+
+Sections are drawn with square pixels (voxels along the coarse axis are repeated), so that a mark is round in every
+plane. A point that lies in another section than the one shown is marked where it projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.geometry import Box, Vec
+from emloom.io.volume import VolumeInfo
+from emloom.view.colours import RGB, grey, overlay
+from emloom.view.figures import Tile
+
+RING_RGB, CROSS_RGB = (86, 180, 233), (240, 228, 66)  # Okabe and Ito 2008: sky blue, yellow
+_PIXELS = 320  # along a side, about: small voxels need no magnifying, large ones do
+_RING_PX, _STROKE_PX = 9.0, 1.6
+
+_MARGIN = 1.6  # of the distance between the points
+_LARGEST_VOX = 1024
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What is drawn.
+
+    Attributes:
+        ground: [Z, Y, X], raw, or a plain uint8 grey where there is none.
+        raw: whether the ground is raw: then it is stretched, and shown by itself, too.
+        layers: unsigned ids [Z, Y, X] by title, each over the ground.
+        at: voxel (z, y, x) that the sections pass through.
+        marks: voxels (z, y, x) of the ring and the cross.
+        voxel_size_nm: (z, y, x).
+    """
+
+    ground: NDArray[Any]
+    raw: bool
+    layers: Mapping[str, NDArray[Any]]
+    at: Vec
+    marks: tuple[Vec, ...]
+    voxel_size_nm: tuple[float, float, float]
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield the images, plane by plane: raw, then every layer."""
+        for plane, axis in (("xy", 0), ("xz", 1), ("yz", 2)):
+            index = tuple(self.at[k] if k == axis else slice(None) for k in range(3))
+            rows, columns = (k for k in range(3) if k != axis)
+            times = self._times(rows, columns)
+            spacing = (self.voxel_size_nm[rows] / times[0], self.voxel_size_nm[columns] / times[1])
+            points = [
+                tuple((m[k] + 0.5) * n for k, n in zip((rows, columns), times, strict=True)) for m in self.marks
+            ]
+            section = _enlarged(self.ground[index], times)
+            if self.raw:
+                plain = np.repeat(grey(section)[..., None], 3, axis=2)
+                yield Tile(f"raw, {plane}", _marked(plain, points), spacing)
+            for title, ids in self.layers.items():
+                image = overlay(section, _enlarged(ids[index], times), stretch=self.raw)
+                yield Tile(f"{title}, {plane}", _marked(image, points), spacing)
+
+    def _times(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return how often a voxel is repeated along rows and columns."""
+        size, shape = self.voxel_size_nm, self.ground.shape
+        pixel = min(size[rows], size[columns])
+        finest = max(1, _PIXELS // max(shape[rows], shape[columns]))
+        return (round(size[rows] / pixel) * finest, round(size[columns] / pixel) * finest)
+
+
+def window_around(at: Vec, info: VolumeInfo, least_nm: float, apart_nm: NDArray[np.float64]) -> Box:
+    """Return the box of a volume that a picture shows.
+
+    Args:
+        at: voxel in its middle.
+        info: of the volume; the box is cut where it ends.
+        least_nm: the shortest side of the box.
+        apart_nm: float64 [3], how far apart the points are along each axis.
+    """
+    side = max(least_nm, _MARGIN * float(apart_nm.max()))
+    half = [min(_LARGEST_VOX // 2, max(1, round(side / 2 / size))) for size in info.grid.voxel_size_nm]
+    low, high = ([a + sign * h for a, h in zip(at, half, strict=True)] for sign in (-1, 1))
+    return Box.of(low, [h + 1 for h in high]).intersect(info.box)
+
+
+def within(at: Vec, window: Box) -> Vec:
+    """Return a voxel of a volume in the coordinates of a window of it."""
+    z, y, x = (a - s for a, s in zip(at, window.start, strict=True))
+    return z, y, x
+
+
+def _enlarged(section: NDArray[Any], times: tuple[int, int]) -> NDArray[Any]:
+    return np.repeat(np.repeat(section, times[0], axis=0), times[1], axis=1)
+
+
+def _marked(image: RGB, points: list[tuple[float, ...]]) -> RGB:
+    """Return an image [Y, X, 3] with a ring around the first point and a cross on the second, edged in black."""
+    out = image.copy()
+    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+    for kind, colour, (y, x) in zip(("ring", "cross"), (RING_RGB, CROSS_RGB), points, strict=True):
+        dy, dx = np.abs(rows + 0.5 - y), np.abs(columns + 0.5 - x)
+        away = (
+            np.abs(np.hypot(dy, dx) - _RING_PX)
+            if kind == "ring"
+            else np.where(np.maximum(dy, dx) <= _RING_PX, np.abs(dy - dx) / np.sqrt(2.0), np.inf)
+        )
+        out[away <= 2 * _STROKE_PX] = 0
+        out[away <= _STROKE_PX] = colour
+    return out
