@@ -19,7 +19,6 @@ from emloom.metrics.book import METRICS, metrics_named
 from emloom.metrics.contingency import contingency
 from emloom.metrics.cremi import TRANSPARENT, cremi_border_mask
 from emloom.metrics.overlap import border_mask, overlap_scores
-from emloom.ops.labels import split_disconnected
 from emloom.tasks import overlaptable
 from emloom.tasks.errorplaces import places_of
 from emloom.tasks.overlaptable import SPECIAL
@@ -210,13 +209,6 @@ def test_skeletons_are_scored_at_every_threshold(container, tmp_path: Path) -> N
     far = SkeletonsSpec(path=write_nml(tmp_path / "far.nml", [[(0, 0, 0), (900, 0, 0)]]))
     with pytest.raises(InputError, match="outside"):
         evaluate(spec.model_copy(update={"skeletons": far}))
-
-
-def test_pieces_of_the_truth_may_count_as_objects(tmp_path: Path) -> None:
-    truth, found = blobs(5)
-    truth[truth == TRANSPARENT] = 0
-    spec = spec_of(tmp_path, truth, found, split_truth=True)
-    assert evaluate(spec).voxels.known == contingency(split_disconnected(truth), found)
 
 
 def test_counts_are_kept_for_the_same_question_and_made_again_for_another(tmp_path: Path) -> None:

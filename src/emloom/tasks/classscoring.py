@@ -54,7 +54,7 @@ from emloom.tasks.classspec import ClassSpec
 from emloom.tasks.classtable import CountClasses, Extra, Judged, Units, read_units
 from emloom.tasks.lattice import common_box
 from emloom.tasks.scorefiles import definitions, write_scores
-from emloom.tasks.scoring import OnBlock
+from emloom.tasks.scorestages import OnBlock
 
 FORMAT = 1
 FEW_UNITS = 20

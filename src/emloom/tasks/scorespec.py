@@ -57,7 +57,7 @@ class EvaluateSpec(Spec):
     """Raw volume, to be drawn below the errors."""
     border: BorderSpec = BorderSpec()
     split_truth: bool = False
-    """Count the disconnected pieces of a true object as different objects; needs the truth in memory."""
+    """Count the disconnected pieces of a true object as different objects."""
     thresholds: Annotated[int, Field(ge=0, le=10_000)] = 100
     """How many thresholds of a merge tree are scored, evenly spaced from its floor to 1."""
     skeletons: SkeletonsSpec | None = None

@@ -14,9 +14,8 @@ which their nodes lie are read.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import nan
 from pathlib import Path
@@ -27,33 +26,27 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.geometry import Block, blocks
 from emloom.io.files import explained
-from emloom.io.open import create_volume, open_volume
+from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
-from emloom.io.volume import VolumeInfo
 from emloom.metrics.book import Metric, metrics_named
 from emloom.metrics.contingency import Contingency, Ids
 from emloom.metrics.overlap import ObjectError, overlap_scores, worst_objects
 from emloom.metrics.runlength import RunLengthScores
 from emloom.metrics.runlengtherrors import RunLengths
-from emloom.ops.labels import split_disconnected
-from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
-from emloom.run.machine import memory
 from emloom.run.provenance import fingerprint, write_provenance
-from emloom.run.runner import run_stage
-from emloom.run.stage import Output, Stage
 from emloom.tasks.nomerge import CountNoMerge
 from emloom.tasks.overlaptable import CELL, Compared, CountOverlap, Rule, read_overlap
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.scorenodes import Nodes, nodes_of, skeletons_of
 from emloom.tasks.scorespec import EvaluateSpec, Subject, subject_of
+from emloom.tasks.scorestages import OnBlock, Stages
+from emloom.tasks.truthpieces import truth_in_pieces
 
 FORMAT = 1
 WORST = 10
 """Largest splits, and largest merges, that are listed and drawn."""
-
-OnBlock = Callable[[int, int], None]
 
 
 Evidence = dict[Literal["known", "inner", "cremi", "whole", "nodes"], Contingency | RunLengthScores]
@@ -181,20 +174,22 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
         InputError: a metric is unknown, grids differ, ids are no unsigned integers, or nothing counts. All but the
             last are found before anything is counted.
     """
-    started, count = time.perf_counter(), _Count(Path(spec.output).absolute(), executor or Serial(), on_block)
+    started = time.perf_counter()
+    stages = Stages(Path(spec.output).absolute(), executor or Serial(), on_block)
     metrics = metrics_named(spec.metrics)
     skeletons = skeletons_of(spec, metrics)
     subject = subject_of(spec.segmentation)
-    compared, region = _compared(spec, metrics, subject), _region(spec, subject, count.folder)
-    with explained(count.folder):
-        count.folder.mkdir(parents=True, exist_ok=True)
+    compared, region = _compared(spec, metrics, subject), _region(spec, subject, stages.folder)
+    with explained(stages.folder):
+        stages.folder.mkdir(parents=True, exist_ok=True)
     inputs = {name: fingerprint(path) for name, path in _inputs(spec, subject).items()}
     nodes = None if skeletons is None else nodes_of(spec, skeletons, subject)
     if nodes is not None and region is not None:
-        nodes = replace(nodes, no_merge=_entered(region, count, inputs))
+        nodes = replace(nodes, no_merge=_entered(region, stages, inputs))
     if compared is not None and spec.split_truth:
-        compared = _with_pieces(compared, count.folder)
-    tables = {} if compared is None else _counted(compared, count, inputs)
+        pieces = truth_in_pieces(compared.truth, stages, inputs["truth"])
+        compared = replace(compared, truth=pieces)
+    tables = {} if compared is None else _counted(compared, stages, inputs)
     counted = _Counted(tables, nodes, 0 if compared is None else compared.n_voxels)
     voxels = None if compared is None else Voxels.of(compared, subject.of(tables["known"]))
     traced = None if nodes is None else Traced.of(nodes, subject)
@@ -205,9 +200,9 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
         row |= {} if part is None else part.row()
     sweep = _sweep(spec, subject, metrics, counted)
     result = Evaluation(row, sweep, subject, metrics, _undefined(metrics, found), voxels, traced)
-    _write(result, count.folder)
+    _write(result, stages.folder)
     seconds = {"evaluate": time.perf_counter() - started}
-    write_provenance(count.folder / "provenance.json", spec.to_dict(), inputs, seconds)
+    write_provenance(stages.folder / "provenance.json", spec.to_dict(), inputs, seconds)
     return result
 
 
@@ -244,54 +239,18 @@ def _region(spec: EvaluateSpec, subject: Subject, folder: Path) -> CountNoMerge 
     return region
 
 
-def _with_pieces(compared: Compared, folder: Path) -> Compared:
-    """Return the comparison with every disconnected piece of the truth as an object of its own."""
-    truth = open_volume(compared.truth, kind="labels")
-    need = 3 * 8 * int(np.prod(truth.info.shape))
-    if need > memory().available:
-        raise InputError(
-            f"splitting the truth into connected pieces needs all of {compared.truth} in memory, "
-            f"{need / 2**30:.1f} GiB of {memory().available / 2**30:.1f} that are free: leave --split-truth out, "
-            "or crop the truth"
-        )
-    path = folder / "truth-pieces.zarr"
-    if path.exists():
-        shutil.rmtree(path)
-    pieces = split_disconnected(truth.read(truth.info.box).astype(np.uint64))
-    info = VolumeInfo(truth.info.shape, np.dtype(np.uint64), truth.info.grid, kind="labels")
-    create_volume(path, info).write(info.box, pieces)
-    return Compared(**{**asdict(compared), "truth": str(path), "rules": compared.rules})
-
-
-@dataclass(frozen=True)
-class _Count:
-    """Counts block by block, in a folder, what is not counted yet."""
-
-    folder: Path
-    executor: Executor
-    on_block: OnBlock | None
-
-    def __call__(self, name: str, key: str, cells: list[Block], work: Callable[[Block], Sequence[Output]]) -> None:
-        journal = self.folder / ROOT / name
-        if journal.exists() and not (journal / key).exists():
-            # Of another comparison: counts are cheap to make again, and of no use for this one.
-            shutil.rmtree(journal)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        run_stage(Stage(name, key, cells, work), self.folder, self.executor, progress=self.on_block)
-
-
-def _counted(compared: Compared, count: _Count, inputs: dict[str, str]) -> dict[Rule, Contingency]:
+def _counted(compared: Compared, stages: Stages, inputs: dict[str, str]) -> dict[Rule, Contingency]:
     cells = compared.cells()
-    work = CountOverlap(compared, count.folder, 1 if count.executor.parallel else None)
+    work = CountOverlap(compared, stages.folder, 1 if stages.executor.parallel else None)
     read = {name: inputs[name] for name, path in compared.paths.items() if path is not None}
-    count("overlap", key_of(FORMAT, asdict(compared), read), cells, work)
-    return {rule: read_overlap(count.folder, rule, cells) for rule in compared.rules}
+    stages.run("overlap", key_of(FORMAT, asdict(compared), read), cells, work)
+    return {rule: read_overlap(stages.folder, rule, cells) for rule in compared.rules}
 
 
-def _entered(region: CountNoMerge, count: _Count, inputs: dict[str, str]) -> Contingency:
+def _entered(region: CountNoMerge, stages: Stages, inputs: dict[str, str]) -> Contingency:
     cells = blocks(open_volume(region.labels, kind="labels").info.box, CELL)
     read = {name: inputs[name] for name in ("segmentation", "no_merge")}
-    count("no-merge", key_of(FORMAT, region.labels, region.mask, read), cells, region)
+    stages.run("no-merge", key_of(FORMAT, region.labels, region.mask, read), cells, region)
     return region.read(cells)
 
 
