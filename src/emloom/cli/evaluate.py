@@ -120,8 +120,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         "classes": {
             "predicted": paths[0],
             "mask": mask,
-            "ignore": ignore,
-            "classes": None if names is None else {"names": [name.strip() for name in names.split(",")]},
+            "raw": raw,
+            "classes": _classes_given(names, ignore),
             "near": None if near is None else {"distance_nm": near},
         },
         "synapses": {"found": paths[0], "segmentation": neurons, "raw": raw},
@@ -130,7 +130,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
     run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
-        row, page = run(_read(settings) | given, executor, lambda *n: tell("count", *n))
+        row, page = run(_merged(_read(settings), given), executor, lambda *n: tell("count", *n))
     if as_json:
         typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
         return
@@ -167,6 +167,19 @@ def _read(settings: str | None) -> dict[str, Any]:
     if not isinstance(words, dict):
         raise InputError(f"{settings} holds no settings: write `name: value` lines")
     return words
+
+
+def _classes_given(names: str | None, ignore: list[int] | None) -> dict[str, Any] | None:
+    said = {"names": names and [name.strip() for name in names.split(",")], "ignore": ignore}
+    return {key: value for key, value in said.items() if value} or None
+
+
+def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, overruled by what the command line says; of a nested one, only where it says something."""
+    nested = {
+        key for key, value in given.items() if isinstance(value, dict) and isinstance(settings.get(key), dict)
+    }
+    return settings | given | {key: settings[key] | given[key] for key in nested}
 
 
 def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:

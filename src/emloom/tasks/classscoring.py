@@ -27,7 +27,7 @@ from emloom.errors import InputError
 from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
-from emloom.io.volume import VolumeInfo
+from emloom.io.volume import Volume, VolumeInfo
 from emloom.metrics.bootstrap import Interval, bootstrap
 from emloom.metrics.classbook import ClassEvidence, ClassMetric, class_metrics_named
 from emloom.metrics.counts import NOTHING_COUNTS
@@ -76,6 +76,8 @@ class ClassEvaluation:
         metrics: what was asked for.
         undefined: why a metric has no value, by its name.
         units: blocks or sections in which a voxel counts.
+        judged: what was counted, and how.
+        most_confused: int64 [blocks of `judged.cells`], voxels of the confusion that each holds most of.
     """
 
     row: dict[str, Any]
@@ -87,6 +89,8 @@ class ClassEvaluation:
     metrics: list[ClassMetric]
     undefined: dict[str, str]
     units: int
+    judged: Judged
+    most_confused: NDArray[np.int64]
 
 
 def evaluate_classes(
@@ -137,10 +141,9 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
     _require_classes(truth.info, "the truth")
     common_box(predicted, truth)
     if spec.mask is not None:
-        mask = open_volume(spec.mask)
-        common_box(predicted, mask)
-        if mask.info.channels is not None:
-            raise InputError(f"{spec.mask} has {mask.info.channels} channels: a mask is zyx, without channels")
+        _require_beside(predicted, open_volume(spec.mask), "a mask")
+    if spec.raw is not None:
+        _require_beside(predicted, open_volume(spec.raw, kind="raw"), "a raw volume")
     channels = _channels(spec, predicted.info)
     extra: list[Extra] = [need for metric in metrics if (need := metric.needs) != "confusion"]
     near = None
@@ -162,7 +165,7 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
         truth=spec.truth,
         predicted=spec.predicted,
         mask=spec.mask,
-        ignore=spec.ignore,
+        ignore=spec.classes.ignore,
         n_classes=_n_classes(spec, channels),
         channels=channels,
         levels=spec.reading.levels if stored.kind == "f" else 256 ** min(stored.itemsize, 2),
@@ -172,6 +175,14 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
         by_section=spec.bootstrap.by == "section",
         cell=spec.bootstrap.block_vox,
     )
+
+
+def _require_beside(predicted: Volume, other: Volume, what: str) -> None:
+    common_box(predicted, other)
+    if other.info.channels is not None:
+        raise InputError(
+            f"{other.info.source} has {other.info.channels} channels: {what} is zyx, without channels"
+        )
 
 
 def _require_classes(info: VolumeInfo, what: str) -> None:
@@ -254,6 +265,8 @@ def _scored(spec: ClassSpec, metrics: list[ClassMetric], units: Units, n_all: in
         metrics=metrics,
         undefined={name: why for name, why in reasons.items() if why},
         units=len(units),
+        judged=units.judged,
+        most_confused=units.most_confused,
     )
 
 

@@ -3,71 +3,26 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.metrics.book import Value
 from emloom.tasks.errorplaces import PIECES, Place, places_of, read_pair, read_raw
-from emloom.tasks.lattice import common_box
+from emloom.tasks.openings import Openings
 from emloom.tasks.scorespec import EvaluateSpec
 from emloom.tasks.scoring import Evaluation
 from emloom.view.colours import grey, overlay
 from emloom.view.figures import Figure, Opening, Tile, threshold_curve
 from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Report, Score, Section, Table
-from emloom.view.spot import PORT, Spot, address, new_token
 
 _WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The volumes of an evaluation as a viewer shows them together.
-
-    Attributes:
-        volumes: (layer name, path) pairs, raw first.
-        start: where the segmentation begins, in voxels of the first of them.
-        token: secret part of the addresses of this report.
-    """
-
-    volumes: tuple[tuple[str, str], ...]
-    start: Vec
-    token: str
-
-    @classmethod
-    def of(cls, spec: EvaluateSpec, found: Evaluation) -> _Shown:
-        """Return what shows the errors of an evaluation."""
-        subject = found.subject
-        # Of fragments and a look-up table there is a volume of segments: where the container was cut.
-        segments = subject.labels if subject.lut is None else str(Path(subject.labels).parent / "segmentation")
-        paths = {"raw": spec.raw, "truth": found.compared.truth, "segmentation": segments}
-        volumes = tuple((name, _anywhere(path)) for name, path in paths.items() if path is not None)
-        first = open_volume(volumes[0][1], kind="raw" if spec.raw is not None else "labels")
-        start = common_box(open_volume(subject.labels, kind="labels"), first).start
-        return cls(volumes, start, new_token())
-
-    def opening(self, place: Place) -> Opening:
-        """Return the address and the command line that show an error."""
-        whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
-        z, y, x = (a + s for a, s in zip(place.at, self.start, strict=True))
-        pieces = tuple(piece for piece in place.pieces if piece != 0)
-        segments = ((whole, (place.error.id,)), *([(parts, pieces)] if pieces else []))
-        spot = Spot((z, y, x), segments)
-        words = ["emloom", "view", *(f"{name}={path}" for name, path in self.volumes), *spot.words()]
-        words += ["--port", str(PORT), "--token", self.token]
-        return Opening(address(PORT, self.token, spot), shlex.join(words))
-
-
-def _anywhere(path: str) -> str:
-    """Return a path that means the same in every folder."""
-    return path if "://" in path else str(Path(path).absolute())
 
 
 @dataclass(frozen=True)
@@ -153,7 +108,7 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
         f"its largest pieces (up to {PIECES}) selected. While one of them runs, the links of all pictures "
         "work: they move that viewer and leave its layout and contrast as they are."
     )
-    shown = _Shown.of(spec, found)
+    openings = _openings(spec, found)
     rows: list[list[Cell]] = [
         [p.kind, str(p.error.id), p.error.bits, p.error.voxels, p.error.pieces, _range(p.box)] for p in places
     ]
@@ -161,9 +116,23 @@ def _errors(spec: EvaluateSpec, found: Evaluation, folder: Path) -> Section:
     return Section(
         "Largest errors",
         text,
-        [replace(_picture(spec, found, place), opening=shown.opening(place)) for place in places],
+        [replace(_picture(spec, found, place), opening=_opening(openings, place)) for place in places],
         [Table(columns, rows, "the same in numbers")],
     )
+
+
+def _openings(spec: EvaluateSpec, found: Evaluation) -> Openings:
+    subject = found.subject
+    # Of fragments and a look-up table there is a volume of segments: where the container was cut.
+    segments = subject.labels if subject.lut is None else str(Path(subject.labels).parent / "segmentation")
+    paths = {"raw": spec.raw, "truth": found.compared.truth, "segmentation": segments}
+    return Openings.of(paths, open_volume(subject.labels, kind="labels"), "labels")
+
+
+def _opening(openings: Openings, place: Place) -> Opening:
+    whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
+    pieces = tuple(piece for piece in place.pieces if piece != 0)
+    return openings.opening(place.at, ((whole, (place.error.id,)), *([(parts, pieces)] if pieces else [])))
 
 
 def _range(box: Box) -> str:
