@@ -179,6 +179,15 @@ def test_a_piece_is_pointed_at_where_it_is(tmp_path: Path) -> None:
     assert sorted(abs(v - 8) for v in piece.at[1:]) == [0, 5]  # the middle of a side
 
 
+def test_of_equal_pieces_those_that_begin_first_are_listed(tmp_path: Path) -> None:
+    truth, called = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    called[0:2, 0, 0] = 1  # begins first, and ends last
+    for y in range(2, 2 + WORST):
+        called[0, y, (y % 2) * 4 : (y % 2) * 4 + 2] = 1
+    _, largest = found_of(spec_of(tmp_path, truth, called))
+    assert [p.first[1] for p in largest.pieces] == [0, *range(2, 1 + WORST)]
+
+
 @pytest.mark.parametrize("how", ["mask", "ignored"])
 def test_what_does_not_count_is_no_error(tmp_path: Path, how: str) -> None:
     truth, called = planted()
@@ -222,6 +231,7 @@ def test_no_more_blocks_are_read_than_can_hold_a_large_piece(tmp_path: Path, mon
 @pytest.mark.parametrize("kind", list(PLANTED))
 def test_a_picture_shows_the_piece_where_it_is(tmp_path: Path, kind, with_raw: bool) -> None:
     truth, called = planted()
+    truth[:, 18:], called[:, 18:] = 255, max(kind)  # does not count: no colour
     raw = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
     found, largest = found_of(spec_of(tmp_path, truth, called))
     piece = next(p for p in largest.pieces if (p.truth, p.called) == kind)
@@ -240,7 +250,12 @@ def test_a_picture_shows_the_piece_where_it_is(tmp_path: Path, kind, with_raw: b
         own = [slice(box.start[k] * n, box.stop[k] * n) for k, n in zip((rows, columns), times, strict=True)]
         for name, label, classes in (("truth", kind[0], truth), ("prediction", kind[1], called)):
             image = images[name].image
-            section = classes.take(piece.at[axis], axis).repeat(times[0], 0).repeat(times[1], 1)
+            section = (
+                np.where(truth == 255, 255, classes)
+                .take(piece.at[axis], axis)
+                .repeat(times[0], 0)
+                .repeat(times[1], 1)
+            )
             ring = (image == RING_RGB).all(axis=2)
             inside = np.zeros(ring.shape, bool)
             inside[tuple(own)] = True
