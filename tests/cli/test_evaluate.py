@@ -11,14 +11,14 @@ import pytest
 
 from emloom.geometry import Grid
 from emloom.io.open import create_volume
-from emloom.io.volume import VolumeInfo
+from emloom.io.volume import Kind, VolumeInfo
 from tests.cli.test_cli import emloom
 
 GRID = Grid((40.0, 4.0, 4.0))
 
 
-def write(path: Path, ids) -> str:
-    info = VolumeInfo(ids.shape, ids.dtype, GRID, kind="labels")
+def write(path: Path, ids, kind: Kind = "labels") -> str:
+    info = VolumeInfo(ids.shape, ids.dtype, GRID, kind=kind)
     create_volume(path, info).write(info.box, ids)
     return str(path)
 
@@ -39,14 +39,17 @@ def scores(folder: Path) -> dict:
 
 def test_metrics_of_classes_score_classes(capsys, pair, tmp_path: Path) -> None:
     out = tmp_path / "scores"
+    raw = write(tmp_path / "raw.zarr", np.zeros((4, 16, 16), np.uint8), "raw")
     code, text, _ = emloom(
         capsys, "evaluate", *pair, "--metrics", "f1,iou,boundary", "--names", "none, cell,wall", "--near", "8",
-        "-o", str(out),
+        "--raw", raw, "-o", str(out),
     )  # fmt: skip
     assert code == 0
     assert "report: " in text
     assert 0 < scores(out)["f1_macro"] < 1
-    assert "wall" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "cell called wall" in page
+    assert f"raw={raw} truth={pair[1]} prediction={pair[0]}" in page
 
 
 def test_ignored_values_and_other_settings_reach_the_scores(capsys, pair, tmp_path: Path) -> None:
@@ -56,7 +59,8 @@ def test_ignored_values_and_other_settings_reach_the_scores(capsys, pair, tmp_pa
     words = ("--metrics", "confusion", "--ignore", "2", "--settings", str(settings), "-o", str(out))
     assert emloom(capsys, "evaluate", *pair, *words)[0] == 0
     spec = json.loads((out / "provenance.json").read_text())["spec"]
-    assert (spec["bootstrap"]["resamples"], spec["bootstrap"]["by"], spec["ignore"]) == (7, "section", [2])
+    assert (spec["bootstrap"]["resamples"], spec["bootstrap"]["by"]) == (7, "section")
+    assert (spec["classes"]["n"], spec["classes"]["ignore"]) == (3, [2])  # one from each
 
 
 def test_metrics_of_clefts_score_synapses(capsys, pair, tmp_path: Path) -> None:

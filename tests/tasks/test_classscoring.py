@@ -27,6 +27,7 @@ from emloom.metrics.interfaces import Near, band_confusions, boundary_table
 from emloom.metrics.ranking import quantised, ranking
 from emloom.run.blockjournal import ROOT
 from emloom.run.runner import BlocksFailedError
+from emloom.tasks.classplaces import WORST
 from emloom.tasks.classreport import write_class_report
 from emloom.tasks.classscoring import evaluate_classes, judged_of
 from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec, ReadingSpec
@@ -231,7 +232,7 @@ def test_every_value_stands_in_the_files_and_on_the_page(tmp_path: Path) -> None
             interval = found.intervals[value.key]
             assert all(show(v) in page for v in (found.row[value.key], interval.low, interval.high))
             assert value.title in unescape(page)
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 3 + WORST
     assert "&lt;membrane&gt;" in page
     assert "<membrane>" not in page
     assert "seed 0" in page
@@ -284,6 +285,8 @@ def test_bad_input_is_named_before_anything_is_counted(tmp_path: Path) -> None:
         "the truth .* is zyx of float32|the truth .* is czyx": {"truth": spec.predicted},
         r"classes.averaged \(1, 3\)": {"classes": ClassesSpec(averaged=(1, 3))},
         "has 3 channels: a mask is zyx": {"mask": spec.predicted},
+        "has 3 channels: a raw volume is zyx": {"raw": spec.predicted},
+        "is not on the voxel grid": {"raw": other_grid},
     }
     for message, change in refused.items():
         with pytest.raises(InputError, match=message):

@@ -43,7 +43,9 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
     raw: Annotated[str | None, typer.Option("--raw", help="Raw volume, to be drawn below the errors.")] = None,
-    border: Annotated[int, typer.Option("--border", help="Voxels left out around true borders by `inner`.")] = 1,
+    border: Annotated[
+        int | None, typer.Option("--border", help="Voxels left out around true borders by `inner` (1).")
+    ] = None,
     split_truth: Annotated[
         bool, typer.Option("--split-truth", help="Disconnected pieces of a true object are different objects.")
     ] = False,
@@ -60,7 +62,9 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         str | None,
         typer.Option("--outside", metavar="error|omit", help="What nodes outside of the segmentation are."),
     ] = None,
-    thresholds: Annotated[int, typer.Option("--thresholds", help="How many of a merge tree are scored.")] = 100,
+    thresholds: Annotated[
+        int | None, typer.Option("--thresholds", help="How many of a merge tree are scored (100).")
+    ] = None,
     ignore: Annotated[
         list[int] | None, typer.Option("--ignore", help="Value of true classes that nobody knows; repeatable.")
     ] = None,
@@ -124,16 +128,16 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
             "segmentation": paths[0],
             "mask": mask,
             "raw": raw,
-            "border": {"width_vox": border},
+            "border": None if border is None else {"width_vox": border},
             "skeletons": tracings or None,
-            "split_truth": split_truth,
+            "split_truth": split_truth or None,
             "thresholds": thresholds,
         },
         "classes": {
             "predicted": paths[0],
             "mask": mask,
-            "ignore": ignore,
-            "classes": None if names is None else {"names": [name.strip() for name in names.split(",")]},
+            "raw": raw,
+            "classes": _classes_given(names, ignore),
             "near": None if near is None else {"distance_nm": near},
         },
         "synapses": {"found": paths[0], "segmentation": neurons, "raw": raw},
@@ -142,7 +146,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
     run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
-        row, page = run(_over(_read(settings), given), executor, lambda *n: tell("count", *n))
+        row, page = run(_merged(_read(settings), given), executor, lambda *n: tell("count", *n))
     if as_json:
         typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
         return
@@ -194,14 +198,17 @@ def _read(settings: str | None) -> dict[str, Any]:
     return words
 
 
-def _over(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of a file under those of the command line, which may say a part of a group only."""
-    groups = {
-        name: settings[name] | value
-        for name, value in given.items()
-        if isinstance(value, dict) and isinstance(settings.get(name), dict)
+def _classes_given(names: str | None, ignore: list[int] | None) -> dict[str, Any] | None:
+    said = {"names": names and [name.strip() for name in names.split(",")], "ignore": ignore}
+    return {key: value for key, value in said.items() if value} or None
+
+
+def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, overruled by what the command line says; of a nested one, only where it says something."""
+    nested = {
+        key for key, value in given.items() if isinstance(value, dict) and isinstance(settings.get(key), dict)
     }
-    return settings | given | groups
+    return settings | given | {key: settings[key] | given[key] for key in nested}
 
 
 def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from emloom.metrics.bootstrap import Interval
 from emloom.metrics.calibration import calibration
 from emloom.metrics.curves import average_precision, curve, roc_auc
+from emloom.tasks.classpictures import error_section
 from emloom.tasks.classscoring import FEW_UNITS, ClassEvaluation
 from emloom.tasks.classspec import ClassSpec
 from emloom.view.classfigures import (
@@ -56,7 +57,7 @@ def write_class_report(spec: ClassSpec, found: ClassEvaluation) -> Path:
     """Write `report.html` into the folder of an evaluation; return its path."""
     folder = Path(spec.output).absolute()
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    sections = [_scores(spec, found), _confusions(spec, found)]
+    sections = [_scores(spec, found), error_section(spec, found), _confusions(spec, found)]
     if found.evidence.boundary is not None:
         sections.append(_boundaries(spec, found))
     if found.evidence.rankings:

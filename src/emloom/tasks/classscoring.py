@@ -12,7 +12,6 @@ them, where blocks are what is drawn.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from emloom.errors import InputError
 from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
-from emloom.io.volume import VolumeInfo
+from emloom.io.volume import Volume, VolumeInfo
 from emloom.metrics.bootstrap import Interval, bootstrap
 from emloom.metrics.classbook import ClassEvidence, ClassMetric, class_metrics_named
 from emloom.metrics.counts import NOTHING_COUNTS
@@ -43,18 +42,15 @@ from emloom.metrics.curves import (
 )
 from emloom.metrics.interfaces import Near, boundary_scores
 from emloom.metrics.ranking import Ranking
-from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import memory
 from emloom.run.provenance import fingerprint, write_provenance
-from emloom.run.runner import run_stage
-from emloom.run.stage import Stage
 from emloom.tasks.classspec import ClassSpec
 from emloom.tasks.classtable import CountClasses, Extra, Judged, Units, read_units
 from emloom.tasks.lattice import common_box
 from emloom.tasks.scorefiles import definitions, write_scores
-from emloom.tasks.scorestages import OnBlock
+from emloom.tasks.scorestages import OnBlock, Stages
 
 FORMAT = 1
 FEW_UNITS = 20
@@ -76,6 +72,8 @@ class ClassEvaluation:
         metrics: what was asked for.
         undefined: why a metric has no value, by its name.
         units: blocks or sections in which a voxel counts.
+        judged: what was counted, and how.
+        most_confused: int64 [blocks of `judged.cells`], voxels of the confusion that each holds most of.
     """
 
     row: dict[str, Any]
@@ -87,6 +85,8 @@ class ClassEvaluation:
     metrics: list[ClassMetric]
     undefined: dict[str, str]
     units: int
+    judged: Judged
+    most_confused: NDArray[np.int64]
 
 
 def evaluate_classes(
@@ -114,12 +114,7 @@ def evaluate_classes(
         folder.mkdir(parents=True, exist_ok=True)
     inputs = {name: fingerprint(path) for name, path in judged.paths.items()}
     key = key_of(FORMAT, asdict(judged), inputs)
-    journal = folder / ROOT / "classes"
-    if journal.exists() and not (journal / key).exists():
-        # Of another question: counts are cheap to make again, and of no use for this one.
-        shutil.rmtree(journal)
-        shutil.rmtree(folder / "classes", ignore_errors=True)
-    run_stage(Stage("classes", key, cells, CountClasses(judged, folder)), folder, executor, progress=on_block)
+    Stages(folder, executor, on_block).run("classes", key, cells, CountClasses(judged, folder))
     units = read_units(folder, judged, averaged, cells)
     if not len(units):
         raise InputError(f"there is no voxel to score: {NOTHING_COUNTS} in {spec.truth}")
@@ -137,10 +132,9 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
     _require_classes(truth.info, "the truth")
     common_box(predicted, truth)
     if spec.mask is not None:
-        mask = open_volume(spec.mask)
-        common_box(predicted, mask)
-        if mask.info.channels is not None:
-            raise InputError(f"{spec.mask} has {mask.info.channels} channels: a mask is zyx, without channels")
+        _require_beside(predicted, open_volume(spec.mask), "a mask")
+    if spec.raw is not None:
+        _require_beside(predicted, open_volume(spec.raw, kind="raw"), "a raw volume")
     channels = _channels(spec, predicted.info)
     extra: list[Extra] = [need for metric in metrics if (need := metric.needs) != "confusion"]
     near = None
@@ -162,7 +156,7 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
         truth=spec.truth,
         predicted=spec.predicted,
         mask=spec.mask,
-        ignore=spec.ignore,
+        ignore=spec.classes.ignore,
         n_classes=_n_classes(spec, channels),
         channels=channels,
         levels=spec.reading.levels if stored.kind == "f" else 256 ** min(stored.itemsize, 2),
@@ -172,6 +166,14 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
         by_section=spec.bootstrap.by == "section",
         cell=spec.bootstrap.block_vox,
     )
+
+
+def _require_beside(predicted: Volume, other: Volume, what: str) -> None:
+    common_box(predicted, other)
+    if other.info.channels is not None:
+        raise InputError(
+            f"{other.info.source} has {other.info.channels} channels: {what} is zyx, without channels"
+        )
 
 
 def _require_classes(info: VolumeInfo, what: str) -> None:
@@ -254,6 +256,8 @@ def _scored(spec: ClassSpec, metrics: list[ClassMetric], units: Units, n_all: in
         metrics=metrics,
         undefined={name: why for name, why in reasons.items() if why},
         units=len(units),
+        judged=units.judged,
+        most_confused=units.most_confused,
     )
 
 

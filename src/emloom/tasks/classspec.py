@@ -20,6 +20,8 @@ class ClassesSpec(Spec):
     """What they are called, class 0 first."""
     averaged: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Classes that macro and micro means are over, say all but background; None: all."""
+    ignore: tuple[int, ...] = (255,)
+    """Values of the truth that mean that nobody knows."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -79,8 +81,8 @@ class ClassSpec(Spec):
     """Names of `emloom.metrics.classbook`."""
     mask: str | None = None
     """Non-zero where voxels count."""
-    ignore: tuple[int, ...] = (255,)
-    """Values of the truth that mean that nobody knows."""
+    raw: str | None = None
+    """Raw volume, to be drawn below the errors."""
     classes: ClassesSpec = ClassesSpec()
     near: NearSpec | None = None
     """How near is near, for `boundary` and `band`."""

@@ -172,21 +172,16 @@ class CountClasses:
 
     def _read(self, box: Box) -> _Seen:
         how = self.judged
-        truth, predicted, mask = how.volumes()
-        seen = box.grow(how.context_vox).intersect(predicted.info.box)
-        ids = borrow(truth, seen.shift(common_box(predicted, truth).start))
-        usable = None if mask is None else borrow(mask, seen.shift(common_box(predicted, mask).start)) != 0
-        known = known_voxels(ids, how.ignore, usable)
-        found = borrow(predicted, seen)
+        seen = box.grow(how.context_vox).intersect(open_volume(how.predicted).info.box)
+        ids, known, found = _voxels(how, seen)
         if not how.channels:
             return _Seen(seen, ids, known, found, None, None)
-        found = _probabilities(found.reshape(how.channels, *seen.shape), known, predicted.info.source)
         levels = _levels(found, how.levels)
+        called = _called(how, levels if how.channels == 1 else found)  # rounding an integer again changes nothing
         if how.channels == 1:
-            called = (levels[0] / (how.levels - 1) >= how.threshold).astype(np.uint8)
             return _Seen(seen, ids, known, called, levels, None)
         sure, right = top_label(found, ids, ignore=(), mask=known)
-        return _Seen(seen, ids, known, found.argmax(axis=0), levels, (_levels(sure, how.levels), right))
+        return _Seen(seen, ids, known, called, levels, (_levels(sure, how.levels), right))
 
     def _count(self, seen: _Seen, box: Box) -> Iterator[tuple[str, CountTable]]:
         """Yield the tables of a box, each with its name."""
@@ -229,12 +224,14 @@ class Units:
         counts: int64 [units, rows, columns that occur] by table.
         columns: which columns those are, by table.
         classes: those that means are over.
+        most_confused: int64 [blocks], voxels of the confusion that a block holds most of, 0 where all is right.
     """
 
     judged: Judged
     counts: Mapping[str, NDArray[np.int64]]
     columns: Mapping[str, NDArray[np.int64]]
     classes: tuple[int, ...] | None
+    most_confused: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return how many units there are."""
@@ -263,6 +260,18 @@ class Units:
         )
 
 
+def classes_in(how: Judged, box: Box) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Return the true classes of a box of the prediction, where they count, and what was called, all [Z, Y, X].
+
+    These are the voxels that tables count. Where nothing counts, either class may be anything.
+
+    Raises:
+        InputError: a value that counts is no probability.
+    """
+    truth, known, found = _voxels(how, box)
+    return truth, known, _called(how, found)
+
+
 def table_file(folder: Path, index: Vec) -> Path:
     """Return the file of a block's tables."""
     return folder / "classes" / f"{name_of(index)}.parquet"
@@ -270,11 +279,12 @@ def table_file(folder: Path, index: Vec) -> Path:
 
 def read_units(folder: Path, judged: Judged, classes: tuple[int, ...] | None, cells: Iterable[Block]) -> Units:
     """Return the tables of all units, in order; of those in which no voxel counts there are none."""
-    parts = [np.zeros((5, 0), np.int64)]
+    parts, most = [np.zeros((5, 0), np.int64)], []
     for place, cell in enumerate(cells):
         table = read_table(table_file(folder, cell.index))
         unit = table["unit"] if judged.by_section else np.full(len(table), place)
         parts.append(np.stack([unit, *(table[key] for key in ("table", "row", "column", "voxels"))]))
+        most.append(_most_confused(judged, parts[-1]))
     rows = np.concatenate(parts, axis=1)
     units = np.unique(rows[0])
     counts, columns = {}, {}
@@ -283,7 +293,39 @@ def read_units(folder: Path, judged: Judged, classes: tuple[int, ...] | None, ce
         columns[name], at = np.unique(column, return_inverse=True)
         counts[name] = np.zeros((len(units), shape[0], len(columns[name])), np.int64)
         np.add.at(counts[name], (np.searchsorted(units, unit), row, at), voxels)
-    return Units(judged, counts, columns, classes)
+    return Units(judged, counts, columns, classes, np.array(most, np.int64))
+
+
+def _most_confused(how: Judged, rows: NDArray[np.int64]) -> int:
+    """Return the voxels of the most frequent confusion in the rows of a block."""
+    confusions = [number for number, name in enumerate(how.shapes) if name in ("all", "near", "far")]
+    _, _, truth, called, voxels = rows[:, np.isin(rows[1], confusions) & (rows[2] != rows[3])]
+    counts = np.zeros((how.n_classes, how.n_classes), np.int64)
+    np.add.at(counts, (truth, called), voxels)
+    return int(counts.max())
+
+
+def _voxels(how: Judged, box: Box) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Return the true classes, where they count, and the prediction: classes, or probabilities [C, Z, Y, X]."""
+    truth, predicted, mask = how.volumes()
+    ids = borrow(truth, box.shift(common_box(predicted, truth).start))
+    usable = None if mask is None else borrow(mask, box.shift(common_box(predicted, mask).start)) != 0
+    known = known_voxels(ids, how.ignore, usable)
+    found = borrow(predicted, box)
+    if how.channels:
+        found = _probabilities(found.reshape(how.channels, *box.shape), known, predicted.info.source)
+    return ids, known, found
+
+
+def _called(how: Judged, found: Array) -> Array:
+    """Return the class of every voxel: of the highest probability, of equals the first; of one, by threshold."""
+    if not how.channels:
+        return found
+    if how.channels == 1:
+        called: Array = (_levels(found[0], how.levels) / (how.levels - 1) >= how.threshold).astype(np.uint8)
+        return called
+    highest: Array = found.argmax(axis=0)
+    return highest
 
 
 def _ranking(counts: NDArray[np.int64]) -> Ranking:

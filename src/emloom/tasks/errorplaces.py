@@ -20,8 +20,9 @@ from emloom.metrics.contingency import Contingency
 from emloom.metrics.overlap import ObjectError
 from emloom.ops.labels import apply_lut
 from emloom.tasks.lattice import common_box
+from emloom.tasks.openings import Openings
 from emloom.tasks.overlaptable import read_overlap
-from emloom.tasks.scorespec import Subject
+from emloom.tasks.scorespec import EvaluateSpec, Subject
 from emloom.tasks.scoring import Voxels
 
 Ids = NDArray[np.uint64]
@@ -130,3 +131,11 @@ def read_raw(subject: Subject, raw: Volume, box: Box) -> NDArray[np.generic]:
     """Return the raw voxels of a box of the segmentation."""
     labels = open_volume(subject.labels, kind="labels")
     return raw.read(box.shift(common_box(labels, raw).start))
+
+
+def openings_of(spec: EvaluateSpec, subject: Subject) -> Openings:
+    """Return what shows places of a segmentation in a viewer, with raw and truth where they are known."""
+    # Of fragments and a look-up table there is a volume of segments: where the container was cut.
+    segments = subject.labels if subject.lut is None else str(Path(subject.labels).parent / "segmentation")
+    paths = {"raw": spec.raw, "truth": spec.truth, "segmentation": segments}
+    return Openings.of(paths, open_volume(subject.labels, kind="labels"), "labels")

@@ -13,11 +13,11 @@ from emloom.geometry import Box
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.metrics.book import Value
-from emloom.tasks.errorplaces import PIECES, Place, places_of, read_pair, read_raw
+from emloom.tasks.errorplaces import PIECES, Place, openings_of, places_of, read_pair, read_raw
+from emloom.tasks.openings import Openings
 from emloom.tasks.scorespec import EvaluateSpec, Subject
 from emloom.tasks.scoring import Evaluation, Voxels
 from emloom.tasks.skeletonreport import skeleton_sections
-from emloom.tasks.viewed import Viewed
 from emloom.view.colours import grey, overlay
 from emloom.view.curves import threshold_curve
 from emloom.view.figures import Figure, Opening, Tile
@@ -110,7 +110,7 @@ def _errors(spec: EvaluateSpec, subject: Subject, voxels: Voxels, folder: Path) 
         f"its largest pieces (up to {PIECES}) selected. While one of them runs, the links of all pictures "
         "work: they move that viewer and leave its layout and contrast as they are."
     )
-    viewed, draw = Viewed.of(spec, subject), _Drawing(spec, subject, voxels)
+    openings, draw = openings_of(spec, subject), _Drawing(spec, subject, voxels)
     rows: list[list[Cell]] = [
         [p.kind, str(p.error.id), p.error.bits, p.error.voxels, p.error.pieces, _range(p.box)] for p in places
     ]
@@ -118,7 +118,7 @@ def _errors(spec: EvaluateSpec, subject: Subject, voxels: Voxels, folder: Path) 
     return Section(
         "Largest errors",
         text,
-        [replace(draw(place), opening=_opening(viewed, place)) for place in places],
+        [replace(draw(place), opening=_opening(openings, place)) for place in places],
         [Table(columns, rows, "the same in numbers")],
     )
 
@@ -127,10 +127,10 @@ def _range(box: Box) -> str:
     return ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
 
 
-def _opening(viewed: Viewed, place: Place) -> Opening:
+def _opening(openings: Openings, place: Place) -> Opening:
     whole, parts = ("truth", "segmentation") if place.kind == "split" else ("segmentation", "truth")
     pieces = tuple(piece for piece in place.pieces if piece != 0)
-    return viewed.opening(place.at, [(whole, (place.error.id,)), (parts, pieces)])
+    return openings.opening(place.at, ((whole, (place.error.id,)), *([(parts, pieces)] if pieces else [])))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from emloom.io.open import open_volume
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.runlength import EDGE_CLASSES
 from emloom.metrics.runlengtherrors import MergingSegment, SkeletonScore, merge_place, split_place
-from emloom.tasks.errorplaces import read_raw, read_segments
+from emloom.tasks.errorplaces import openings_of, read_raw, read_segments
 from emloom.tasks.scorespec import EvaluateSpec, Subject
 from emloom.tasks.scoring import WORST, Evaluation, Traced
-from emloom.tasks.viewed import Viewed
 from emloom.view.curves import run_length_curve
 from emloom.view.figures import Figure
 from emloom.view.marked import CROSS_RGB, RING_RGB, Marked, window_around, within
@@ -110,9 +109,9 @@ class _Drawing:
 
     def __call__(self, places: Sequence[PathPlace | None]) -> list[Figure]:
         """Return pictures of the places that there are."""
-        viewed = Viewed.of(self.spec, self.subject)
+        openings = openings_of(self.spec, self.subject)
         return [
-            replace(self._picture(place), opening=viewed.opening(place.at, [("segmentation", place.segments)]))
+            replace(self._picture(place), opening=openings.opening(place.at, (("segmentation", place.segments),)))
             for place in places
             if place is not None
         ]
