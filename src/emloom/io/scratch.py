@@ -48,7 +48,7 @@ class Scratch:
 
     def keep(self, array: NDArray[Any]) -> None:
         """Write an array, in one step; where the disk refuses, there is none."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         packed = _codec().compress(array.reshape(-1).view(np.uint8), asbytes=True)
         try:
             write_bytes_atomic(self.path, self._seal(array.shape, array.dtype, packed) + packed)
