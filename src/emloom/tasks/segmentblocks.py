@@ -2,7 +2,8 @@
 
 ::
 
-    exits      (ascent only)  paths of a cell -> graph/exits/z_y_x.parquet      what other cells may ask
+    exits      (ascent only)  affinities      -> graph/exits/z_y_x.parquet      what other cells may ask
+                                                 graph/points/z_y_x.zst         where voxels point, while needed
     fragments                 affinities      -> fragments/                     voxels of the cell
     graph                     both            -> graph/{edges,nodes,faces[,repulsion]}/z_y_x.parquet
     merge-k    (octree only)  graphs          -> graph/octree/k/z_y_x.{merges,residual}.parquet
@@ -25,6 +26,7 @@ from emloom.geometry import Block, Box, Vec
 from emloom.io import graphstore
 from emloom.io.graphstore import GraphInfo
 from emloom.io.open import open_volume
+from emloom.io.scratch import Scratch
 from emloom.io.tables import read_table, write_table
 from emloom.io.volume import Volume
 from emloom.ops.ascent import Paths
@@ -77,6 +79,11 @@ class Site:
         """Return the file of a cell's table that belongs to no other part of the graph's layout."""
         return graphstore.graph_folder(self.folder) / part / f"{name_of(index)}.parquet"
 
+    @property
+    def points(self) -> Path:
+        """Folder of where voxels point, which is there until their fragments are."""
+        return graphstore.graph_folder(self.folder) / "points"
+
     def told(self, *paths: Path) -> list[Output]:
         """Describe files that were written."""
         return [Output.file(self.folder, str(path.relative_to(self.folder))) for path in paths]
@@ -89,15 +96,20 @@ class Site:
 
 @dataclass(frozen=True)
 class CutExits:
-    """Notes, for the cells around, where the paths of a cell lead."""
+    """Notes, for the cells around, where the paths of a cell lead.
+
+    Where its voxels point is kept as well, as scratch, so that `CutFragments` need not read and ascend again.
+    """
 
     site: Site
+    key: str
 
     def __call__(self, block: Block) -> list[Output]:
         """Write the labels on the faces of the cell."""
         site, path = self.site, self.site.table("exits", block.index)
         paths = ascent_cell(site.affinities(), site.mask(), block.write, _ascent(site))
         write_table(path, {"label": paths.on_faces()})
+        _points(site, self.key, block).keep(paths.points)
         return site.told(path)
 
 
@@ -106,20 +118,28 @@ class CutFragments:
     """Cuts a cell into fragments."""
 
     site: Site
+    key: str
 
     def __call__(self, block: Block) -> list[Output]:
         """Write the fragments of the cell."""
         site, spec = self.site, self.site.job.segmentation.fragments
-        source, mask = site.affinities(), site.mask()
         if isinstance(spec, AscentSpec):
-            ids = self._follow(ascent_cell(source, mask, block.write, spec))
+            ids = self._follow(block, spec)
         else:
-            ids = cut_cell(source, mask, block.write, spec)
-        return [site.write_ids("fragments", block.write, ids)]
+            ids = cut_cell(site.affinities(), site.mask(), block.write, spec)
+        outputs = [site.write_ids("fragments", block.write, ids)]
+        _points(site, self.key, block).drop()
+        return outputs
 
-    def _follow(self, paths: Paths) -> Ids:
-        shape = paths.total_shape
-        exits, tops = resolve(paths.on_faces(), paths.write, shape, _Exits(self.site, shape))
+    def _follow(self, block: Block, spec: AscentSpec) -> Ids:
+        site, write, source = self.site, block.write, self.site.affinities()
+        points = _points(site, self.key, block).recall(write.shape, np.uint8)
+        if points is None:
+            paths = ascent_cell(source, site.mask(), write, spec)
+        else:
+            paths = Paths(points, write, source.info.shape)
+        known = _Exits(site, paths.total_shape)
+        exits, tops = resolve(known.of_cell(block.index), write, paths.total_shape, known)
         return paths.follow(exits, tops)
 
 
@@ -140,10 +160,11 @@ class _Exits:
             mine = (owners == owner).all(axis=1)
             z, y, x = owner.tolist()
             box = Box((z * cell[0], y * cell[1], x * cell[2]), cell).intersect(Box.whole(self.shape))
-            labels[mine] = labels_on_faces(self._labels((z, y, x)), box, self.shape, ids[mine])
+            labels[mine] = labels_on_faces(self.of_cell((z, y, x)), box, self.shape, ids[mine])
         return labels
 
-    def _labels(self, owner: Vec) -> Ids:
+    def of_cell(self, owner: Vec) -> Ids:
+        """Return the labels on the faces of a cell."""
         if owner not in self.known:
             self.known[owner] = read_table(self.site.table("exits", owner))["label"]
         return self.known[owner]
@@ -244,6 +265,10 @@ def read_final_lut(site: Site, threshold: float) -> tuple[Ids, Ids]:
 def small_file(folder: Path, threshold: float) -> Path:
     """Return the file that lists the segments which are too small at a threshold."""
     return graphstore.graph_folder(folder) / "small" / f"{float(threshold)!r}.parquet"
+
+
+def _points(site: Site, key: str, block: Block) -> Scratch:
+    return Scratch(site.points / f"{name_of(block.index)}.zst", f"{key} {block.write}")
 
 
 def _ascent(site: Site) -> AscentSpec:

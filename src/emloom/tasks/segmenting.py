@@ -12,6 +12,7 @@ The result grows in `<name>.unfinished<suffix>` and takes its name when it is wh
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -147,8 +148,9 @@ class _Line:
         spec = job.segmentation
         key = key_of(FORMAT, spec.fragments.to_dict(), spec.cell, self.inputs)
         if isinstance(spec.fragments, AscentSpec):
-            yield Stage("exits", key, self.cells, CutExits(site))
-        yield Stage("fragments", key, self.cells, CutFragments(site))
+            yield Stage("exits", key, self.cells, CutExits(site, key))
+        yield Stage("fragments", key, self.cells, CutFragments(site, key))
+        shutil.rmtree(site.points, ignore_errors=True)  # of cells whose exits alone were made again
         key = key_of(key, spec.bins, spec.repels)
         yield Stage("graph", key, self.cells, BuildGraph(site))
         key = key_of(key, spec.linkage.to_dict(), job.floor)
