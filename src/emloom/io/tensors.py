@@ -12,7 +12,10 @@ Trap: TensorStore runs threads and aborts a process that forks after using it. S
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,9 @@ from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 
 #: How TensorStore begins to tell of a chunk that is not there, where that is an error.
 _MISSING = "NOT_FOUND: chunk "
+
+#: How it tells of a file whose content cannot be decoded.
+_DAMAGED = re.compile(r'FAILED_PRECONDITION: Error reading local file "([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -66,20 +72,42 @@ class StoreVolume:
         return out
 
     def write(self, box: Box, array: Array) -> None:
-        """Replace the voxels of `box`; whole chunks are replaced in one step each."""
+        """Replace the voxels of `box`; whole chunks are replaced in one step each, damaged ones too."""
         check_write(self.info, box, array)
         if not self.writable:
             raise InputError(
                 f"{self.info.source} is open read-only: open it with writable=True or write to a new one"
             )
-        view = self.view()
-        parts = [part for _, part in cells(box, self.info.chunks or box.shape)]
-        writes = [view[..., *p.slices()].write(array[..., *p.slices(box.start)]) for p in parts]
-        # Wait for every chunk before reporting a failure: nothing is still being written when a caller cleans up.
-        failures = [write for write in writes if write.exception() is not None]
-        if failures:
+        failed = self._try([part for _, part in cells(box, self.info.chunks or box.shape)], box, array)
+        cleared = [part for part, write in failed if self._cleared(part, str(write.exception()))]
+        failed = [(part, write) for part, write in failed if part not in cleared] + self._try(cleared, box, array)
+        if failed:
             with explained(self.info.source):
-                told(failures[0], self.info.source, "write")
+                told(failed[0][1], self.info.source, "write")
+
+    def _try(self, parts: Sequence[Box], box: Box, array: Array) -> list[tuple[Box, Any]]:
+        """Write parts of a box, and return those that failed, with what TensorStore says of them."""
+        view = self.view()
+        writes = [view[..., *part.slices()].write(array[..., *part.slices(box.start)]) for part in parts]
+        # Wait for every chunk before reporting a failure: nothing is still being written when a caller cleans up.
+        return [(part, write) for part, write in zip(parts, writes, strict=True) if write.exception() is not None]
+
+    def _cleared(self, part: Box, problem: str) -> bool:
+        """Remove the damaged file of a chunk that is to be replaced whole; return whether it was that.
+
+        A chunk that reaches beyond the volume is read by TensorStore before it is replaced, which fails there.
+        """
+        found = _DAMAGED.search(problem)
+        chunk = self.info.chunks or part.shape
+        start = [a // c * c for a, c in zip(part.start, chunk, strict=True)]
+        whole = Box((start[0], start[1], start[2]), chunk).intersect(self.info.box)
+        if found is None or isinstance(self.array, Remote) or part != whole:
+            return False
+        file = Path(found.group(1))
+        if not file.resolve().is_relative_to(self.array.resolve()):
+            return False
+        file.unlink(missing_ok=True)
+        return True
 
     def view(self) -> Any:
         """Return TensorStore's view of the array, its axes and its origin those of the volume."""
