@@ -27,7 +27,8 @@ def words(affinities: str) -> list[str]:
 
 
 def spoil_a_chunk(volume: Path) -> None:
-    chunk = max((volume / "0" / "c").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    # The last one, which reaches beyond the volume.
+    chunk = max(path for path in (volume / "0" / "c").rglob("*") if path.is_file())
     data = bytearray(chunk.read_bytes())
     data[len(data) // 2] ^= 0xFF
     chunk.write_bytes(bytes(data))
