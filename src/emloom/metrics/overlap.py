@@ -120,13 +120,13 @@ def overlap_scores(table: Contingency) -> OverlapScores:
             "ignored ids and that truth and segmentation cover the same box"
         )
     total = table.n_voxels
-    joint = _spectrum(table.counts)
-    truth = _spectrum(table.truth_sizes()[1])
-    segments = _spectrum(table.segment_sizes()[1])
+    joint = _Spectrum.of(table.counts)
+    truth = _Spectrum.of(table.truth_sizes()[1])
+    segments = _Spectrum.of(table.segment_sizes()[1])
     split = _conditional_entropy(joint, truth, total)
     merge = _conditional_entropy(joint, segments, total)
     of_truth, of_segments = _entropy(truth, total), _entropy(segments, total)
-    nn, aa, bb = _sum_squares(joint), _sum_squares(truth), _sum_squares(segments)
+    nn, aa, bb = joint.squares(), truth.squares(), segments.squares()
     pairs = aa + bb - 2 * total
     return OverlapScores(
         voi_split=split,
@@ -142,8 +142,8 @@ def overlap_scores(table: Contingency) -> OverlapScores:
         # max(H) - I(truth; segments) is the conditional entropy of the side with the larger entropy.
         nid=_ratio(split, of_segments) if of_segments >= of_truth else _ratio(merge, of_truth),
         n_voxels=total,
-        n_truth=sum(truth.values()),
-        n_segments=sum(segments.values()),
+        n_truth=truth.n_objects,
+        n_segments=segments.n_objects,
     )
 
 
@@ -245,23 +245,44 @@ def _ratio(part: float, whole: float) -> float:
     return min(part / whole, 1.0) if whole else 0.0
 
 
-def _spectrum(counts: Counts) -> dict[int, int]:
-    """Return how often each count occurs: all a score needs, and far fewer terms than rows."""
-    values, times = np.unique(counts, return_counts=True)
-    return dict(zip(values.tolist(), times.tolist(), strict=True))
+@dataclass(frozen=True)
+class _Spectrum:
+    """How often each count occurs: all a score needs, and far fewer terms than rows.
+
+    Attributes:
+        counts: int64 [K], ascending.
+        times: int64 [K].
+    """
+
+    counts: Counts
+    times: Counts
+
+    @classmethod
+    def of(cls, counts: Counts) -> _Spectrum:
+        return cls(*np.unique(counts, return_counts=True))
+
+    @property
+    def n_objects(self) -> int:
+        return int(self.times.sum())
+
+    def squares(self) -> int:
+        """Return the sum of squares, exactly."""
+        # Bounded by the largest times the sum. Else Python integers: a 4e9-voxel object's square leaves 64 bits.
+        if int(self.counts[-1]) * int(self.counts @ self.times) < 2**63:
+            return int((self.counts * self.counts) @ self.times)
+        return sum(times * n * n for n, times in zip(self.counts.tolist(), self.times.tolist(), strict=True))
+
+    def logs(self) -> NDArray[np.float64]:
+        """Return float64 [K], the terms of the sum of ``n log2 n``."""
+        terms: NDArray[np.float64] = self.times * (self.counts * np.log2(self.counts))
+        return terms
 
 
-def _sum_squares(spectrum: dict[int, int]) -> int:
-    # Python integers: a squared count of a 4e9-voxel object leaves uint64, and float64 is exact to 2^53 only.
-    return sum(times * n * n for n, times in spectrum.items())
-
-
-def _entropy(sizes: dict[int, int], total: int) -> float:
+def _entropy(sizes: _Spectrum, total: int) -> float:
     """Return H in bits; exactly 0 for one object."""
-    return max(0.0, total * log2(total) - fsum(times * (n * log2(n)) for n, times in sizes.items())) / total
+    return _conditional_entropy(sizes, _Spectrum(np.array([total]), np.array([1])), total)
 
 
-def _conditional_entropy(joint: dict[int, int], given: dict[int, int], total: int) -> float:
+def _conditional_entropy(joint: _Spectrum, given: _Spectrum, total: int) -> float:
     """Return H(joint) - H(given) in bits; exactly 0 for equal spectra, never negative."""
-    surplus = {n: given.get(n, 0) - joint.get(n, 0) for n in given.keys() | joint.keys()}
-    return max(0.0, fsum(times * (n * log2(n)) for n, times in surplus.items() if times)) / total
+    return max(0.0, fsum(np.concatenate([given.logs(), -joint.logs()]).tolist())) / total
