@@ -274,7 +274,8 @@ class _Spectrum:
 
     def logs(self) -> NDArray[np.float64]:
         """Return float64 [K], the terms of the sum of ``n log2 n``."""
-        terms: NDArray[np.float64] = self.times * (self.counts * np.log2(self.counts))
+        n = self.counts.astype(np.float64)
+        terms: NDArray[np.float64] = self.times * (n * np.log2(n))
         return terms
 
 
