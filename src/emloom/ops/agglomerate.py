@@ -234,6 +234,7 @@ def _contract(
     histogram = np.zeros((0, 1), np.int64) if histogram is None else histogram.copy()
     numbers = np.array([mode, rule[1]], np.int64)
     state = new_state((u, v), num, den, histogram, len(ids), numbers)
+    del u, v, histogram  # the state holds them
     frozen = np.isin(ids, frozen_ids).astype(np.uint8)
     frozen = frozen if frozen.any() else frozen[:0]
     # The kernel counts in units of 1/255; a quantile in halves of that, for the middles of its bins.

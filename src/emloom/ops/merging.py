@@ -69,7 +69,7 @@ class State(NamedTuple):
     head: NDArray[np.int32]  # [N] first half-edge of a slot
     links: NDArray[np.int32]  # [2E, 2] doubly linked lists of half-edges
     table: NDArray[np.int64]  # [T] hash table from pairs of slots to edges; edges gone stay until swept out
-    sorted: NDArray[np.int64]  # [E] edges by their first score, best first
+    sorted: NDArray[np.int32]  # [E] edges by their first score, best first
     heap: NDArray[np.int32]  # [E] edges scored again, best first
     heap_score: NDArray[np.float64]  # [E] their scores, rounded: decides unless equal
     level: NDArray[np.int32]  # [E] edges of the best score, smallest names first
@@ -111,7 +111,7 @@ def new_state(
         head=np.full(regions, -1, np.int32),
         links=np.full((2 * count, 2), -1, np.int32),
         table=np.full(table, _EMPTY, np.int64),
-        sorted=np.zeros(count, np.int64),
+        sorted=np.zeros(count, np.int32),
         heap=np.zeros(count, np.int32),
         heap_score=np.zeros(count, np.float64),
         level=np.zeros(count, np.int32),
@@ -119,7 +119,9 @@ def new_state(
         size=np.zeros(4, np.int64),
     )
     _connect(state, rule)
-    state.sorted[:] = np.argsort(-(edges[:, SCORE_NUM] / edges[:, SCORE_DEN]))
+    scores = edges[:, SCORE_NUM] / edges[:, SCORE_DEN]
+    np.negative(scores, out=scores)
+    state.sorted[:] = np.argsort(scores)
     _settle_rounding(state)
     return state
 
@@ -167,7 +169,7 @@ def _connect(s, rule):  # type: ignore[no-untyped-def]
 def _settle_rounding(s):  # type: ignore[no-untyped-def]
     """Order different ratios that round to the same float (contacts beyond some 4 million affinities)."""
     for i in range(1, len(s.sorted)):
-        e = s.sorted[i]
+        e = np.int64(s.sorted[i])
         j = i
         while j > 0 and compare_edges(s, e, s.sorted[j - 1]) > 0:
             s.sorted[j] = s.sorted[j - 1]
@@ -213,7 +215,7 @@ def _queue_top(s):  # type: ignore[no-untyped-def]
     """Return the edge with the highest queued score and whether it waits in the heap; -1 where none waits."""
     while s.size[QUEUED] < len(s.sorted) and s.edges[s.sorted[s.size[QUEUED]], LIFE] == DEAD:
         s.size[QUEUED] += 1
-    first = s.sorted[s.size[QUEUED]] if s.size[QUEUED] < len(s.sorted) else np.int64(-1)
+    first = np.int64(s.sorted[s.size[QUEUED]]) if s.size[QUEUED] < len(s.sorted) else np.int64(-1)
     if s.size[IN_HEAP] == 0:
         return first, False
     if first < 0 or compare_edges(s, s.heap[0], first) > 0:

@@ -158,9 +158,11 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
         return out
 
     histogram = pooled("histogram") if graphs[0].bins else None
-    return RegionGraph(
-        u, v, pooled("n"), pooled("total"), pooled("peak", np.maximum), pooled("contacts"), histogram
-    )
+    n = pooled("n")
+    # Without channels across a gap the two are equal: one array for both.
+    alike = all(graph.contacts is graph.n or np.array_equal(graph.contacts, graph.n) for graph in graphs)
+    contacts = n if alike else pooled("contacts")
+    return RegionGraph(u, v, n, pooled("total"), pooled("peak", np.maximum), contacts, histogram)
 
 
 def _empty_graph() -> RegionGraph:
