@@ -107,15 +107,17 @@ def ring_sums(
     pairs = zip(x_ZYX, y_ZYX, strict=True) if dimensions == 2 else [(x_ZYX, y_ZYX)]
     flat, weight = ring.ravel(), twice.ravel()
     rows = []
-    for x, y in pairs:
-        of_x, of_y = (fft.rfftn(window * (a - a.mean(dtype=np.float64))).ravel() for a in (x, y))
-        products = ((of_x * of_y.conj()).real, _power(of_x), _power(of_y))
-        rows.append([np.bincount(flat, weight * p, n_rings + 2)[1 : n_rings + 1] for p in products])
+    with np.errstate(all="ignore"):  # what is not finite is told below
+        for x, y in pairs:
+            of_x, of_y = (fft.rfftn(window * (a - a.mean(dtype=np.float64))).ravel() for a in (x, y))
+            products = ((of_x * of_y.conj()).real, _power(of_x), _power(of_y))
+            rows.append([np.bincount(flat, weight * p, n_rings + 2)[1 : n_rings + 1] for p in products])
     sums = np.array(rows)
     if not np.isfinite(sums).all():
         raise InputError("a volume holds NaN, infinity or values beyond 1e150: fill such voxels in both, or crop")
     count = np.bincount(flat, weight, n_rings + 2)[1 : n_rings + 1].astype(np.int64)
-    return RingSums(width * np.arange(1, n_rings + 1), count, sums)
+    frequency: F64 = width * np.arange(1, n_rings + 1, dtype=np.float64)
+    return RingSums(frequency, count, sums)
 
 
 def ring_correlation(parts: Sequence[RingSums]) -> RingCorrelation:
@@ -151,6 +153,8 @@ def _check(x: Array, y: Array, size: tuple[float, float, float], axes: Sequence[
         raise InputError(
             f"the reference is {x.shape} and the output {y.shape}: give two [Z, Y, X] arrays on one grid"
         )
+    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        raise InputError(f"{x.dtype} and {y.dtype}: give real numbers")
     if min(size) <= 0:
         raise InputError(f"voxel size {size} is not positive: give z, y, x in nm, each above 0")
     short = min(x.shape[a] for a in axes)
@@ -159,7 +163,7 @@ def _check(x: Array, y: Array, size: tuple[float, float, float], axes: Sequence[
 
 
 def _rings(shape: Sequence[int], spacing: Sequence[float]) -> tuple[Counts, float, int]:
-    """Return the ring of every coefficient of rfftn (0 the mean, n + 1 beyond the last), their width and number n."""
+    """Return the ring of each coefficient of rfftn (0 the mean, n + 1 beyond the last), their width, and n."""
     width = max(1 / (n * d) for n, d in zip(shape, spacing, strict=True))
     frequencies = [fft.fftfreq(n, d) for n, d in zip(shape[:-1], spacing[:-1], strict=True)]
     frequencies.append(fft.rfftfreq(shape[-1], spacing[-1]))
@@ -169,7 +173,7 @@ def _rings(shape: Sequence[int], spacing: Sequence[float]) -> tuple[Counts, floa
 
 
 def _window(shape: Sequence[int]) -> Any:
-    """Return the Hann window over all axes, periodic: zero at the first voxel and one step after the last."""
+    """Return the Hann window over all axes: zero at the faces of the array, half a voxel outside its centres."""
     out: Any = 1.0
     for n in shape:
         out = np.multiply.outer(out, 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n))

@@ -14,7 +14,7 @@ of the reference from noisy data, ``R = rho^2``. The part of the output that no 
 is ``R (1 - rho^2)`` of the reference's energy: **power alone cannot tell structure from noise**, nor restoration
 from invention.
 
-DC holds most of the energy of an image (96 % on FIB-SEM of hippocampus) and says how bright it is: no share counts
+DC holds most of the energy of an image (95 % on FIB-SEM of hippocampus) and says how bright it is: no share counts
 it. A level is labelled with the wavelength ``2^l`` voxels (`Decomposition.wavelength_nm`); its band holds those of
 about ``2^l`` to ``2^(l+1)`` voxels.
 

@@ -77,7 +77,7 @@ def noise_sigma(x_ZYX: Array) -> float:
 
 
 def sigma_of_histogram(counts: Counts) -> float:
-    """Return the standard deviation of white noise from `ops.wavelets.diagonal_histogram`; NaN where it is empty."""
+    """Return the standard deviation of white noise from `ops.wavelets.diagonal_histogram`; NaN if it is empty."""
     total = int(counts.sum())
     if not total:
         return nan
@@ -103,8 +103,8 @@ def neighbours(
     """
     if decomposition.tile_vox[0] != 1 or len(x_ZYX) < 2:
         raise InputError(
-            f"{len(x_ZYX)} sections in tiles of {decomposition.tile_vox[0]}: adjacent sections are compared in tiles of "
-            "one section, and there have to be two; use ops.wavelets.of_sections"
+            f"{len(x_ZYX)} sections in tiles of {decomposition.tile_vox[0]}: adjacent sections are compared in "
+            "tiles of one section, and there have to be two; use ops.wavelets.of_sections"
         )
     return spectra(x_ZYX[:-1], x_ZYX[1:], decomposition, voxel_size_nm, (first_section, 0, 0))
 
