@@ -110,7 +110,7 @@ def ring_sums(
     with np.errstate(all="ignore"):  # what is not finite is told below
         for x, y in pairs:
             of_x, of_y = (fft.rfftn(window * (a - a.mean(dtype=np.float64))).ravel() for a in (x, y))
-            products = ((of_x * of_y.conj()).real, _power(of_x), _power(of_y))
+            products = (_product(of_x, of_y), _product(of_x, of_x), _product(of_y, of_y))
             rows.append([np.bincount(flat, weight * p, n_rings + 2)[1 : n_rings + 1] for p in products])
     sums = np.array(rows)
     if not np.isfinite(sums).all():
@@ -180,9 +180,10 @@ def _window(shape: Sequence[int]) -> Any:
     return out
 
 
-def _power(values: Array) -> F64:
-    power: F64 = values.real**2 + values.imag**2
-    return power
+def _product(a: Array, b: Array) -> F64:
+    """Return Re a b*; of equals the very bits of their power."""
+    product: F64 = a.real * b.real + a.imag * b.imag
+    return product
 
 
 def _crossing(frequency: F64, above: F64) -> float:
