@@ -96,10 +96,10 @@ def test_what_has_no_target_says_why():
 
 @pytest.mark.real_data
 def test_figures_of_hippocampus(real_data):
-    """Measured before on 100 tiles of the *testing* stack; here are 240 tiles of 20 sections of the training stack.
+    """Measured before on 100 tiles of the *testing* stack; here are 240 tiles of the training stack, 20 sections.
 
-    Other tissue from the same microscope: coherences agree to 0.005, shares of power to 0.015. The tiles of adjacent
-    sections are nearly copies, so 240 of them know the coarse levels no better than the 12 of one section do.
+    Other tissue from the same microscope: coherences agree to 0.005, shares of power to 0.015. The tiles of
+    adjacent sections are nearly copies, so 240 of them know the coarse levels little better than the 12 of one.
     """
     path = real_data / "epfl_hippocampus" / "train_z000-019.h5"
     if not path.is_file():
