@@ -284,7 +284,8 @@ def _by_pywt(x: Array, y: Array, decomposition: Decomposition, out: Array) -> No
         of_x, of_y = (_coefficients(a[where], decomposition) for a in (x, y))
         with np.errstate(all="ignore"):  # what is not finite is told, with its tile, by the caller
             for b, (u, v) in enumerate(zip(of_x, of_y, strict=True)):
-                out[(*place, b)] = (u @ u, v @ v, u @ v, np.abs(u).sum(), np.abs(v).sum())
+                # Not u @ v, which BLAS sums in an order that depends on its threads, and is late to start.
+                out[(*place, b)] = [w.sum() for w in (u * u, v * v, u * v, np.abs(u), np.abs(v))]
 
 
 def _coefficients(tile: Array, decomposition: Decomposition) -> list[Array]:
