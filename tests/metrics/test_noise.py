@@ -10,7 +10,7 @@ from scipy import ndimage
 from emloom.errors import InputError
 from emloom.metrics.fourier import ring_correlation, ring_sums
 from emloom.metrics.frequency import ALL, fidelity
-from emloom.metrics.noise import neighbours, noise_sigma, sigma_of_histogram, signal_targets
+from emloom.metrics.noise import neighbours, noise_sigma, section_sigmas, sigma_of_histogram, signal_targets
 from emloom.metrics.spectra import concatenate, spectra
 from emloom.ops.wavelets import diagonal_histogram, of_sections, of_volume
 
@@ -40,12 +40,29 @@ def test_sigma_of_known_noise_on_smooth_structure(sigma):
 def test_integers_are_counted_and_floats_sorted_to_the_same_sigma(shape, dtype):
     x = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     assert noise_sigma(x) == noise_sigma(x.astype(np.float64))
-    assert noise_sigma(x) == sigma_of_histogram(sum(diagonal_histogram(section[None]) for section in x))
+    halves = [diagonal_histogram(x[:1, a : a + 2]) for a in range(0, shape[1] - 1, 2)]
+    assert section_sigmas(x)[0] == sigma_of_histogram(sum(halves))
+
+
+def test_the_powers_of_the_noise_of_sections_add_up():
+    x = np.concatenate([white((1, 128, 128), sigma, seed) for seed, sigma in enumerate((1, 1, 10))])
+    np.testing.assert_allclose(section_sigmas(x), [1, 1, 10], rtol=0.05)
+    assert noise_sigma(x) == pytest.approx(np.sqrt(102 / 3), rel=0.05)
+    table = spectra(x, x, FEW, NM)
+    assert signal_targets(table, noise_sigma(x))[0].noise_share == pytest.approx(1, abs=0.08)
+
+
+def test_sigma_of_a_section_with_a_hole_is_unknown():
+    x = white((2, 16, 16), 1)
+    x[1, 2, 3] = np.nan
+    assert np.isnan(section_sigmas(x)).tolist() == [False, True]
+    assert np.isnan(noise_sigma(x))
 
 
 def test_no_voxels_have_no_noise():
     assert np.isnan(noise_sigma(np.zeros((2, 1, 9), np.uint8)))
     assert np.isnan(noise_sigma(np.zeros((2, 1, 9), np.float32)))
+    assert np.isnan(noise_sigma(np.zeros((0, 8, 8), np.uint8)))
 
 
 def test_both_targets_are_the_share_of_the_signal():
@@ -96,10 +113,10 @@ def test_what_has_no_target_says_why():
 
 @pytest.mark.real_data
 def test_figures_of_hippocampus(real_data):
-    """Measured before on 100 tiles of the *testing* stack; here are 240 tiles of 20 sections of the training stack.
+    """Measured before on 100 tiles of the *testing* stack; here are 240 tiles of the training stack, 20 sections.
 
-    Other tissue from the same microscope: coherences agree to 0.005, shares of power to 0.015. The tiles of adjacent
-    sections are nearly copies, so 240 of them know the coarse levels no better than the 12 of one section do.
+    Other tissue from the same microscope: coherences agree to 0.005, shares of power to 0.015. The tiles of
+    adjacent sections are nearly copies, so 240 of them know the coarse levels little better than the 12 of one.
     """
     path = real_data / "epfl_hippocampus" / "train_z000-019.h5"
     if not path.is_file():
@@ -119,8 +136,26 @@ def test_figures_of_hippocampus(real_data):
     np.testing.assert_allclose(share, [0.048, 0.121, 0.150, 0.183, 0.194, 0.134, 0.072, 0.097], atol=0.015)
     assert rows[0].share_x.low < 0.05 < 0.058 < rows[0].share_x.high
     targets = signal_targets(table, noise_sigma(raw), adjacent)
-    np.testing.assert_allclose([t.noise_share for t in targets[:3]], [0.77, 0.26, 0.035], rtol=0.04)
+    np.testing.assert_allclose([t.noise_share for t in targets[:3]], [0.77, 0.26, 0.035], rtol=0.03)
     assert targets[0].by_neighbours < targets[0].by_noise < 0.25
     # Fourier rings see the same: adjacent sections stop to agree where the two finest levels lie.
     correlation = ring_correlation([ring_sums(raw[:-1], raw[1:], NM)])
     assert 10 < correlation.resolution_nm < 40
+
+
+@pytest.mark.real_data
+def test_figures_of_thick_sections(real_data):
+    """Measured before on ISBI 2012, 30 sections: 28 % and 5 % noise. Here are 20 of them, the last 5 noisier."""
+    path = real_data / "isbi2012_cardona" / "train_z00-19.h5"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    with h5py.File(path) as file:
+        raw = file["volumes/raw"][:]
+    size, decomposition = (50, 4, 4), of_sections()
+    targets = signal_targets(
+        spectra(raw, raw, decomposition, size), noise_sigma(raw), neighbours(raw, decomposition, size)
+    )
+    np.testing.assert_allclose([t.noise_share for t in targets[:2]], [0.28, 0.05], rtol=0.2)
+    assert section_sigmas(raw)[15:].min() > 2 * np.median(section_sigmas(raw)[:15])
+    # At 50 nm neighbours share little, and their coherence is no target.
+    assert targets[0].by_neighbours < 0.05

@@ -19,7 +19,8 @@ it. A level is labelled with the wavelength ``2^l`` voxels (`Decomposition.wavel
 about ``2^l`` to ``2^(l+1)`` voxels.
 
 Intervals come from resampling tiles (`bootstrap`, and its draws): tiles that share structures, as those of
-neighbouring sections do, give intervals that are too narrow. `Spectra.coarsened` adds them up first.
+neighbouring sections do, give intervals that are too narrow. `Spectra.coarsened` adds them up first. Values have
+the same bits everywhere; the ends of intervals come from a matrix product, whose last digits are the machine's.
 """
 
 from __future__ import annotations

@@ -7,19 +7,21 @@ noise. Two targets for the ratio ``R_l`` of an ideal denoiser, which keeps all s
                                              orthonormal coefficients of every level
     by neighbours   rho(x_z, x_z+1)          coherence of adjacent sections, whose noise is independent
 
-sigma is the median absolute deviation of the finest diagonal Haar band, ``median |HH1| / 0.6745`` (Donoho and
-Johnstone 1994, doi:10.1093/biomet/81.3.425): there is least structure there, and the median does not see what
-little there is. It holds for white noise: where resampling or compression has smoothed it, sigma is too small. The
-coherence of neighbours needs no such assumption, but is a lower bound: structure changes from section to section
-as well, the more the thicker the sections are against the wavelength. It says something where voxels are about
-isotropic, and where no noise is shared between sections (charging, curtains, interpolated sections).
+sigma of a section is the median absolute deviation of the finest diagonal Haar band, ``median |HH1| / 0.6745``
+(Donoho and Johnstone 1994, doi:10.1093/biomet/81.3.425): there is least structure there, and the median does not
+see what little there is. Noise differs from section to section, and its powers, not its medians, add up: the sigma
+of a volume is the root mean square of its sections'. The formula holds for white noise: where resampling or
+compression has smoothed it, sigma is too small. The coherence of neighbours needs no such assumption, but is a
+lower bound: structure changes from section to section as well, the more the thicker the sections are against the
+wavelength. It says something where voxels are about isotropic, and where no noise is shared between sections
+(charging, curtains, interpolated sections).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import fsum, isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from emloom.metrics.spectra import Spectra, spectra
 from emloom.ops.wavelets import Decomposition, diagonal_histogram
 
 Array = NDArray[Any]
+F64 = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 _MAD_OF_NORMAL = 0.6745
@@ -57,22 +60,39 @@ class SignalTarget:
 
 
 def noise_sigma(x_ZYX: Array) -> float:
-    """Return the standard deviation of white noise, in grey levels.
-
-    Integers of up to 16 bits are counted, in no more memory than their histogram; for blocks of a volume add
-    `ops.wavelets.diagonal_histogram` up and ask `sigma_of_histogram`. Other types are sorted as a whole.
+    """Return the standard deviation of white noise, in grey levels: the root mean square of `section_sigmas`.
 
     Args:
-        x_ZYX: real numbers [Z, Y, X]; every section on its own, a last odd row or column is left out.
+        x_ZYX: real numbers [Z, Y, X].
 
     Returns:
-        of integers a multiple of 0.37 (half as much where two values are averaged): their coefficients are whole.
-        NaN where there are no 2 x 2 voxels, or one of them is NaN.
+        NaN where a section has no 2 x 2 voxels, or one that is NaN, or there is no section.
+    """
+    sigmas = section_sigmas(x_ZYX)
+    return sqrt(fsum((sigmas**2).tolist()) / sigmas.size) if sigmas.size else nan
+
+
+def section_sigmas(x_ZYX: Array) -> F64:
+    """Return the standard deviation of white noise of every section, in grey levels.
+
+    Integers of up to 16 bits are counted; for blocks of a section add `ops.wavelets.diagonal_histogram` up and ask
+    `sigma_of_histogram`. Other types are sorted, section by section.
+
+    Args:
+        x_ZYX: real numbers [Z, Y, X]; a last odd row or column is left out.
+
+    Returns:
+        float64 [Z]; NaN where there are no 2 x 2 voxels, or one of them is NaN. Of integers in steps of 0.74, as
+        their coefficients are whole.
     """
     if x_ZYX.dtype.kind in "biu" and x_ZYX.dtype.itemsize <= 2:
-        return sigma_of_histogram(diagonal_histogram(x_ZYX))
-    a = x_ZYX[:, : x_ZYX.shape[1] // 2 * 2, : x_ZYX.shape[2] // 2 * 2].astype(np.float64)
-    diagonal = np.abs(a[:, ::2, ::2] - a[:, ::2, 1::2] - a[:, 1::2, ::2] + a[:, 1::2, 1::2])
+        return np.array([sigma_of_histogram(diagonal_histogram(section[None])) for section in x_ZYX])
+    return np.array([_sorted_sigma(section.astype(np.float64)) for section in x_ZYX])
+
+
+def _sorted_sigma(a_YX: F64) -> float:
+    a = a_YX[: a_YX.shape[0] // 2 * 2, : a_YX.shape[1] // 2 * 2]
+    diagonal = np.abs(a[::2, ::2] - a[::2, 1::2] - a[1::2, ::2] + a[1::2, 1::2])
     return float(np.median(diagonal)) / 2 / _MAD_OF_NORMAL if diagonal.size else nan
 
 

@@ -66,13 +66,16 @@ class Spectra:
     def columns(self, level: int, orientation: str | None = None) -> list[int]:
         """Return the numbers of a level's bands, or of the one of an orientation.
 
+        The orientation "" of the last level is the approximation, which belongs to no level otherwise.
+
         Raises:
             InputError: there is no such band.
         """
         found = [
             i
-            for i, band in enumerate(self.bands[:-1])
-            if band.level == level and orientation in (None, band.orientation)
+            for i, band in enumerate(self.bands)
+            if band.level == level
+            and (band.orientation == orientation or (orientation is None and band.orientation))
         ]
         if not found:
             names = sorted({band.orientation for band in self.bands[:-1]})

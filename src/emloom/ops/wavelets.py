@@ -220,10 +220,13 @@ def pair_energies(x_ZYX: Array, y_ZYX: Array, decomposition: Decomposition) -> P
     tiles = _tiles(x_ZYX, y_ZYX, decomposition)
     depth, dtype = decomposition.tile_vox[0], _work_type(x_ZYX, y_ZYX, decomposition)
     sums = np.zeros((*tiles, len(decomposition.bands), len(SUMS)), np.int64 if dtype.kind in "iu" else np.float64)
-    of_layer = _haar_layer if decomposition.wavelet in _HAAR else _pywt_layer
-    for i in range(tiles[0]):
-        x, y = (np.ascontiguousarray(a[i * depth : (i + 1) * depth], dtype) for a in (x_ZYX, y_ZYX))
-        sums[i] = of_layer(x, y, decomposition, sums.dtype)
+    transform = _by_haar if decomposition.wavelet in _HAAR else _by_pywt
+    # What has to be converted is so one layer of tiles at a time.
+    ready = all(a.dtype == dtype and a.flags.c_contiguous for a in (x_ZYX, y_ZYX))
+    step = tiles[0] if ready else 1
+    for i in range(0, tiles[0], step):
+        x, y = (np.ascontiguousarray(a[i * depth : (i + step) * depth], dtype) for a in (x_ZYX, y_ZYX))
+        transform(x, y, decomposition, sums[i : i + step])
     if not np.isfinite(sums).all():
         worst = tuple(int(n) for n in np.argwhere(~np.isfinite(sums))[0][:3])
         raise InputError(
@@ -260,33 +263,29 @@ def diagonal_histogram(x_ZYX: Array) -> Counts:
     return counts
 
 
-def _haar_layer(x: Array, y: Array, decomposition: Decomposition, dtype: np.dtype[Any]) -> Array:
-    tile, levels = decomposition.tile_vox, decomposition.n_levels
-    _, ny, nx = (n // t for n, t in zip(x.shape, tile, strict=True))
+def _by_haar(x: Array, y: Array, decomposition: Decomposition, out: Array) -> None:
+    """Write the sums of all tiles, [tiles z, y, x, bands, 5]."""
     factors = np.array([[2 if axis in level else 1 for axis in range(3)] for level in decomposition.axes])
-    sums = np.zeros((1, ny, nx, levels, N_ORIENTATIONS, len(SUMS)), dtype)
-    haar_sums(x, y, np.array(tile), factors, sums)
-    bands = decomposition.bands
-    chosen = sums[0, :, :, [b.level - 1 for b in bands], [_number(b.orientation) for b in bands]]
-    out = np.moveaxis(chosen, 0, 2)
-    if dtype.kind == "f":
-        halvings = np.array([band.halvings for band in bands])
+    sums = np.zeros((*out.shape[:3], decomposition.n_levels, N_ORIENTATIONS, len(SUMS)), out.dtype)
+    haar_sums(x, y, np.array(decomposition.tile_vox), factors, sums)
+    for i, band in enumerate(decomposition.bands):
+        out[..., i, :] = sums[..., band.level - 1, _number(band.orientation), :]
+    if out.dtype.kind == "f":
+        halvings = np.array([band.halvings for band in decomposition.bands])
         out[..., :3] = np.ldexp(out[..., :3], -halvings[:, None])
         out[..., 3:] /= np.sqrt(np.exp2(halvings))[:, None]
-    return out
 
 
-def _pywt_layer(x: Array, y: Array, decomposition: Decomposition, dtype: np.dtype[Any]) -> Array:
-    _, ty, tx = decomposition.tile_vox
-    ny, nx = x.shape[1] // ty, x.shape[2] // tx
-    out = np.zeros((ny, nx, len(decomposition.bands), len(SUMS)), dtype)
-    for j, i in np.ndindex(ny, nx):
-        where = np.s_[:, j * ty : (j + 1) * ty, i * tx : (i + 1) * tx]
+def _by_pywt(x: Array, y: Array, decomposition: Decomposition, out: Array) -> None:
+    """Write the sums of all tiles, [tiles z, y, x, bands, 5]."""
+    tile = decomposition.tile_vox
+    for place in np.ndindex(out.shape[:3]):
+        where = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, tile, strict=True))
         of_x, of_y = (_coefficients(a[where], decomposition) for a in (x, y))
         with np.errstate(all="ignore"):  # what is not finite is told, with its tile, by the caller
             for b, (u, v) in enumerate(zip(of_x, of_y, strict=True)):
-                out[j, i, b] = (u @ u, v @ v, u @ v, np.abs(u).sum(), np.abs(v).sum())
-    return out
+                # Not u @ v, which BLAS sums in an order that depends on its threads, and is late to start.
+                out[(*place, b)] = [w.sum() for w in (u * u, v * v, u * v, np.abs(u), np.abs(v))]
 
 
 def _coefficients(tile: Array, decomposition: Decomposition) -> list[Array]:
