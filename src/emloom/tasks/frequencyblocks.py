@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, nan, prod
+from math import ceil, fsum, nan, prod, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -203,10 +203,8 @@ class CountReference:
             write_spectra(path, spectra(x[:-1], x[1:], self.compared.decomposition, size, first))
             written.append(path)
         if self.noise:
-            counts = diagonal_histogram(x[: block.write.shape[0]])
-            found = np.flatnonzero(counts)
             path = table_file(self.folder, self.name, block, "noise")
-            write_table(path, {"difference": found, "times": counts[found]})
+            write_table(path, _differences(x[: block.write.shape[0]], block.write.start[0]))
             written.append(path)
         return [Output.file(self.folder, str(path.relative_to(self.folder))) for path in written]
 
@@ -231,17 +229,34 @@ class CountReference:
         return concatenate([read_spectra(f, self.compared.decomposition, size) for f in files if f.exists()])
 
     def read_noise(self) -> float:
-        """Return the standard deviation of the reference's noise, in grey levels; NaN where it is not known."""
+        """Return the standard deviation of the reference's noise, in grey levels; NaN where it is not known.
+
+        The root mean square of those of its sections: they may differ.
+        """
         if not self.noise:
             return nan
-        tables = [
-            read_table(table_file(self.folder, self.name, block, "noise")) for block in self.compared.cells()
-        ]
-        most = max((int(table["difference"].max()) for table in tables if len(table)), default=0)
-        counts = np.zeros(most + 1, np.int64)
-        for table in tables:
-            counts[table["difference"]] += table["times"]
-        return sigma_of_histogram(counts)
+        files = [table_file(self.folder, self.name, block, "noise") for block in self.compared.cells()]
+        tables = [read_table(path) for path in files]
+        z, difference, times = (np.concatenate([t[name] for t in tables]) for name in ("z", "difference", "times"))
+        variances = []
+        for section in range(self.compared.box.shape[0]):
+            here = z == section
+            counts = np.zeros(int(difference[here].max(initial=0)) + 1, np.int64)
+            np.add.at(counts, difference[here], times[here])
+            variances.append(sigma_of_histogram(counts) ** 2)
+        return sqrt(fsum(variances) / len(variances))
+
+
+def _differences(x_ZYX: NDArray[Any], first_section: int) -> dict[str, NDArray[Any]]:
+    """Return how often each diagonal difference occurs in each section, as columns."""
+    counts = [diagonal_histogram(section[None]) for section in x_ZYX]
+    found = [np.flatnonzero(of_section) for of_section in counts]
+    sections = np.repeat(np.arange(len(found)) + first_section, [len(values) for values in found])
+    return {
+        "z": sections,
+        "difference": np.concatenate(found),
+        "times": np.concatenate([of_section[values] for of_section, values in zip(counts, found, strict=True)]),
+    }
 
 
 def table_file(folder: Path, name: str, block: Block, part: str = "") -> Path:
