@@ -86,7 +86,8 @@ def fidelity_plot(
         ax.axhline(1, color=INK, lw=0.9)
     left.set_yscale("log")
     left.set_ylim(bottom=_LEAST)
-    right.set_ylim(min(0.0, *(e.value for line in lines for e in line.coherences if isfinite(e.value))), 1.05)
+    known = [e.value for line in lines for e in line.coherences if isfinite(e.value)]
+    right.set_ylim(min([0.0, *known]), 1.05)
     _legend_above(left, 2)
     words = "; ".join(
         f"{line.name}: at {line.wavelengths_nm[0]:g} nm ratio {line.ratios[0].value:.2f}, coherence "
