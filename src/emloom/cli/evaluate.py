@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers, merged, read_settings
 from emloom.errors import InputError
 
 OnBlock = Callable[[int, int], None]
@@ -146,7 +146,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
     run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
-        row, page = run(_merged(_read(settings), given), executor, lambda *n: tell("count", *n))
+        row, page = run(merged(read_settings(settings), given), executor, lambda *n: tell("count", *n))
     if as_json:
         typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
         return
@@ -184,31 +184,9 @@ def _family(asked: list[str]) -> str:
     return families[0]
 
 
-def _read(settings: str | None) -> dict[str, Any]:
-    import yaml
-
-    if settings is None:
-        return {}
-    try:
-        words = yaml.safe_load(Path(settings).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise InputError(f"{settings} cannot be read: {problem}") from None
-    if not isinstance(words, dict):
-        raise InputError(f"{settings} holds no settings: write `name: value` lines")
-    return words
-
-
 def _classes_given(names: str | None, ignore: list[int] | None) -> dict[str, Any] | None:
     said = {"names": names and [name.strip() for name in names.split(",")], "ignore": ignore}
     return {key: value for key, value in said.items() if value} or None
-
-
-def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return settings, overruled by what the command line says; of a nested one, only where it says something."""
-    nested = {
-        key for key, value in given.items() if isinstance(value, dict) and isinstance(settings.get(key), dict)
-    }
-    return settings | given | {key: settings[key] | given[key] for key in nested}
 
 
 def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:

@@ -11,7 +11,19 @@ import sys
 import typer
 
 from emloom import __version__
-from emloom.cli import blockwise, data, datasets, evaluate, graph, jobs, machine, preview, results, volumes
+from emloom.cli import (
+    blockwise,
+    data,
+    datasets,
+    evaluate,
+    frequency,
+    graph,
+    jobs,
+    machine,
+    preview,
+    results,
+    volumes,
+)
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -43,6 +55,7 @@ jobs.register(app)
 blockwise.register(app)
 preview.register(app)
 evaluate.register(app)
+frequency.register(app)
 results.register(app)
 graph.register(app)
 datasets.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,29 @@ def box_of(text: str | None) -> dict[str, Any] | None:
     except ValueError:
         raise InputError(f"box {text!r} is not understood: write z0:z1,y0:y1,x0:x1, half-open") from None
     return {"start": (z0, y0, x0), "shape": (z1 - z0, y1 - y0, x1 - x0)}
+
+
+def read_settings(settings: str | None) -> dict[str, Any]:
+    """Return the settings in a YAML file, none without a file; raises `InputError` where it cannot be read."""
+    import yaml
+
+    if settings is None:
+        return {}
+    try:
+        words = yaml.safe_load(Path(settings).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise InputError(f"{settings} cannot be read: {problem}") from None
+    if not isinstance(words, dict):
+        raise InputError(f"{settings} holds no settings: write `name: value` lines")
+    return words
+
+
+def merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, overruled by what the command line says; of a nested one, only where it says something."""
+    nested = {
+        key for key, value in given.items() if isinstance(value, dict) and isinstance(settings.get(key), dict)
+    }
+    return settings | given | {key: settings[key] | given[key] for key in nested}
 
 
 VoxelSize = Annotated[

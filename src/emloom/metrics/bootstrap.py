@@ -21,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import nan
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emloom.errors import InputError
 
@@ -83,27 +84,46 @@ def bootstrap(
     Raises:
         InputError: there is no block, fewer than 1 resample, or the level is not between 0 and 1.
     """
-    if not blocks:
+    require_resampling(len(blocks), resamples, level)
+    value = float(statistic(pool(blocks)))
+    if len(blocks) == 1:
+        return interval(value, np.empty(0), 1, level)
+    drawn = rng.integers(0, len(blocks), (resamples, len(blocks)))
+    scores = [float(statistic(pool([blocks[i] for i in row]))) for row in drawn.tolist()]
+    return interval(value, np.array(scores), len(blocks), level)
+
+
+def require_resampling(n_blocks: int, resamples: int, level: float) -> None:
+    """Raise `InputError` unless there are blocks, at least 1 resample, and a level between 0 and 1."""
+    if not n_blocks:
         raise InputError("there is no block to resample: give one table per section or block")
     if resamples < 1 or not 0 < level < 1:
         raise InputError(f"{resamples} resamples at level {level}: give 1 or more, and a level such as 0.95")
-    value = float(statistic(pool(blocks)))
-    if len(blocks) == 1:
+
+
+def interval(value: float, scores: NDArray[np.float64], n_blocks: int, level: float) -> Interval:
+    """Return a score with the percentile interval of its resamples, for scores that are resampled many at a time.
+
+    Args:
+        value: the score of all blocks together.
+        scores: float64 [resamples], NaN where undefined; of one block none are needed.
+        n_blocks: blocks given.
+        level: between 0 and 1.
+    """
+    if n_blocks == 1:
         return Interval(value, nan, nan, level, 1, 0, 0, "one block says nothing about how blocks differ")
-    drawn = rng.integers(0, len(blocks), (resamples, len(blocks)))
-    scores = [float(statistic(pool([blocks[i] for i in row]))) for row in drawn.tolist()]
-    defined = [score for score in scores if not isnan(score)]
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if defined else (nan, nan)
-    undefined = resamples - len(defined)
+    defined = scores[~np.isnan(scores)]
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if defined.size else (nan, nan)
+    undefined = scores.size - defined.size
     return Interval(
         value=value,
         low=float(low),
         high=float(high),
         level=level,
-        n_blocks=len(blocks),
-        n_resamples=resamples,
+        n_blocks=n_blocks,
+        n_resamples=scores.size,
         n_undefined=undefined,
-        reason=_reason(undefined, resamples),
+        reason=_reason(undefined, scores.size),
     )
 
 
