@@ -39,6 +39,7 @@ from emloom.spec import Spec
 
 _TWO_CUBES: Kernels = ((3, 3, 3), (3, 3, 3))
 _TWO_PLANES: Kernels = ((1, 3, 3), (1, 3, 3))
+_SLOPE = 0.1  # of the leaky ReLU, for negative values
 _WITHIN = 0.01  # of the number of parameters that nets to be compared may differ by
 
 
@@ -55,8 +56,6 @@ class LevelAutoencoderSpec(Spec):
     """Channels of the input, and of the answer."""
     padding: Literal["zeros", "reflect"] = "zeros"
     """What a convolution sees beyond the faces of a tile."""
-    slope: float = Field(default=0.1, ge=0, lt=1)
-    """Of the leaky ReLU, for negative values."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -294,8 +293,8 @@ class LevelAutoencoder(nn.Module):
             conv = nn.Conv3d(
                 n_in, n_out, kernel, stride=stride, padding=(z, y, x), dilation=spread, padding_mode=spec.padding
             )
-            draw_weights(conv, spec.slope)
-            parts += [conv, nn.LeakyReLU(spec.slope)]
+            draw_weights(conv, _SLOPE)
+            parts += [conv, nn.LeakyReLU(_SLOPE)]
             n_in = n_out
         return nn.Sequential(*parts)
 
