@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Literal
 
 import torch
@@ -22,6 +22,34 @@ def margin_of(kernels: Kernels) -> Vec:
     """Return the voxels (z, y, x) per side that convolutions in a row look beyond a voxel."""
     z, y, x = (sum(kernel[axis] // 2 for kernel in kernels) for axis in range(3))
     return (z, y, x)
+
+
+def check_kernels(kernels: tuple[Kernels, ...] | None, levels: int, name: str) -> None:
+    """Raise ValueError unless there is at least one kernel for every level, all odd; None means a default."""
+    if kernels is None:
+        return
+    if len(kernels) != levels or not all(kernels):
+        raise ValueError(f"{name} must list at least one kernel for each of {levels} levels")
+    if any(size < 1 or size % 2 == 0 for level in kernels for kernel in level for size in kernel):
+        raise ValueError(f"{name} must be odd along every axis: an even kernel has no centre voxel")
+
+
+def draw_weights(conv: nn.Conv3d | nn.ConvTranspose3d, slope: float) -> None:
+    """Draw the weights that keep a signal's power, He et al. 2015 (doi:10.1109/ICCV.2015.123); biases are 0.
+
+    A value of the answer sums over fan-in weights: maps times kernel, of which a transposed convolution shows each
+    voxel one part in stride.
+
+    Args:
+        conv: the convolution, changed in place; draws come from torch's global generator.
+        slope: of the leaky ReLU that follows, for negative values; 1 where none follows.
+    """
+    fan_in = conv.in_channels * prod(conv.kernel_size)
+    if isinstance(conv, nn.ConvTranspose3d):
+        fan_in //= prod(conv.stride)
+    nn.init.normal_(conv.weight, std=sqrt(2 / (1 + slope**2) / fan_in))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 class Block(nn.Module):

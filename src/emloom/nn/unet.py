@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emloom.geometry import Vec
-from emloom.nn.layers import Block, Kernels, Lift, Norm, margin_of
+from emloom.nn.layers import Block, Kernels, Lift, Norm, check_kernels, margin_of
 from emloom.nn.reshape import crop, fitting_input, fitting_output, space_to_depth
 from emloom.spec import Spec
 
@@ -83,8 +83,8 @@ class UNetSpec(Spec):
             )
         if min(min(factor) for factor in (*self.factors, self.stem)) < 1:
             raise ValueError("downsampling factors and the stem are at least 1 along every axis")
-        _check_kernels(self.kernels, len(self.features), "kernels")
-        _check_kernels(self.kernels_up, len(self.factors), "kernels_up")
+        check_kernels(self.kernels, len(self.features), "kernels")
+        check_kernels(self.kernels_up, len(self.factors), "kernels_up")
         return self
 
     @classmethod
@@ -136,15 +136,6 @@ class UNetSpec(Spec):
     def tile_dependent(self) -> bool:
         """Whether the answer at a voxel depends on the tile around it."""
         return self.norm in ("group", "instance")
-
-
-def _check_kernels(kernels: tuple[Kernels, ...] | None, levels: int, name: str) -> None:
-    if kernels is None:
-        return
-    if len(kernels) != levels or not all(kernels):
-        raise ValueError(f"{name} must list at least one kernel for each of {levels} levels")
-    if any(size < 1 or size % 2 == 0 for level in kernels for kernel in level for size in kernel):
-        raise ValueError(f"{name} must be odd along every axis: an even kernel has no centre voxel")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""Which autoencoders there are, and the untrained net each spec stands for.
+
+================  ============================================================  ==============================
+kind              what                                                          module of `emloom.nn`
+================  ============================================================  ==============================
+fcn atrous unet   three shapes of one number of parameters, to compare          `level_autoencoders`
+multi_resolution  patches of 140 x 140 voxels as one vector, for artifacts      `multires_autoencoder`
+variational       the same with a distribution of vectors                       `variational`
+================  ============================================================  ==============================
+
+What they share: ``rule`` says which tiles fit, ``latent(x)`` is what a tile is reduced to, ``net(x)`` the
+reconstruction (of a variational one, together with the distribution of its latents).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from emloom.nn.level_autoencoders import (
+    AtrousAutoencoderSpec,
+    FCNAutoencoderSpec,
+    LevelAutoencoder,
+    UNetAutoencoderSpec,
+)
+from emloom.nn.multires_autoencoder import MultiResolutionAutoencoder, MultiResolutionSpec
+from emloom.nn.variational import VariationalAutoencoder, VariationalSpec
+
+Autoencoder = LevelAutoencoder | MultiResolutionAutoencoder | VariationalAutoencoder
+"""A net that gives back what it is shown, through a latent."""
+
+AnyAutoencoderSpec = (
+    FCNAutoencoderSpec | AtrousAutoencoderSpec | UNetAutoencoderSpec | MultiResolutionSpec | VariationalSpec
+)
+"""The shape of any autoencoder."""
+
+AutoencoderSpec = Annotated[AnyAutoencoderSpec, Field(discriminator="kind")]
+"""The same as a field of a job, told apart by `kind`."""
+
+
+def autoencoder(spec: AnyAutoencoderSpec) -> Autoencoder:
+    """Return the untrained net of a spec; weights come from torch's global generator."""
+    if isinstance(spec, MultiResolutionSpec):
+        return MultiResolutionAutoencoder(spec)
+    if isinstance(spec, VariationalSpec):
+        return VariationalAutoencoder(spec)
+    return LevelAutoencoder(spec)
