@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from emloom.run.machine import Cores, Memory, cores, memory, shared_memory
+from emloom.run.machine import Cores, Memory, cores, give_back, memory, shared_memory
 
 UNLIMITED_V1 = "9223372036854771712"
 
@@ -78,3 +80,17 @@ def test_this_machine_answers(tmp_path: Path) -> None:
     found = shared_memory(tmp_path)
     assert found is not None
     assert found[0] >= found[1] > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked to")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    small = [bytes(60_000) for _ in range(4000)]  # below what an allocator maps by itself
+    keep = bytes(100)  # above them in the heap
+    held = process.memory_info().rss
+    assert held - before > 150e6
+    del small
+    give_back()
+    assert process.memory_info().rss - before < 80e6
+    assert len(keep) == 100

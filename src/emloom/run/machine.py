@@ -10,14 +10,17 @@ Linux' own files; where there are none, the answer is None, never a guess.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -124,3 +127,14 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def give_back() -> None:
+    """Return memory that was freed to the system, where the allocators can be asked to (glibc, Arrow).
+
+    They keep it for later. Before a step that needs much at once, what they keep adds to what it needs.
+    """
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emloom.geometry import Block, Box, cells
 from emloom.io import graphstore
@@ -19,6 +21,7 @@ from emloom.ops.agglomerate import Linkage, MergeTree, agglomerate_part, join_tr
 from emloom.ops.octree import Contraction, Node, Octree
 from emloom.ops.regions import RegionGraph, merge_graphs
 from emloom.run.blockjournal import name_of
+from emloom.run.machine import give_back
 from emloom.run.perworker import once
 from emloom.run.stage import Output
 from emloom.tasks.graphfiles import edge_columns, load_graph, load_nodes, save_lut, save_tree
@@ -63,7 +66,7 @@ class MergeNode:
             graph=lambda node: RegionGraph(**read_edges(self._graph_file(node))[0]),
             edges=lambda node: count_rows(self._graph_file(node)),
             faces=lambda leaf: read_faces(site, leaf),
-            part=partial(agglomerate_part, linkage=linkage, quantile=quantile, threshold=floor),
+            part=partial(_part, linkage=linkage, quantile=quantile, threshold=floor),
             most_edges=self.most_edges,
         )
         tree, left = contraction.contract(octree.children(node) or [node])
@@ -129,6 +132,11 @@ def _rule(site: Site) -> tuple[Linkage, int, float]:
     assert not isinstance(linkage, MutexLinkage)  # never in parts, see `emloom.tasks.segmenting`
     quantile = linkage.quantile if isinstance(linkage, QuantileLinkage) else 50
     return linkage.kind, quantile, site.job.floor
+
+
+def _part(graph: RegionGraph, frozen: NDArray[np.uint64], **rule: Any) -> tuple[MergeTree, RegionGraph]:
+    give_back()  # what reading and adding up have left is as large as the graph
+    return agglomerate_part(graph, frozen, **rule)
 
 
 def _node_file(site: Site, node: Node, part: str) -> Path:

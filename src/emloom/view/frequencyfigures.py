@@ -85,7 +85,8 @@ def fidelity_plot(
         ax.minorticks_off()
         ax.axhline(1, color=INK, lw=0.9)
     left.set_yscale("log")
-    left.set_ylim(bottom=_LEAST)
+    drawn = [e.value for line in lines for e in line.ratios if e.value > 0]
+    left.set_ylim(bottom=max(_LEAST, min([0.5, *drawn]) / 2))
     known = [e.value for line in lines for e in line.coherences if isfinite(e.value)]
     right.set_ylim(min([0.0, *known]), 1.05)
     _legend_above(left, 2)
