@@ -2,9 +2,9 @@
 
 ::
 
-    pieces   truth          -> OUT/pieces/parts.zarr         pieces within a block, named by their first voxel
-    joins    truth, parts   -> OUT/joins/z_y_x.parquet       names that meet across the lower faces of a block
-    truth    parts, joins   -> OUT/truth/pieces.zarr         pieces of the whole, named by the smallest of these
+    truth-parts    truth        -> OUT/truth-parts/parts.zarr     pieces within a block, named by their first voxel
+    truth-joins    truth, parts -> OUT/truth-joins/z_y_x.parquet  names that meet across a block's lower faces
+    truth-pieces   parts, joins -> OUT/truth-pieces/pieces.zarr   pieces of the whole, by the smallest name
 
 Pieces are connected through voxel faces. CREMI's special ids stay what they are.
 """
@@ -59,7 +59,7 @@ def truth_in_pieces(truth: str, stages: Stages, fingerprint: str) -> str:
         stages.clear(volume.parent.name, key)
         if not volume.exists():
             create_volume(volume, out)
-    for name, work in (("pieces", pieces.find), ("joins", pieces.join), ("truth", pieces.name)):
+    for name, work in (("truth-parts", pieces.find), ("truth-joins", pieces.join), ("truth-pieces", pieces.name)):
         stages.run(name, key, cells, work)
     return str(pieces.whole)
 
@@ -81,12 +81,12 @@ class Pieces:
     @property
     def parts(self) -> Path:
         """The volume of pieces within blocks."""
-        return self.folder / "pieces" / "parts.zarr"
+        return self.folder / "truth-parts" / "parts.zarr"
 
     @property
     def whole(self) -> Path:
         """The volume of pieces of the whole."""
-        return self.folder / "truth" / "pieces.zarr"
+        return self.folder / "truth-pieces" / "pieces.zarr"
 
     def find(self, block: Block) -> Sequence[Output]:
         """Write the pieces within a block; the name is 1 + the linear index, in the volume, of the first voxel."""
@@ -130,7 +130,7 @@ class Pieces:
         return smallest_names(*(np.concatenate([table[end] for table in tables]) for end in ("a", "b")))
 
     def _joins(self, block: Block) -> Path:
-        return self.folder / "joins" / f"{name_of(block.index)}.parquet"
+        return self.folder / "truth-joins" / f"{name_of(block.index)}.parquet"
 
     def _write(self, path: Path, box: Box, ids: Ids) -> Output:
         open_volume(path, kind="labels", writable=True).write(box, ids)
