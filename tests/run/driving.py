@@ -15,8 +15,7 @@ def drive() -> None:
     folder = Path(sys.argv[1])
     with Dask(workers=2) as dask:
         print(*dask.worker_pids(), flush=True)
-        # Nine seconds: on a machine that is busy the blow may come late.
-        run_stage(paint_stage(folder, pause_s=1.0), folder, dask)
+        run_stage(paint_stage(folder, pause_s=0.3), folder, dask)
 
 
 if __name__ == "__main__":

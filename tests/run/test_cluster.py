@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -212,7 +213,14 @@ def test_a_driver_takes_its_workers_along_and_the_rest_resumes(
     paint_stage(tmp_path)
     command = [sys.executable, "-m", "tests.run.driving", str(tmp_path)]
     driver = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the suite in the background has Ctrl-C ignored, and everything below it inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert driver.stdout is not None
     pids = [int(word) for word in driver.stdout.readline().split()]
