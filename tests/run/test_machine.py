@@ -87,6 +87,7 @@ def test_this_machine_answers(tmp_path: Path) -> None:
 def test_freed_memory_goes_back_to_the_system() -> None:
     # In a process of its own: in one that ran other tests, nobody knows what the allocators keep.
     words = """
+import psutil
 from emloom.run.machine import give_back
 def held(): return psutil.Process().memory_info().rss / 1e6
 before = held()
