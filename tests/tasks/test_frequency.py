@@ -219,3 +219,13 @@ def test_other_grids_and_empty_limits_are_refused(tmp_path: Path) -> None:
         measure_frequencies(spec.model_copy(update={"outputs": (moved,)}))
     with pytest.raises(InputError, match="limits nothing"):
         LimitSpec.from_dict({"statistic": "ratio"}, "gate")
+
+
+def test_a_hole_in_the_data_is_named_with_the_way_on(tmp_path: Path) -> None:
+    x = image(10).astype(np.float32)
+    y = x.copy()
+    y[3, 17, 40] = np.nan
+    with pytest.raises(InputError, match=r"tile \(3, 2, 5\).*holds NaN") as caught:
+        measure_frequencies(spec_of(tmp_path, x, y))
+    assert "then the same command runs the others" in str(caught.value)
+    assert not (tmp_path / "out" / "scores.json").exists()

@@ -34,6 +34,7 @@ from emloom.run.executor import Attempt, Executor
 from emloom.run.pace import Pace
 from emloom.run.stage import B, Output, Stage
 from emloom.run.watch import ended_after
+from emloom.run.workspace import RECORD
 
 MOST_FAILURES_IN_A_ROW = 20
 _MOST_LISTED = 10
@@ -274,9 +275,9 @@ class _Run(Generic[B]):
         if self.gave_up():
             lines.append(f"stopped after {self.in_a_row} failures in a row; {untried} blocks were not tried")
         lines.append(f"tracebacks: {self.journal.failed_folder}")
-        lines.append(
-            f"what is done stays done: mend the cause, then `emloom retry {self.journal.folder}` runs the others"
-        )
+        folder = self.journal.folder
+        again = f"`emloom retry {folder}`" if (folder / RECORD).exists() else "the same command"
+        lines.append(f"what is done stays done: mend the cause, then {again} runs the others")
         return BlocksFailedError("\n".join(lines), failures, untried)
 
 

@@ -23,7 +23,8 @@ from emloom.io.files import explained, refuse_existing, write_text_atomic
 from emloom.run.provenance import fingerprint
 from emloom.spec import Spec
 
-_RECORD = Path("run", "job.json")
+RECORD = Path("run", "job.json")
+"""Where a result says whose it is; what has it can be gone on with by `emloom retry`."""
 _DRAFT = ".unfinished"
 
 
@@ -95,8 +96,8 @@ class Workspace:
             self.discard()
         if not self.folder.exists():
             with explained(self.output):
-                (self.draft / _RECORD).parent.mkdir(parents=True)
-            write_text_atomic(self.draft / _RECORD, json.dumps(record, indent=2))
+                (self.draft / RECORD).parent.mkdir(parents=True)
+            write_text_atomic(self.draft / RECORD, json.dumps(record, indent=2))
         return inputs
 
     def record(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Workspace:
                     shutil.rmtree(folder)
 
     def _require_same(self, folder: Path, record: Mapping[str, Any]) -> None:
-        if not (folder / _RECORD).is_file():
+        if not (folder / RECORD).is_file():
             if folder == self.draft and _is_bare(folder):
                 shutil.rmtree(folder)  # a crash before the record was written: nothing was computed yet
                 return
@@ -145,13 +146,13 @@ class Workspace:
 def _is_bare(folder: Path) -> bool:
     """Whether a folder holds no file but, at most, the beginning of a record."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
-    return all(path.parent == folder / _RECORD.parent and path.name.startswith(".") for path in files)
+    return all(path.parent == folder / RECORD.parent and path.name.startswith(".") for path in files)
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / _RECORD
+    path = folder / RECORD
     if not path.is_file():
-        raise InputError(f"{folder} holds no {_RECORD}: it was not made block by block by emloom")
+        raise InputError(f"{folder} holds no {RECORD}: it was not made block by block by emloom")
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {name: record[name] for name in ("kind", "emloom", "how", "job", "inputs")}
