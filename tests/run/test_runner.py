@@ -97,7 +97,7 @@ def test_a_poisoned_block_is_listed_and_the_others_are_done(tmp_path: Path, clea
         run_stage(stage, tmp_path, Serial())
     message = str(caught.value)
     assert message.startswith("1 of 18 blocks of stage 'paint' failed:\n  0_1_2  RuntimeError: poisoned\n")
-    assert f"emloom retry {tmp_path}" in message
+    assert message.endswith("then the same command runs the others")
     assert Counter(calls(tmp_path))["0_1_2"] == 3  # once, and two retries
     assert Counter(calls(tmp_path))["1_0_0"] == 2
     assert sum(Counter(calls(tmp_path)).values()) == 16 + 3 + 2
