@@ -55,7 +55,7 @@ def same(a: float, b: float) -> bool:
     return a == b or (np.isnan(a) and np.isnan(b))
 
 
-@pytest.mark.parametrize("edge", [(16, 1024), (2, 16), (1, 8)])
+@pytest.mark.parametrize("edge", [(16, 1024), (2, 32), (3, 24)])
 def test_any_blocks_give_the_numbers_of_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge: tuple[int, int]
 ) -> None:
