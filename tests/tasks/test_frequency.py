@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
@@ -229,3 +233,18 @@ def test_a_hole_in_the_data_is_named_with_the_way_on(tmp_path: Path) -> None:
         measure_frequencies(spec_of(tmp_path, x, y))
     assert "then the same command runs the others" in str(caught.value)
     assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_small_tiles_are_framed_amid_their_neighbours(tmp_path: Path) -> None:
+    x = image(11)
+    spec = spec_of(tmp_path, x, noisy(x))
+    page = write_frequency_report(spec, measure_frequencies(spec)).read_text(encoding="utf-8")
+    pictures = [Image.open(io.BytesIO(base64.b64decode(code))) for code in re.findall(r"base64,([\w+/=]+)", page)]
+    drawn = [np.asarray(picture.convert("RGBA"))[..., :3] for picture in pictures if picture.mode == "P"]
+    assert len(drawn) == 3
+    for picture in drawn:
+        # Three images of 48 x 64 voxels, each enlarged by whole factors, with the border of a tile of 8 x 8 on it.
+        zoom = (picture.shape[1] - 16) // 3 // 64
+        border = 3 * 28 * zoom**2
+        # A scale bar may cover a part of it.
+        assert 0.5 * border < (picture == (217, 96, 15)).all(axis=2).sum() <= border

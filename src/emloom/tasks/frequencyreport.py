@@ -24,6 +24,9 @@ from emloom.view.report import Cell, Report, Score, Section, Table
 SHOWN = 3
 """Tiles of each output that are drawn."""
 
+_AROUND = 192  # voxels along the sides of a picture: smaller tiles are shown amid their neighbours
+_FRAME_RGB = (217, 96, 15)
+
 
 def write_frequency_report(spec: FrequencySpec, found: FrequencyReport) -> Path:
     """Write `report.html` into the folder of a comparison; return its path."""
@@ -207,26 +210,41 @@ def _worst(shown: LocalMap) -> list[tuple[int, int, int, float]]:
 
 
 def _tile(kept: Kept, tile: list[int], level: int, invented: float) -> Figure:
-    """Return the reference, the output and their difference in the middle section of a tile."""
+    """Return the reference, the output and their difference in the middle section of a tile, and around it."""
     shape = kept.compared.decomposition.tile_vox
     z, y, x = (i * n for i, n in zip(tile, shape, strict=True))
-    box = Box((z + shape[0] // 2, y, x), (1, shape[1], shape[2]))
     reference, output = kept.compared.volumes()
-    a = reference.read(box.shift(kept.compared.within.start))[0]
-    b = output.read(box)[0]
+    place = Box((z + shape[0] // 2, y, x), (1, shape[1], shape[2]))
+    around = [0, *(max(0, (_AROUND - n) // 2) for n in shape[1:])]
+    box = place.grow((around[0], around[1], around[2])).intersect(output.info.box)
+    a, b = reference.read(box.shift(kept.compared.within.start))[0], output.read(box)[0]
     spacing = kept.table.voxel_size_nm[1:]
     low, high = (float(v) for v in np.percentile(a, (0.5, 99.5)))
-    tiles = [
-        Tile("reference", _shaded(a, low, high), spacing),
-        Tile(kept.name, _shaded(b, low, high), spacing),
-        Tile("difference", grey(b.astype(np.float64) - a), spacing),
-    ]
+    images = {
+        "reference": _shaded(a, low, high),
+        kept.name: _shaded(b, low, high),
+        "difference": grey(b.astype(np.float64) - a),
+    }
+    frame = place.slices(box.start)[1:] if box != place else None
+    tiles = [Tile(name, _framed(image, frame), spacing) for name, image in images.items()]
     words = (
         f"Tile at z = {box.start[0]}, y = {y}, x = {x}: at level {level} {invented:.2f} of the reference's "
         "power is "
         "invented. Grey values of both are stretched alike, those of the difference by themselves."
     )
-    return mosaic(tiles, columns=3, alt=words, caption=words)
+    return mosaic(tiles, columns=3, alt=words, caption=words, exact=(_FRAME_RGB,))
+
+
+def _framed(image_YX: NDArray[np.uint8], frame: tuple[slice, ...] | None) -> NDArray[np.uint8]:
+    """Return a grey image in colour, with a line around a part of it; None: there is no line to draw."""
+    out = np.repeat(image_YX[..., None], 3, axis=2)
+    if frame is not None:
+        line = np.zeros(image_YX.shape, np.bool_)
+        line[frame] = True
+        inside = np.zeros_like(line)
+        inside[tuple(slice(part.start + 1, part.stop - 1) for part in frame)] = True
+        out[line & ~inside] = _FRAME_RGB
+    return out
 
 
 def _shaded(section: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
