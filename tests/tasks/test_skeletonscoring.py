@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emloom.errors import InputError
-from emloom.geometry import Grid, blocks
+from emloom.geometry import Box, Grid, blocks
 from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.contingency import contingency
-from emloom.tasks import scoring
+from emloom.tasks import scoring, skeletonreport
 from emloom.tasks.comparing import compare
+from emloom.tasks.errorplaces import read_segments
 from emloom.tasks.nomerge import CountNoMerge
 from emloom.tasks.scorereport import write_score_report
-from emloom.tasks.scorespec import EvaluateSpec, SkeletonsSpec
+from emloom.tasks.scorespec import EvaluateSpec, SkeletonsSpec, Subject
 from emloom.tasks.scoring import evaluate
 from emloom.tasks.skeletonreport import Errors, skeleton_sections
 from emloom.view.marked import CROSS_RGB, RING_RGB
@@ -219,3 +220,19 @@ def test_the_region_is_counted_once(broken: EvaluateSpec, tmp_path: Path, monkey
 
     monkeypatch.setattr(scoring.CountNoMerge, "__call__", never)
     assert evaluate(spec).row == first
+
+
+def test_pictures_of_nodes_far_apart_read_sections_only(
+    broken: EvaluateSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = evaluate(broken)
+    read = []
+
+    def watched(subject: Subject, box: Box) -> np.ndarray:
+        read.append(box.shape)
+        return read_segments(subject, box)
+
+    monkeypatch.setattr(skeletonreport, "read_segments", watched)
+    skeleton_sections(broken, found, found.traced)
+    assert len(read) == 3 * 2  # a picture of the split, one of the merge
+    assert all(min(shape) == 1 for shape in read)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers, merged, read_settings
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Settings, Workers, merged, read_settings
 from emloom.errors import InputError
 
 OnBlock = Callable[[int, int], None]
@@ -78,9 +78,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         str | None,
         typer.Option("--neurons", help="True neurons around synapses; default: of the truth."),
     ] = None,
-    settings: Annotated[
-        str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
-    ] = None,
+    settings: Settings = None,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     block_minutes: BlockMinutes = 10.0,

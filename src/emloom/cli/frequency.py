@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers, merged, read_settings
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Settings, Workers, merged, read_settings
 
 if TYPE_CHECKING:
     from emloom.tasks.frequency import Kept
@@ -40,9 +40,7 @@ def frequency(  # noqa: PLR0913 (one parameter per option)
     gate: Annotated[
         bool, typer.Option("--gate", help="Exit with 1 where a limit of the settings is broken.")
     ] = False,
-    settings: Annotated[
-        str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
-    ] = None,
+    settings: Settings = None,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     block_minutes: BlockMinutes = 10.0,

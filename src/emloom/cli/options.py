@@ -76,6 +76,9 @@ VoxelSize = Annotated[
     str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="Voxel size in nm, where the file lacks it.")
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="Where to write; must not exist yet.")]
+Settings = Annotated[
+    str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes on this machine.")]

@@ -31,6 +31,7 @@ from emloom.tasks.lattice import common_box
 from emloom.tasks.openings import Openings
 from emloom.view.colours import RGB, grey
 from emloom.view.figures import Figure, Tile
+from emloom.view.marked import section_of
 from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Section, Table
 
@@ -157,10 +158,7 @@ def window_of(scene: Scene, piece: Piece) -> Box:
 
 def _images(scene: Scene, piece: Piece, axis: int, times: tuple[int, int]) -> Iterator[tuple[str, RGB]]:
     """Read the section of a window across an axis, and draw it: a section costs no cube."""
-    window = window_of(scene, piece)
-    start, shape = list(window.start), list(window.shape)
-    start[axis], shape[axis] = piece.at[axis], 1
-    box, index = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2])), (slice(None),) * axis + (0,)
+    box, index = section_of(window_of(scene, piece), axis, piece.at), (slice(None),) * axis + (0,)
 
     def drawn(voxels: NDArray[Any]) -> NDArray[Any]:
         return voxels[index].repeat(times[0], 0).repeat(times[1], 1)

@@ -21,6 +21,7 @@ from emloom.tasks.skeletonreport import skeleton_sections
 from emloom.view.colours import grey, overlay
 from emloom.view.curves import threshold_curve
 from emloom.view.figures import Figure, Opening, Tile
+from emloom.view.marked import section_of
 from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Report, Score, Section, Table
 
@@ -160,9 +161,7 @@ class _Drawing:
 
     def _tiles(self, raw: Volume | None, place: Place, window: Box, axis: int) -> Iterator[Tile]:
         """Read the section of a window across an axis, and draw it: a section costs no cube."""
-        start, shape = list(window.start), list(window.shape)
-        start[axis], shape[axis] = place.at[axis], 1
-        box = Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+        box = section_of(window, axis, place.at)
         index = (slice(None),) * axis + (0,)
         truth, segments = (ids[index] for ids in read_pair(self.voxels, self.subject, box))
         where = (truth if place.kind == "split" else segments) == np.uint64(place.error.id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isnan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from emloom.tasks.scorespec import EvaluateSpec, Subject
 from emloom.tasks.scoring import WORST, Evaluation, Traced
 from emloom.view.curves import run_length_curve
 from emloom.view.figures import Figure
-from emloom.view.marked import CROSS_RGB, RING_RGB, Marked, window_around, within
+from emloom.view.marked import CROSS_RGB, RING_RGB, Marked, window_around
 from emloom.view.mosaic import mosaic
 from emloom.view.report import Cell, Section, Table
 
@@ -121,19 +120,19 @@ class _Drawing:
         size = info.grid.voxel_size_nm
         apart = np.abs(np.subtract(*place.marks)) * np.array(size)
         window = window_around(place.at, info, _WINDOW_NM, apart)
-        ids = read_segments(self.subject, window)
-        shown = np.where(np.isin(ids, np.array(place.segments, np.uint64)), ids, np.uint64(0))
-        ground: NDArray[Any] = np.full(window.shape, 128, np.uint8)
-        raw = self.spec.raw is not None
-        if self.spec.raw is not None:
-            ground = read_raw(self.subject, open_volume(self.spec.raw, kind="raw"), window)
-        marks = tuple(within(mark, window) for mark in place.marks)
-        marked = Marked(ground, raw, {"segmentation": shown}, within(place.at, window), marks, size)
+        wanted = np.array(place.segments, np.uint64)
+
+        def shown(box: Box) -> NDArray[np.uint64]:
+            ids = read_segments(self.subject, box)
+            return np.where(np.isin(ids, wanted), ids, np.uint64(0))
+
+        raw = None if self.spec.raw is None else open_volume(self.spec.raw, kind="raw")
+        ground = None if raw is None else partial(read_raw, self.subject, raw)
+        marked = Marked(window, place.at, place.marks, size, ground, {"segmentation": shown})
         z, y, x = place.at
         caption = f"{place.words} Sections through z = {z}, y = {y}, x = {x}."
-        return mosaic(
-            list(marked.tiles()), columns=1 + raw, alt=caption, caption=caption, exact=(RING_RGB, CROSS_RGB)
-        )
+        columns, exact = 1 + (raw is not None), (RING_RGB, CROSS_RGB)
+        return mosaic(list(marked.tiles()), columns=columns, alt=caption, caption=caption, exact=exact)
 
 
 def _run_lengths(found: Evaluation, traced: Traced) -> Section:

@@ -6,6 +6,7 @@ The pre site is a ring, the post site a cross (`view.marked`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from emloom.metrics.partnerpairs import F64
 from emloom.tasks.cleftblocks import CleftPaths
 from emloom.tasks.lattice import start_in
 from emloom.view.figures import Figure, panel
-from emloom.view.marked import Marked, window_around, within
+from emloom.view.marked import Marked, window_around
 
 _WINDOW_NM = 800.0
 
@@ -65,14 +66,10 @@ def picture(scene: Scene, pre_nm: F64, post_nm: F64, words: str) -> Figure | Non
     window = window_around(at, scene.ground.info, _WINDOW_NM, np.abs(pre_nm - post_nm))
     if not window.contains(Box(at, (1, 1, 1))):
         return None
-    ground = scene.ground.read(window)
-    grounds = ground if scene.raw else np.full(window.shape, 128, np.uint8)
-    # One colour for all: which cleft is which plays no part in the scores.
-    layers = {
-        title: (read_window(volume, scene.ground, window) != 0).astype(np.uint8) for title, volume in scene.clefts
-    }
-    marks = tuple(within(_voxel(scene.grid, point), window) for point in (pre_nm, post_nm))
-    marked = Marked(grounds, scene.raw, layers, within(at, window), marks, scene.grid.voxel_size_nm)
+    marks = (_voxel(scene.grid, pre_nm), _voxel(scene.grid, post_nm))
+    layers = {title: partial(_cleft, volume, scene.ground) for title, volume in scene.clefts}
+    ground = scene.ground.read if scene.raw else None
+    marked = Marked(window, at, marks, scene.grid.voxel_size_nm, ground, layers)
     tiles = list(marked.tiles())
     z, y, x = at
     caption = f"{words} Sections through voxel {z}, {y}, {x}; blue ring: pre site, yellow cross: post site."
@@ -88,6 +85,12 @@ def read_window(volume: Volume, ground: Volume, window: Box) -> NDArray[Any]:
     if not part.is_empty:
         out[part.slices(own.start)] = volume.read(part)
     return out
+
+
+def _cleft(volume: Volume, ground: Volume, box: Box) -> NDArray[np.uint8]:
+    """Return where there is a cleft, in one colour for all: which is which plays no part in the scores."""
+    cleft: NDArray[np.uint8] = (read_window(volume, ground, box) != 0).astype(np.uint8)
+    return cleft
 
 
 def _voxel(grid: Grid, point_nm: F64) -> Vec:

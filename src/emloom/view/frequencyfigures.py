@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
@@ -188,15 +189,9 @@ def tile_map(
         bar = canvas.colorbar(image, ax=ax, shrink=0.8)
         bar.ax.tick_params(colors=INK, labelsize=9)
         for y, x in np.argwhere(marked):
-            ax.add_patch(_frame(x, y))
+            ax.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=VERMILION, lw=2.0))
     alt = f"Maps of {', '.join(maps)}, tile by tile; {int(marked.sum())} of {marked.size} tiles are framed."
     return Figure(png_of(canvas), alt, caption)
-
-
-def _frame(x: int, y: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=VERMILION, lw=2.0)
 
 
 def _draw(ax: Axes, index: int, name: str, x: Sequence[float], y: Sequence[Estimate], least: float) -> None:

@@ -1,12 +1,14 @@
 """Three sections through a place with two points marked on them: a ring and a cross.
 
+Only the sections are read, never the box around them: points may lie far apart.
+
 Sections are drawn with square pixels (voxels along the coarse axis are repeated), so that a mark is round in every
 plane. A point that lies in another section than the one shown is marked where it projects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ RING_RGB, CROSS_RGB = (86, 180, 233), (240, 228, 66)  # Okabe and Ito 2008: sky 
 _PIXELS = 320  # along a side, about: small voxels need no magnifying, large ones do
 _RING_PX, _STROKE_PX = 9.0, 1.6
 
+Reading = Callable[[Box], NDArray[Any]]
+
 _MARGIN = 1.6  # of the distance between the points
 _LARGEST_VOX = 1024
 
@@ -31,42 +35,48 @@ class Marked:
     """What is drawn.
 
     Attributes:
-        ground: [Z, Y, X], raw, or a plain uint8 grey where there is none.
-        raw: whether the ground is raw: then it is stretched, and shown by itself, too.
-        layers: unsigned ids [Z, Y, X] by title, each over the ground.
-        at: voxel (z, y, x) that the sections pass through.
-        marks: voxels (z, y, x) of the ring and the cross.
+        window: the voxels that are shown, as far as the sections go.
+        at: voxel (z, y, x) that the sections pass through, in the window.
+        marks: voxels (z, y, x) of the ring and the cross, anywhere.
         voxel_size_nm: (z, y, x).
+        raw: reads raw [Z, Y, X] of a box; it is stretched, and shown by itself, too. None: the ground is grey.
+        layers: by title, what reads unsigned ids [Z, Y, X] of a box, drawn over the ground.
     """
 
-    ground: NDArray[Any]
-    raw: bool
-    layers: Mapping[str, NDArray[Any]]
+    window: Box
     at: Vec
     marks: tuple[Vec, ...]
     voxel_size_nm: tuple[float, float, float]
+    raw: Reading | None
+    layers: Mapping[str, Reading]
 
     def tiles(self) -> Iterator[Tile]:
         """Yield the images, plane by plane: raw, then every layer."""
         for plane, axis in (("xy", 0), ("xz", 1), ("yz", 2)):
-            index = tuple(self.at[k] if k == axis else slice(None) for k in range(3))
             rows, columns = (k for k in range(3) if k != axis)
             times = self._times(rows, columns)
+            box = section_of(self.window, axis, self.at)
             spacing = (self.voxel_size_nm[rows] / times[0], self.voxel_size_nm[columns] / times[1])
             points = [
-                tuple((m[k] + 0.5) * n for k, n in zip((rows, columns), times, strict=True)) for m in self.marks
+                (
+                    (mark[rows] - box.start[rows] + 0.5) * times[0],
+                    (mark[columns] - box.start[columns] + 0.5) * times[1],
+                )
+                for mark in self.marks
             ]
-            section = _enlarged(self.ground[index], times)
-            if self.raw:
+            ground = np.full(box.shape, 128, np.uint8) if self.raw is None else self.raw(box)
+            section = _enlarged(np.squeeze(ground, axis), times)
+            if self.raw is not None:
                 plain = np.repeat(grey(section)[..., None], 3, axis=2)
                 yield Tile(f"raw, {plane}", _marked(plain, points), spacing)
-            for title, ids in self.layers.items():
-                image = overlay(section, _enlarged(ids[index], times), stretch=self.raw)
+            for title, read in self.layers.items():
+                ids = _enlarged(np.squeeze(read(box), axis), times)
+                image = overlay(section, ids, stretch=self.raw is not None)
                 yield Tile(f"{title}, {plane}", _marked(image, points), spacing)
 
     def _times(self, rows: int, columns: int) -> tuple[int, int]:
         """Return how often a voxel is repeated along rows and columns."""
-        size, shape = self.voxel_size_nm, self.ground.shape
+        size, shape = self.voxel_size_nm, self.window.shape
         pixel = min(size[rows], size[columns])
         finest = max(1, _PIXELS // max(shape[rows], shape[columns]))
         return (round(size[rows] / pixel) * finest, round(size[columns] / pixel) * finest)
@@ -87,17 +97,18 @@ def window_around(at: Vec, info: VolumeInfo, least_nm: float, apart_nm: NDArray[
     return Box.of(low, [h + 1 for h in high]).intersect(info.box)
 
 
-def within(at: Vec, window: Box) -> Vec:
-    """Return a voxel of a volume in the coordinates of a window of it."""
-    z, y, x = (a - s for a, s in zip(at, window.start, strict=True))
-    return z, y, x
+def section_of(window: Box, axis: int, at: Vec) -> Box:
+    """Return the section of a window across an axis, through a voxel."""
+    start, shape = list(window.start), list(window.shape)
+    start[axis], shape[axis] = at[axis], 1
+    return Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
 
 
 def _enlarged(section: NDArray[Any], times: tuple[int, int]) -> NDArray[Any]:
     return np.repeat(np.repeat(section, times[0], axis=0), times[1], axis=1)
 
 
-def _marked(image: RGB, points: list[tuple[float, ...]]) -> RGB:
+def _marked(image: RGB, points: list[tuple[float, float]]) -> RGB:
     """Return an image [Y, X, 3] with a ring around the first point and a cross on the second, edged in black."""
     out = image.copy()
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
