@@ -40,7 +40,7 @@ from scipy import ndimage
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
 from emloom.nn.augment import AffineSpec, AugmentSpec, DefectSpec, ElasticSpec, IntensitySpec, SectionsSpec
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.preprocess import Preprocessing
@@ -105,7 +105,7 @@ class Ours:
 
     def __init__(self, arrays: Arrays, augment: AugmentSpec, start: tuple[int, int, int] | None = None) -> None:
         region = Box(start, CROP) if start else Box.whole(SHAPE).grow((-1, -100, -100))
-        volume = LabelledVolume(
+        volume = TrainingVolume(
             ArrayVolume(arrays["raw"], GRID, "raw"), ArrayVolume(arrays["labels"], GRID, "labels"), region
         )
         model = ModelSpec(

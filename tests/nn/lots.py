@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.io.volume import Array, ArrayVolume, VolumeInfo, check_box
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Balanced, Foreground, Rejection, SamplingSpec
 
@@ -67,17 +67,17 @@ class Virtual:
         raise AssertionError("sources are read-only")
 
 
-def volume_of(labels: NDArray[Any], **more: Any) -> LabelledVolume:
+def volume_of(labels: NDArray[Any], **more: Any) -> TrainingVolume:
     """A labelled volume; arrays among the keywords become volumes."""
     for name in ("mask", "avoid", "foreground"):
         if isinstance(more.get(name), np.ndarray):
             more[name] = ArrayVolume(more[name], GRID, source=name)
     region = more.pop("region", Box.whole(labels.shape))
     raw = ArrayVolume(np.zeros(labels.shape, np.uint8), GRID, source="raw")
-    return LabelledVolume(raw, ArrayVolume(labels, GRID, source="labels"), region, **more)
+    return TrainingVolume(raw, ArrayVolume(labels, GRID, source="labels"), region, **more)
 
 
-def allowed(volume: LabelledVolume, shape: Vec) -> list[Vec]:
+def allowed(volume: TrainingVolume, shape: Vec) -> list[Vec]:
     """Every allowed start, one by one."""
     extent = [n - s + 1 for n, s in zip(volume.region.shape, shape, strict=True)]
     starts = [
@@ -101,7 +101,7 @@ def law(sampler: CropSampler) -> Law:
 
 
 def _branches(
-    spec: SamplingSpec, volumes: tuple[LabelledVolume, ...], shape: Vec
+    spec: SamplingSpec, volumes: tuple[TrainingVolume, ...], shape: Vec
 ) -> list[tuple[float, list[dict[Vec, float]]]]:
     out = []
     left = 1.0
@@ -123,17 +123,17 @@ def _branches(
     return out
 
 
-def _known(volume: LabelledVolume, ids: NDArray[Any], unknown: int) -> NDArray[Any]:
+def _known(volume: TrainingVolume, ids: NDArray[Any], unknown: int) -> NDArray[Any]:
     return ids if volume.mask is None else np.where(volume.mask.read(volume.mask.info.box) != 0, ids, unknown)
 
 
-def foreground_ids(volume: LabelledVolume, ids: tuple[int, ...] | None) -> NDArray[Any]:
+def foreground_ids(volume: TrainingVolume, ids: tuple[int, ...] | None) -> NDArray[Any]:
     source = volume.foreground or volume.labels
     array = _known(volume, source.read(source.info.box).astype(int), 0)
     return array if ids is None else np.where(np.isin(array, ids), array, 0)
 
 
-def _objects(spec: Foreground, volume: LabelledVolume) -> list[list[Vec]]:
+def _objects(spec: Foreground, volume: TrainingVolume) -> list[list[Vec]]:
     if spec.around == "sites":
         sites = [] if volume.sites_nm is None else volume.sites_nm
         return [[volume.raw.info.grid.containing(site)] for site in sites]
@@ -143,7 +143,7 @@ def _objects(spec: Foreground, volume: LabelledVolume) -> list[list[Vec]]:
     return [[*map(tuple, np.argwhere(array == i).tolist())] for i in np.unique(array[array != 0])]
 
 
-def _around(objects: list[list[Vec]], volume: LabelledVolume, shape: Vec) -> dict[Vec, float]:
+def _around(objects: list[list[Vec]], volume: TrainingVolume, shape: Vec) -> dict[Vec, float]:
     starts = allowed(volume, shape)
     holding = {
         v: [s for s in starts if all(a <= i < a + n for a, i, n in zip(s, v, shape, strict=True))]
@@ -160,14 +160,14 @@ def _around(objects: list[list[Vec]], volume: LabelledVolume, shape: Vec) -> dic
     return dict(out)
 
 
-def _suitable(volume: LabelledVolume, spec: SamplingSpec, start: Vec, shape: Vec) -> bool:
+def _suitable(volume: TrainingVolume, spec: SamplingSpec, start: Vec, shape: Vec) -> bool:
     box = Box(start, shape)
     known = 1.0 if volume.mask is None else (volume.mask.read(box) != 0).mean()
     avoided = 0.0 if volume.avoid is None else (volume.avoid.read(box) != 0).mean()
     return bool(known >= spec.min_known - 1e-9 and avoided <= spec.max_avoided + 1e-9)
 
 
-def _accepted(good: dict[Vec, float], volume: LabelledVolume, spec: SamplingSpec, shape: Vec) -> dict[Vec, float]:
+def _accepted(good: dict[Vec, float], volume: TrainingVolume, spec: SamplingSpec, shape: Vec) -> dict[Vec, float]:
     if isinstance(spec, Rejection):
         fg = foreground_ids(volume, spec.ids) != 0
         least = max(spec.least_vox, spec.least_share * np.prod(shape) - 1e-9)

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
-from emloom.nn.crops import LabelledVolume, possible_starts, read_labels
+from emloom.nn.crops import TrainingVolume, possible_starts, read_labels
 from tests.nn.tissue import GRID, cubes
 
 starts = st.tuples(*(st.integers(0, 20) for _ in range(3)))
 shapes = st.tuples(*(st.integers(1, 14) for _ in range(3)))
 
 
-def volume_of(held_out: tuple[Box, ...], region: Box | None = None) -> LabelledVolume:
+def volume_of(held_out: tuple[Box, ...], region: Box | None = None) -> TrainingVolume:
     shape = (16, 18, 20)
     raw = ArrayVolume(np.zeros(shape, np.uint8), GRID)
     labels = ArrayVolume(np.ones(shape, np.uint64), GRID)
-    return LabelledVolume(raw, labels, region or Box.whole(shape), held_out)
+    return TrainingVolume(raw, labels, region or Box.whole(shape), held_out)
 
 
 @given(starts, shapes, shapes)
@@ -48,7 +48,7 @@ def test_raw_and_labels_must_share_one_grid() -> None:
         ArrayVolume(np.zeros((4, 4, 4), np.uint64), Grid((10, 10, 10), (10, 0, 0))),
     ):
         with pytest.raises(InputError, match=r"shape|voxel size"):
-            LabelledVolume(raw, labels, Box.whole((4, 4, 4)))
+            TrainingVolume(raw, labels, Box.whole((4, 4, 4)))
 
 
 def test_labels_outside_the_volume_are_unknown_background() -> None:
@@ -64,7 +64,7 @@ def test_zeros_far_from_any_label_are_unknown() -> None:
     labels = np.zeros((3, 12, 12), np.uint64)
     labels[:, 2:4, 2:4] = 5
     raw = ArrayVolume(np.zeros(labels.shape, np.uint8), GRID)
-    near = LabelledVolume(raw, ArrayVolume(labels, GRID), Box.whole(labels.shape), background_vox=(0, 2, 2))
+    near = TrainingVolume(raw, ArrayVolume(labels, GRID), Box.whole(labels.shape), background_vox=(0, 2, 2))
     _, known = read_labels(near, Box.whole(labels.shape))
     expected = np.zeros(labels.shape, np.uint8)
     expected[:, 0:6, 0:6] = 1
@@ -73,7 +73,7 @@ def test_zeros_far_from_any_label_are_unknown() -> None:
 
 def test_hidden_boxes_are_known_only_to_validation() -> None:
     plain = volume_of(())
-    volume = LabelledVolume(plain.raw, plain.labels, plain.region, hidden=(Box((2, 2, 2), (4, 4, 4)),))
+    volume = TrainingVolume(plain.raw, plain.labels, plain.region, hidden=(Box((2, 2, 2), (4, 4, 4)),))
     box = Box((0, 0, 0), (8, 8, 8))
     _, known = read_labels(volume, box)
     assert known.sum() == 8**3 - 4**3

@@ -7,7 +7,7 @@ import pytest
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.io.volume import ArrayVolume
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker
@@ -20,7 +20,7 @@ GRID = Grid((10.0, 10.0, 10.0))
 def test_the_end_of_the_volume_is_no_boundary(start: Vec) -> None:
     """One object fills the volume: wherever a crop lies, every valid pair is inside it."""
     shape = (16, 20, 20)
-    one = LabelledVolume(
+    one = TrainingVolume(
         ArrayVolume(np.full(shape, 9, np.uint8), GRID),
         ArrayVolume(np.ones(shape, np.uint64), GRID),
         Box.whole(shape),

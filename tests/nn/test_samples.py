@@ -14,7 +14,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
 from emloom.nn.augment import AffineSpec, AugmentSpec, DefectSpec, ElasticSpec, SectionsSpec
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.train import TrainingSpec
@@ -29,7 +29,7 @@ STRONG = AugmentSpec(
 )
 
 
-def samples_of(volume: LabelledVolume, augment: AugmentSpec = STRONG, seed: int = 0) -> TrainingSamples:
+def samples_of(volume: TrainingVolume, augment: AugmentSpec = STRONG, seed: int = 0) -> TrainingSamples:
     return TrainingSamples(
         SampleMaker(tiny_model(), [volume], CROP), TrainingSpec(steps=8, seed=seed, augment=augment), 8
     )

@@ -22,7 +22,7 @@ from emloom.io.annotations import POST, PRE, Annotations
 from emloom.io.cremi import read_annotations, write_annotations
 from emloom.io.open import open_volume
 from emloom.io.volume import ArrayVolume, cached
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Balanced, Foreground, Rejection, SamplingSpec, Uniform
 from tests.nn.lots import GRID, Counting, Virtual, foreground_ids, law, require_law, rng_of, volume_of
@@ -41,7 +41,7 @@ SPECS: dict[str, SamplingSpec] = {
 }
 
 
-def tissue(seed: int = 0, shape: Vec = (8, 9, 11), **more: Any) -> LabelledVolume:
+def tissue(seed: int = 0, shape: Vec = (8, 9, 11), **more: Any) -> TrainingVolume:
     """Three objects of very different size, one of them in a corner; two held-out boxes."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint16)
@@ -54,7 +54,7 @@ def tissue(seed: int = 0, shape: Vec = (8, 9, 11), **more: Any) -> LabelledVolum
     return volume_of(labels, held_out=held_out, sites_nm=sites, **more)
 
 
-def masked(seed: int = 0) -> LabelledVolume:
+def masked(seed: int = 0) -> TrainingVolume:
     rng = np.random.default_rng(seed)
     shape = (8, 9, 11)
     mask = np.ones(shape, np.uint8)
@@ -134,7 +134,7 @@ def test_a_pickled_sampler_draws_the_same(name: str) -> None:
 def test_a_sampler_is_cheap_to_send_and_draws_by_reading_little() -> None:
     shape, crop = (200, 1000, 1000), (24, 128, 128)
     labels, raw = Counting(Virtual(shape)), Counting(Virtual(shape))
-    volume = LabelledVolume(raw, labels, Box.whole(shape), (Box((50, 50, 50), (100, 100, 100)),))
+    volume = TrainingVolume(raw, labels, Box.whole(shape), (Box((50, 50, 50), (100, 100, 100)),))
     sampler = CropSampler([volume], Foreground(), crop)
     assert len(pickle.dumps(sampler)) < 300_000
     assert labels.voxels <= np.prod(shape)
@@ -230,7 +230,7 @@ def test_the_job_files_of_the_page_are_valid() -> None:
 # ---- what cannot be is said before training -----------------------------------------------------------------
 
 
-def error_of(volumes: list[LabelledVolume], spec: SamplingSpec, crop: Vec = CROP) -> str:
+def error_of(volumes: list[TrainingVolume], spec: SamplingSpec, crop: Vec = CROP) -> str:
     with pytest.raises(InputError) as problem:
         CropSampler(volumes, spec, crop)
     return str(problem.value)
@@ -329,12 +329,12 @@ def test_shares_may_sum_to_one_as_floats_do() -> None:
 # ---- real data ----------------------------------------------------------------------------------------------
 
 
-def opened(path: Path, labels: str, **more: str) -> LabelledVolume:
+def opened(path: Path, labels: str, **more: str) -> TrainingVolume:
     raw = cached(open_volume(f"{path}/volumes/raw"))
     others = {k: cached(open_volume(f"{path}/volumes/labels/{name}")) for k, name in more.items()}
     held_out = (Box((0, 0, 0), (raw.info.shape[0], 128, 128)),)
     truth = cached(open_volume(f"{path}/volumes/labels/{labels}"))
-    return LabelledVolume(raw, truth, raw.info.box, held_out, **others)  # type: ignore[arg-type]
+    return TrainingVolume(raw, truth, raw.info.box, held_out, **others)  # type: ignore[arg-type]
 
 
 def drawn_labels(sampler: CropSampler, count: int) -> list[np.ndarray]:

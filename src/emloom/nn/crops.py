@@ -21,12 +21,12 @@ from emloom.nn.starts import free_starts
 
 
 @dataclass(frozen=True)
-class LabelledVolume:
-    """A raw volume with instance labels, and where training may look.
+class TrainingVolume:
+    """A raw volume, with labels or without, and where training may look.
 
     Attributes:
         raw: ``zyx`` image.
-        labels: ``zyx`` instance ids on the same grid, 0 is background.
+        labels: ``zyx`` ids on the same grid, 0 is background; None: there are none.
         region: voxels that training may use.
         held_out: boxes (validation, test) already grown by the gap of the split.
         mask: ``zyx``, non-zero where labels are known; None if they are known everywhere.
@@ -43,7 +43,7 @@ class LabelledVolume:
     """
 
     raw: Volume
-    labels: Volume
+    labels: Volume | None
     region: Box
     held_out: tuple[Box, ...] = ()
     mask: Volume | None = None
@@ -79,19 +79,21 @@ def check_same_grid(raw: Volume, other: Volume) -> None:
         )
 
 
-def possible_starts(volume: LabelledVolume, shape: Vec) -> int:
+def possible_starts(volume: TrainingVolume, shape: Vec) -> int:
     """Return how many training boxes of `shape` the volume has (exact, in no time)."""
     return free_starts(volume.region, volume.held_out, shape).count
 
 
 def read_labels(
-    volume: LabelledVolume, box: Box, held_out: bool = False
+    volume: TrainingVolume, box: Box, held_out: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown.
 
     Labels have the type of the volume, and may be a read-only view of it. `known` is empty where everything is
-    known. What lies in hidden boxes is known only if `held_out`.
+    known. What lies in hidden boxes is known only if `held_out`. Of a volume without labels nothing is.
     """
+    if volume.labels is None:
+        return np.zeros(box.shape, np.uint8), np.zeros(box.shape, np.uint8)
     inside = box.intersect(volume.labels.info.box)
     hidden = [held.intersect(box) for held in volume.hidden if not held_out and held.meets(box)]
     if inside == box and volume.mask is None and volume.background_vox is None and not hidden:

@@ -5,21 +5,34 @@ what it became.
 
 Brain floats (bf16) halve the bytes of every product. They pay only where the processor multiplies them natively;
 elsewhere they are emulated, many times slower than float32.
+
+Where they must not be used: on processors with AMX, the backward pass of a bf16 convolution with at most 16 maps on
+both sides (and a kernel of more than one voxel) writes beyond its memory, and the process dies sooner or later (seen
+with torch 2.13, oneDNN's kernels; not with ``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16``). There, such a network trains in
+float32.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
+
+from emloom.errors import InputError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86 (two) and Arm
+_AMX = "amx_bf16"
 _PROCESSOR = Path("/proc/cpuinfo")
+_NARROW = 16  # maps; see the module
+_WITHOUT_AMX = "AVX512_CORE_BF16"
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,30 @@ class Hardware:
             return "cuda" if torch.cuda.is_available() else "cpu"
         return {"gpu": "cuda"}.get(self.accelerator, self.accelerator)
 
-    def precision(self, asked: Precision | Literal["auto"]) -> Precision:
-        """Return the precision to train in: `auto` is bf16 where the device multiplies it natively."""
+    def precision(self, asked: Precision | Literal["auto"], network: nn.Module) -> Precision:
+        """Return the precision to train a network in: `auto` is bf16 where the device multiplies it natively.
+
+        Raises:
+            InputError: bf16 is asked for where training this network in it would damage memory; see the module.
+        """
+        deadly = self.torch_device == "cpu" and _processor_has_amx() and is_narrow(network)
+        if asked == "bf16-mixed" and deadly:
+            raise InputError(
+                f"precision bf16-mixed: a convolution of this network has at most {_NARROW} maps on both sides, "
+                "whose training in bf16 damages memory on processors with AMX: use precision 32-true (or auto), "
+                f"wider levels, or set ONEDNN_MAX_CPU_ISA={_WITHOUT_AMX} in the environment"
+            )
         if asked != "auto":
             return asked
-        return "bf16-mixed" if native_bf16(self.torch_device) else "32-true"
+        return "bf16-mixed" if native_bf16(self.torch_device) and not deadly else "32-true"
+
+
+def is_narrow(network: nn.Module) -> bool:
+    """Whether a convolution has at most 16 maps on both sides, and a kernel of more than one voxel."""
+    convolutions = (part for part in network.modules() if isinstance(part, nn.Conv3d))
+    return any(
+        max(each.in_channels, each.out_channels) <= _NARROW and prod(each.kernel_size) > 1 for each in convolutions
+    )
 
 
 def native_bf16(device: str) -> bool:
@@ -52,12 +84,22 @@ def native_bf16(device: str) -> bool:
     return device == "cpu" and _processor_has_bf16()
 
 
-@cache
 def _processor_has_bf16() -> bool:
+    return not _BF16_FLAGS.isdisjoint(_flags())
+
+
+def _processor_has_amx() -> bool:
+    """Whether bf16 is multiplied by AMX here: the processor has it, and oneDNN was not told to leave it."""
+    return _AMX in _flags() and "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX").upper()
+
+
+@cache
+def _flags() -> frozenset[str]:
     try:
         text = _PROCESSOR.read_text()
     except OSError:
-        return False
+        return frozenset()
     lines = (line.partition(":") for line in text.splitlines())
-    flags = next((value for name, _, value in lines if name.strip().lower() in ("flags", "features")), "")
-    return not _BF16_FLAGS.isdisjoint(flags.split())
+    return frozenset(
+        next((value for name, _, value in lines if name.strip().lower() in ("flags", "features")), "").split()
+    )

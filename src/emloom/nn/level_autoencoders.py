@@ -121,7 +121,7 @@ class LevelAutoencoderSpec(Spec):
 class FCNAutoencoderSpec(LevelAutoencoderSpec):
     """Pooling and upsampling, without skips: a fully convolutional network with a bottleneck."""
 
-    kind: Literal["fcn"] = "fcn"
+    kind: Literal["fcn_autoencoder"] = "fcn_autoencoder"
     pooling: Pooling = "max"
     """How a level becomes the next, coarser one."""
 
@@ -138,7 +138,7 @@ class AtrousAutoencoderSpec(LevelAutoencoderSpec):
     nine to twenty-five times the processor time of a step (4 and 8 maps, 96 x 96 voxels).
     """
 
-    kind: Literal["atrous"] = "atrous"
+    kind: Literal["atrous_autoencoder"] = "atrous_autoencoder"
 
 
 class UNetAutoencoderSpec(LevelAutoencoderSpec):
@@ -148,7 +148,7 @@ class UNetAutoencoderSpec(LevelAutoencoderSpec):
     that anything was represented.
     """
 
-    kind: Literal["unet"] = "unet"
+    kind: Literal["unet_autoencoder"] = "unet_autoencoder"
     pooling: Pooling = "max"
     """How a level becomes the next, coarser one."""
     skips: tuple[bool, ...] | None = None

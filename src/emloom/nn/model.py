@@ -7,40 +7,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Self
 
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
+from emloom.nn.autoencoders import autoencoder
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
 from emloom.nn.heads import AutoContext, MultiHead
-from emloom.nn.networks import NetworkSpec
+from emloom.nn.networks import AnyBackboneSpec, NetworkSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.preprocess import Preprocessing
+from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext
+Network = MultiHead | AutoContext | Reconstructor
+
+
+def _neurons_unless_named(data: Any) -> Any:
+    return {"kind": "neurons", **data} if isinstance(data, dict) else data
+
+
+ObjectiveSpec = Annotated[
+    Annotated[NeuronsObjective | ReconstructionObjective, Field(discriminator="kind")],
+    BeforeValidator(_neurons_unless_named),
+]
+"""What a model learned, told apart by `kind`."""
 
 
 class ModelSpec(Spec):
     """Everything but the weights."""
 
-    objective: NeuronsObjective = NeuronsObjective()
+    objective: ObjectiveSpec = NeuronsObjective()
     network: NetworkSpec = UNetSpec()
     preprocessing: Preprocessing = Preprocessing()
     voxel_size_nm: Vec3
     """Voxel size (z, y, x) the model was made for; prediction refuses any other."""
 
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        dense = isinstance(self.network, AnyBackboneSpec)
+        if isinstance(self.objective, NeuronsObjective) != dense:
+            needed = "a backbone: unet or resunet" if not dense else "an autoencoder, e.g. unet_autoencoder"
+            raise ValueError(
+                f"the objective {self.objective.kind!r} cannot learn with the network {self.network.kind!r}: "
+                f"give it {needed}"
+            )
+        return self
+
 
 def build(spec: ModelSpec) -> Network:
     """Return the untrained network of a model."""
-    heads = spec.objective.heads
-    if spec.objective.variant in ("mtlsd", "affinities"):
-        return MultiHead(spec.network, heads)
-    with_raw = spec.objective.variant == "acrlsd"
-    first = MultiHead(spec.network, {"lsds": heads["lsds"]})
-    second = MultiHead(spec.network, {"affinities": heads["affinities"]}, in_channels=heads["lsds"] + with_raw)
+    objective, network = spec.objective, spec.network
+    if not isinstance(network, AnyBackboneSpec):
+        return Reconstructor(autoencoder(network))
+    assert isinstance(objective, NeuronsObjective)  # of a valid spec
+    heads = objective.heads
+    if objective.variant in ("mtlsd", "affinities"):
+        return MultiHead(network, heads)
+    with_raw = objective.variant == "acrlsd"
+    first = MultiHead(network, {"lsds": heads["lsds"]})
+    second = MultiHead(network, {"affinities": heads["affinities"]}, in_channels=heads["lsds"] + with_raw)
     return AutoContext(first, second, include_raw=with_raw)
 
 

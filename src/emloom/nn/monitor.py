@@ -40,12 +40,10 @@ class Monitor:
                     self._writer.add_scalar(name, value, step)
 
     def images(self, step: int, panel: Mapping[str, Tensor]) -> None:
-        """Write the middle section of every ``[C, Z, Y, X]`` tensor; the first three channels become colours."""
+        """Write the middle section of every ``[C, Z, Y, X]`` picture, 0 to 1; three channels become colours."""
         if self._writer is None:
             return
         for name, tensor in panel.items():
             section = tensor[:, tensor.shape[1] // 2].float().cpu()
-            if name == "raw":
-                section = (section * 0.5 + 0.5).clamp(0, 1)
             picture = section[:3] if section.shape[0] >= 3 else section[:1]
             self._writer.add_image(name, picture, step)

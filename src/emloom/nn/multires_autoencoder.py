@@ -87,7 +87,7 @@ class Window:
 class MultiResolutionSpec(Spec):
     """The shape of a multi-resolution autoencoder; see the module."""
 
-    kind: Literal["multi_resolution"] = "multi_resolution"
+    kind: Literal["multi_resolution_autoencoder"] = "multi_resolution_autoencoder"
     f: int = Field(default=16, ge=1)
     """Feature maps at full resolution; every level has twice those of the one above."""
     n_latent: int = Field(default=2048, ge=1)

@@ -1,6 +1,7 @@
 """Which networks a job may name, and the backbone each spec stands for.
 
-A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`.
+A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`. *Backbones* give
+features, of which heads make answers; *autoencoders* answer by themselves (`emloom.nn.autoencoders`).
 """
 
 from __future__ import annotations
@@ -9,23 +10,33 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from emloom.nn.autoencoders import AnyAutoencoderSpec
 from emloom.nn.resunet import ResUNet, ResUNetSpec
 from emloom.nn.unet import UNet, UNetSpec
 
 Backbone = UNet | ResUNet
 """A net that gives features; heads make answers of them."""
 
+AnyBackboneSpec = UNetSpec | ResUNetSpec
+"""The shape of any backbone."""
+
 
 def _unet_unless_named(data: Any) -> Any:
     return {"kind": "unet", **data} if isinstance(data, dict) else data
 
 
-NetworkSpec = Annotated[
-    Annotated[UNetSpec | ResUNetSpec, Field(discriminator="kind")], BeforeValidator(_unet_unless_named)
+BackboneSpec = Annotated[
+    Annotated[AnyBackboneSpec, Field(discriminator="kind")], BeforeValidator(_unet_unless_named)
 ]
-"""The shape of any network."""
+"""The same as a field of a job, told apart by `kind`."""
+
+NetworkSpec = Annotated[
+    Annotated[AnyBackboneSpec | AnyAutoencoderSpec, Field(discriminator="kind")],
+    BeforeValidator(_unet_unless_named),
+]
+"""The shape of any network, as a field of a model."""
 
 
-def backbone(spec: UNetSpec | ResUNetSpec, in_channels: int) -> Backbone:
+def backbone(spec: AnyBackboneSpec, in_channels: int) -> Backbone:
     """Return the untrained backbone of a spec."""
     return ResUNet(spec, in_channels) if isinstance(spec, ResUNetSpec) else UNet(spec, in_channels)

@@ -159,6 +159,11 @@ def label_part(geometry: Geometry, part: Box, read: Any) -> LabelPart:
     return LabelPart(part, geometry.labels, geometry.turned(labels), turned, origin)
 
 
+def spoils(plan: SamplePlan) -> bool:
+    """Whether `finish_raw` changes anything."""
+    return bool(plan.defects or plan.folds or plan.noise)
+
+
 def finish_raw(plan: SamplePlan, raw_ZYX: F32, part: Box, library: Library | None = None) -> None:
     """Apply in place what happens to grey values after the gather: folds' shadows, defects, noise.
 

@@ -9,31 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Array, Volume, borrow, read_padded
 from emloom.nn.augment import AugmentSpec
-from emloom.nn.crops import LabelledVolume, read_labels
+from emloom.nn.crops import TrainingVolume, read_labels
 from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
-from emloom.nn.objectives.neurons import to_tensors
+from emloom.nn.objectives.base import Rendered, Sample
 from emloom.nn.plan import SamplePlan
-from emloom.nn.render import Geometry, finish_raw, label_part, raw_part
+from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
 from emloom.nn.sampling import CropSampler
 from emloom.nn.samplingreport import SamplingReport, survey
 from emloom.nn.strategies import SamplingSpec
 from emloom.ops.resample import gather
-
-Sample = tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -50,30 +45,13 @@ class CropShape:
         return (z, y, x)
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """A sample before its targets are computed.
-
-    Attributes:
-        raw: float32 of the network's input.
-        labels: ids of the output and of the context its targets need.
-        known: uint8, where they are known.
-        output: box of the output in `labels`.
-    """
-
-    raw: NDArray[np.float32]
-    labels: NDArray[Any]
-    known: NDArray[np.uint8]
-    output: Box
-
-
 class SampleMaker:
     """Turns a plan into a sample; pure, and safe to send to a worker."""
 
     def __init__(
         self,
         model: ModelSpec,
-        volumes: Sequence[LabelledVolume],
+        volumes: Sequence[TrainingVolume],
         crop: CropShape,
         library: Library | None = None,
     ) -> None:
@@ -83,6 +61,11 @@ class SampleMaker:
         self.library = library
         for volume in self.volumes:
             require_voxel_size(model, volume.raw.info.grid.voxel_size_nm, volume.raw.info.source)
+            if volume.labels is None and model.objective.needs_labels:
+                raise InputError(
+                    f"{volume.raw.info.source} has no labels, and the objective {model.objective.kind!r} learns "
+                    "from labels: name them, or leave this volume out"
+                )
 
     def frame(self, source: int) -> Frame:
         """Return the frame of samples of a volume: output, and the larger of margin and context around it."""
@@ -102,15 +85,15 @@ class SampleMaker:
             raw_part(plan, geometry, raw_box, lambda box: _raw(volume.raw, box), span),
             label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out)),
         )
+        clean = raw.copy() if spoils(plan) else raw
         finish_raw(plan, raw, raw_box, self.library)
-        return Rendered(raw, labels, known, output.shift([-v for v in label_box.start]))
+        inner = output.shift([-v for v in label_box.start])
+        return Rendered(raw, clean, labels, known, inner, plan.seed)
 
     def make(self, plan: SamplePlan, held_out: bool = False) -> Sample:
-        """Return (raw ``[1, Z, Y, X]``, targets by head); see `render`."""
-        made = self.render(plan, held_out)
+        """Return (input ``[1, Z, Y, X]``, targets by head); see `render`."""
         grid = self.volumes[plan.source].raw.info.grid
-        targets = self.model.objective.targets(made.labels, made.known, made.output, grid)
-        return torch.from_numpy(made.raw[None]), to_tensors(targets)
+        return self.model.objective.sample(self.render(plan, held_out), grid)
 
     def _context(self, source: int) -> Vec:
         return self.model.objective.context_vox(self.volumes[source].raw.info.grid)
@@ -188,10 +171,9 @@ class ValidationSamples(Dataset[Sample]):
 
     def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
         self.maker = maker
+        places = [(source, start) for source, box in boxes for start in cover(box, maker.crop.output)]
         self.plans = [
-            SamplePlan(source=source, start=start)
-            for source, box in boxes
-            for start in cover(box, maker.crop.output)
+            SamplePlan(source=source, start=start, seed=number) for number, (source, start) in enumerate(places)
         ]
 
     def __len__(self) -> int:

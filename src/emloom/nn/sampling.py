@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
-from emloom.nn.crops import LabelledVolume
+from emloom.io.volume import Volume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.rules import Marked, Rule, obey, suitable_starts
 from emloom.nn.starts import Starts, Voxels, free_starts
 from emloom.nn.strategies import (
@@ -113,7 +114,7 @@ class CropSampler:
             are not integers.
     """
 
-    def __init__(self, volumes: Sequence[LabelledVolume], spec: SamplingSpec, crop_shape: Vec) -> None:
+    def __init__(self, volumes: Sequence[TrainingVolume], spec: SamplingSpec, crop_shape: Vec) -> None:
         self.volumes = tuple(volumes)
         self.spec = spec
         self.crop_shape = as_vec(crop_shape)
@@ -149,9 +150,12 @@ class CropSampler:
         """Return every start that the region and the held-out boxes of a volume allow."""
         return self._free[source]
 
-    def foreground(self, source: int) -> Marked:
-        """Return what counts as foreground in a volume."""
-        return _foreground(self.volumes[source], _ids(self.spec))
+    def foreground(self, source: int) -> Marked | None:
+        """Return what counts as foreground in a volume; None where nothing says so."""
+        volume = self.volumes[source]
+        if volume.labels is None and volume.foreground is None:
+            return None
+        return _foreground(volume, _ids(self.spec))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -190,7 +194,7 @@ class CropSampler:
             found = suitable_starts(starts, rules, self.crop_shape, _probing())
             _require_some(found.witnesses, volume, rules, self.crop_shape)
             return _Way(source, found.starts, rules, found.witnesses)
-        wanted = _wanted(self.foreground(source), self.spec, self.crop_shape)
+        wanted = _wanted(_foreground(volume, self.spec.ids), self.spec, self.crop_shape)
         # Even where little foreground is tolerated, some crop must have enough: else nothing would be refused for
         # a reason. Where none is tolerated, starts that cannot have enough need not be proposed.
         found = suitable_starts(starts, (*rules, wanted), self.crop_shape, _probing())
@@ -217,13 +221,12 @@ class CropSampler:
         volume, starts = self.volumes[source], self._free[source]
         if spec.around == "sites":
             return SiteIndex.of(_site_voxels(volume), starts, self.crop_shape)
-        labels = volume.labels if volume.foreground is None else volume.foreground
-        groups = Groups(labels, spec.ids, volume.mask, merged=spec.choose == "voxel")
+        groups = Groups(_marks(volume), spec.ids, volume.mask, merged=spec.choose == "voxel")
         return index_voxels(groups, starts, self.crop_shape)
 
     def _index_classes(self, spec: Balanced, source: int) -> VoxelIndex:
         volume = self.volumes[source]
-        groups = Groups(volume.labels, spec.classes, volume.mask, background=True)
+        groups = Groups(_labels(volume), spec.classes, volume.mask, background=True)
         return index_voxels(groups, self._free[source], self.crop_shape)
 
     def _shares(self, spec: Balanced, indices: Sequence[tuple[int, VoxelIndex]]) -> dict[int, float]:
@@ -231,7 +234,7 @@ class CropSampler:
         classes = spec.classes or tuple(found)
         if len(classes) > _MANY_CLASSES:
             raise InputError(
-                f"{self.volumes[0].labels.info.source} has {len(classes)} different labels: `balanced` is for "
+                f"{_labels(self.volumes[0]).info.source} has {len(classes)} different labels: `balanced` is for "
                 "classes, at most 256; use `foreground` for instance labels, or name the classes"
             )
         missing = [i for i in classes if i not in found]
@@ -299,14 +302,14 @@ def _ids(spec: SamplingSpec) -> tuple[int, ...] | None:
     return spec.ids if isinstance(spec, Foreground | Rejection) else None
 
 
-def _weights(volumes: Sequence[LabelledVolume]) -> list[float]:
+def _weights(volumes: Sequence[TrainingVolume]) -> list[float]:
     weights = [volume.weight for volume in volumes]
     if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights) > 0:
         raise InputError(f"weights of volumes {weights} are finite, at least 0, and one is positive: correct them")
     return weights
 
 
-def _allowed(volume: LabelledVolume, shape: Vec) -> Starts:
+def _allowed(volume: TrainingVolume, shape: Vec) -> Starts:
     source, region = volume.raw.info.source, volume.region
     if min(shape) < 1:
         raise InputError(f"crop {shape} has an extent below 1 voxel (z, y, x)")
@@ -326,7 +329,7 @@ def _allowed(volume: LabelledVolume, shape: Vec) -> Starts:
     return starts
 
 
-def _rules(volume: LabelledVolume, spec: CropRules, shape: Vec) -> tuple[Rule, ...]:
+def _rules(volume: TrainingVolume, spec: CropRules, shape: Vec) -> tuple[Rule, ...]:
     rules = []
     if volume.mask is not None:
         text = f"has at least {spec.min_known:g} of its voxels known (min_known)"
@@ -337,8 +340,21 @@ def _rules(volume: LabelledVolume, spec: CropRules, shape: Vec) -> tuple[Rule, .
     return tuple(rule for rule in rules if rule.binds(shape))
 
 
-def _foreground(volume: LabelledVolume, ids: tuple[int, ...] | None) -> Marked:
-    return Marked(volume.labels if volume.foreground is None else volume.foreground, ids, volume.mask)
+def _foreground(volume: TrainingVolume, ids: tuple[int, ...] | None) -> Marked:
+    return Marked(_marks(volume), ids, volume.mask)
+
+
+def _marks(volume: TrainingVolume) -> Volume:
+    return _labels(volume) if volume.foreground is None else volume.foreground
+
+
+def _labels(volume: TrainingVolume) -> Volume:
+    if volume.labels is None:
+        raise InputError(
+            f"{volume.raw.info.source} has no labels to choose crops by: use `uniform` sampling, or "
+            "say where crops are wanted (`foreground`)"
+        )
+    return volume.labels
 
 
 def _wanted(marked: Marked, spec: Rejection, shape: Vec) -> Rule:
@@ -352,7 +368,7 @@ def _wanted(marked: Marked, spec: Rejection, shape: Vec) -> Rule:
     return Rule(marked, least, size, f"holds at least {least} foreground voxels (least_vox, least_share)")
 
 
-def _require_some(found: Voxels, volume: LabelledVolume, rules: Sequence[Rule], shape: Vec) -> None:
+def _require_some(found: Voxels, volume: TrainingVolume, rules: Sequence[Rule], shape: Vec) -> None:
     if not len(found):
         raise InputError(
             f"no crop of {shape} voxels in {volume.region} of {volume.raw.info.source}, off its held-out boxes, "
@@ -361,7 +377,7 @@ def _require_some(found: Voxels, volume: LabelledVolume, rules: Sequence[Rule], 
         )
 
 
-def _nothing(what: str, volumes: Sequence[LabelledVolume], exists: bool) -> str:
+def _nothing(what: str, volumes: Sequence[TrainingVolume], exists: bool) -> str:
     names = ", ".join(volume.raw.info.source for volume in volumes)
     if exists:
         return (
@@ -374,7 +390,7 @@ def _nothing(what: str, volumes: Sequence[LabelledVolume], exists: bool) -> str:
     )
 
 
-def _site_voxels(volume: LabelledVolume) -> Voxels:
+def _site_voxels(volume: TrainingVolume) -> Voxels:
     source = volume.raw.info.source
     sites = np.asarray([] if volume.sites_nm is None else volume.sites_nm, float).reshape(-1, 3)
     if not np.isfinite(sites).all():

@@ -44,9 +44,10 @@ def look(sampler: CropSampler, draw: Draw) -> Seen:
     volume = sampler.volumes[draw.source]
     box = Box(draw.start, sampler.crop_shape)
     known = np.ones(box.shape, bool) if volume.mask is None else volume.mask.read(box) != 0
-    foreground = int(np.count_nonzero(sampler.foreground(draw.source).read(box)))
+    marked = sampler.foreground(draw.source)
+    foreground = 0 if marked is None else int(np.count_nonzero(marked.read(box)))
     classes = {}
-    if sampler.classes:
+    if sampler.classes and volume.labels is not None:
         values = volume.labels.read(box)
         classes = {number: int(np.count_nonzero((values == number) & known)) for number in sampler.classes}
     return Seen(int(np.count_nonzero(known)), foreground, classes)

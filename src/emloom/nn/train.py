@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
@@ -30,17 +31,19 @@ from emloom.geometry import Box, Vec
 from emloom.io.files import write_text_atomic
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.checkpoint import load_training_state, save_training_state
-from emloom.nn.crops import LabelledVolume
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.hardware import Hardware, Precision
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec, Network, build, save
 from emloom.nn.monitor import Monitor
-from emloom.nn.samples import CropShape, Sample, SampleMaker, TrainingSamples, ValidationSamples
+from emloom.nn.objectives.base import Sample, Validated
+from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, ValidationSamples
 from emloom.nn.samplingreport import SamplingReport
 from emloom.nn.strategies import SamplingSpec, Uniform
 from emloom.spec import Spec
 
 _WARMUP_STEPS = 50
+_LOOKED_AT = 8  # samples of a validation that pictures are made of
 _LOOKED_INTO = 16  # crops per validation whose labels the report of sampling counts
 
 
@@ -85,7 +88,7 @@ class TrainingData:
         library: the artifacts that augmentation blends in; needed where they may happen.
     """
 
-    volumes: Sequence[LabelledVolume]
+    volumes: Sequence[TrainingVolume]
     validation: Sequence[tuple[int, Box]]
     library: Library | None = None
 
@@ -109,7 +112,7 @@ class _State:
     network: Network
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
-    precision: Precision
+    precision: Precision = "32-true"
     step: int = 0
     best: float = math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -147,10 +150,10 @@ def train(
         KeyboardInterrupt: passed on after the state was saved.
     """
     hardware = hardware or Hardware()
-    precision = hardware.precision(training.precision)
-    fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
+    state = _fresh_state(model, training)
+    state.precision = hardware.precision(training.precision, state.network)
+    fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=state.precision)
     fabric.launch()
-    state = _fresh_state(model, training, precision)
     maker = SampleMaker(model, data.volumes, crop_shape(state.network, training.crop_shape_vox), data.library)
     _resume(state, folder, model, training)
     network, optimizer = fabric.setup(state.network, state.optimizer)
@@ -159,12 +162,14 @@ def train(
     samples = training_loader(drawn, training, hardware, fabric, state.step)
     checks = DataLoader(ValidationSamples(maker, data.validation), batch_size=1)
     clock = _Clock(training.batch_size * fabric.world_size)
-    with Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero) as monitor:
+    monitor = Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero)
+    with torch.random.fork_rng(devices=[]), monitor:
         try:
             for raw, targets in clock.timed(samples):
+                torch.manual_seed(_seed_of_step(training, state.step, fabric.global_rank))
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(training, state.step)
-                loss, parts = model.objective.loss(network(raw), targets)
+                loss, parts = model.objective.loss(network(raw), targets, state.step)
                 fabric.backward(loss)
                 fabric.clip_gradients(
                     network, optimizer, max_norm=training.optimizer.gradient_clip, error_if_nonfinite=False
@@ -175,7 +180,7 @@ def train(
                 _update_average(state, training.optimizer.ema_decay)
                 validated = None
                 if state.step % training.validate_every == 0 or state.step == training.steps:
-                    validated, panel = _validate(fabric, state, model, checks)
+                    validated, panel = _validate(fabric, state, model, checks, training.steps)
                     monitor.images(state.step, panel)
                     if fabric.is_global_zero:
                         _keep(state, folder, model, training, validated)
@@ -199,13 +204,13 @@ def crop_shape(network: Network, wanted: Vec) -> CropShape:
     return CropShape(input_shape, network.output_shape(input_shape))
 
 
-def _fresh_state(model: ModelSpec, training: TrainingSpec, precision: Precision) -> _State:
+def _fresh_state(model: ModelSpec, training: TrainingSpec) -> _State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = build(model)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.optimizer.learning_rate)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return _State(network, optimizer, average, precision)
+    return _State(network, optimizer, average)
 
 
 def _drawn_lately(dataset: TrainingSamples, training: TrainingSpec, step: int) -> SamplingReport:
@@ -252,27 +257,31 @@ def _update_average(state: _State, decay: float) -> None:
 
 
 def _validate(
-    fabric: Fabric, state: _State, model: ModelSpec, checks: DataLoader[Sample]
+    fabric: Fabric, state: _State, model: ModelSpec, checks: DataLoader[Sample], steps: int
 ) -> tuple[float, dict[str, Tensor]]:
-    """Return the mean loss of the averaged weights, and the tensors of one sample to look at."""
+    """Return the mean loss of the averaged weights, weighted as in the last step, and pictures to look at."""
     current = {name: tensor.detach().clone() for name, tensor in state.network.state_dict().items()}
     state.network.load_state_dict(state.average)
     state.network.eval()
     losses: list[float] = []
-    panel: dict[str, Tensor] = {}
+    seen: list[Validated] = []
     with torch.no_grad():
         for raw, targets in checks:
             raw, targets = fabric.to_device((raw, targets))
             with fabric.autocast():
-                logits = state.network(raw)
-                losses.append(float(model.objective.loss(logits, targets)[0]))
-            if not panel:
-                panel = {"raw": raw[0]}
-                for name, (target, _) in targets.items():
-                    panel |= {f"{name}/truth": target[0], f"{name}/prediction": torch.sigmoid(logits[name][0])}
+                answers = state.network(raw)
+                losses.append(float(model.objective.loss(answers, targets, steps)[0]))
+            if len(seen) < _LOOKED_AT:
+                seen.append(Validated(raw, answers, targets))
+        panel = model.objective.look(state.network, seen)
     state.network.load_state_dict(current)
     state.network.train()
     return math.fsum(losses) / len(losses), panel
+
+
+def _seed_of_step(training: TrainingSpec, step: int, rank: int) -> int:
+    """Return the seed of what a network draws in a step, so that a resumed training draws the same."""
+    return int(np.random.SeedSequence([training.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _record(state: _State, monitor: Monitor, training: TrainingSpec, report: Progress) -> None:

@@ -28,7 +28,7 @@ from emloom.spec import Spec
 class VariationalSpec(Spec):
     """The shape of a variational autoencoder."""
 
-    kind: Literal["variational"] = "variational"
+    kind: Literal["variational_autoencoder"] = "variational_autoencoder"
     network: MultiResolutionSpec = Field(default_factory=MultiResolutionSpec)
     """The autoencoder whose latent becomes a distribution, with skips or without."""
 

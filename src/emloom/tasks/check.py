@@ -342,7 +342,7 @@ def check_cost(job: NeuronsJob, model: ModelSpec, network: Network, stacks: list
     batch = raw[None].repeat(job.training.batch_size, 1, 1, 1, 1)
     wanted = {name: (t[None], w[None]) for name, (t, w) in targets.items()}
     network.train()
-    precision = Hardware("cpu").precision(job.training.precision)
+    precision = Hardware("cpu").precision(job.training.precision, network)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()

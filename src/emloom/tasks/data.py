@@ -23,7 +23,7 @@ from emloom.io.checks import require_labels
 from emloom.io.cremi import read_annotations
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
-from emloom.nn.crops import LabelledVolume, check_same_grid
+from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.spec import Spec
 
 Part = Literal["validation", "test"]
@@ -134,14 +134,14 @@ class Stack:
     sites_nm: NDArray[np.float64] | None = None
 
     @property
-    def labelled(self) -> LabelledVolume:
+    def labelled(self) -> TrainingVolume:
         """What training may draw from."""
         spec, whole = self.spec, self.raw.info.box
         gap = gap_vox(spec, self.raw.info.grid.voxel_size_nm)
         held_out = tuple(box.grow(gap) for part in PARTS for box in spec.boxes(part))
         region = whole if spec.region is None else spec.region.box
         hidden = tuple(box for part in PARTS for box in spec.boxes(part))
-        return LabelledVolume(
+        return TrainingVolume(
             self.raw,
             self.labels,
             region,

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from emloom.geometry.grid import Vec3
 from emloom.nn.model import ModelSpec
-from emloom.nn.networks import NetworkSpec
+from emloom.nn.networks import BackboneSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.train import TrainingSpec
@@ -32,7 +32,7 @@ class NeuronsJob(Spec):
     data: tuple[StackSpec, ...] = Field(min_length=1)
     """One or more labelled stacks of the same voxel size."""
     objective: NeuronsObjective = NeuronsObjective()
-    network: NetworkSpec = UNetSpec.lean()
+    network: BackboneSpec = UNetSpec.lean()
     preprocessing: Preprocessing = Preprocessing()
     training: TrainingSpec
     orientations: Orientations = 1

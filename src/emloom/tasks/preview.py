@@ -21,7 +21,8 @@ from emloom.nn.describe import describe, sections_hit
 from emloom.nn.draw import Frame, Streams, draw_plan
 from emloom.nn.model import build
 from emloom.nn.plan import Artifact, SamplePlan
-from emloom.nn.samples import Rendered, SampleMaker, TrainingSamples
+from emloom.nn.objectives.base import Rendered
+from emloom.nn.samples import SampleMaker, TrainingSamples
 from emloom.nn.train import crop_shape
 from emloom.spec import Spec
 from emloom.tasks.data import open_stack

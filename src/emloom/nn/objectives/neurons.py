@@ -19,13 +19,14 @@ Variants: ``mtlsd`` learns both tasks with shared features; ``affinities`` learn
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.nn.losses import (
@@ -36,14 +37,21 @@ from emloom.nn.losses import (
     reads_probabilities,
     weighted_mse_sigmoid,
 )
+from emloom.nn.objectives.base import (
+    Answers,
+    Rendered,
+    Sample,
+    Targets,
+    TargetTensors,
+    Validated,
+    grey,
+    to_tensors,
+)
 from emloom.nn.supervision import deep_supervision, levels_of
 from emloom.ops.affinities import affinities, neighborhood
 from emloom.ops.descriptors import local_shape_descriptors
 from emloom.ops.labels import grow_boundary
 from emloom.spec import Spec
-
-Targets = dict[str, tuple[NDArray[Any], NDArray[Any]]]
-"""Per head: target and weight, both ``CZYX``."""
 
 LossName = Literal["bce", "mse"]
 _NAME: TypeAdapter[str] = TypeAdapter(LossName)
@@ -61,6 +69,8 @@ _TRUNCATE = 3.0  # the Gaussian window of the descriptors ends at three standard
 
 class NeuronsObjective(Spec):
     """Learn to tell whether two voxels belong to the same neuron."""
+
+    needs_labels: ClassVar[bool] = True
 
     kind: Literal["neurons"] = "neurons"
     variant: Literal["mtlsd", "affinities", "aclsd", "acrlsd"] = "mtlsd"
@@ -140,30 +150,32 @@ class NeuronsObjective(Spec):
             out["lsds"] = (lsds, np.broadcast_to(weight, lsds.shape))
         return out
 
-    def loss(
-        self, logits: dict[str, Tensor], targets: dict[str, tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def sample(self, made: Rendered, grid: Grid) -> Sample:
+        """Return (raw ``[1, Z, Y, X]``, targets by head) of a crop."""
+        targets = self.targets(made.labels, made.known, made.output, grid)
+        return torch.from_numpy(made.raw[None]), to_tensors(targets)
+
+    def loss(self, answers: Answers, targets: TargetTensors, step: int = 0) -> tuple[Tensor, Answers]:
         """Return the total loss and its parts; logits and targets are ``[N, C, Z, Y, X]``."""
-        levels = levels_of(logits, "affinities")
+        levels = levels_of(answers, "affinities")
         parts = {"affinities": deep_supervision(self._affinity_loss, levels, *targets["affinities"], "majority")}
         total = parts["affinities"]
         if self.has_lsds:
-            levels = levels_of(logits, "lsds")
+            levels = levels_of(answers, "lsds")
             parts["lsds"] = deep_supervision(weighted_mse_sigmoid, levels, *targets["lsds"], "mean")
             total = total + self.lsd_weight * parts["lsds"]
         return total, {name: part.detach() for name, part in parts.items()}
+
+    def look(self, network: nn.Module, seen: Sequence[Validated]) -> dict[str, Tensor]:
+        """Return raw, truth and prediction of the first sample."""
+        first = seen[0]
+        panel = {"raw": grey(first.raw[0])}
+        for name, (target, _) in first.targets.items():
+            panel |= {f"{name}/truth": target[0], f"{name}/prediction": torch.sigmoid(first.answers[name][0])}
+        return panel
 
     def _affinity_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         if not isinstance(self.affinity_loss, str):
             return self.affinity_loss(logits, target, weight)
         loss = balanced_bce if self.affinity_loss == "bce" else weighted_mse_sigmoid
         return loss(logits, target, balance_weights(target, weight))
-
-
-def to_tensors(targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return targets as float32 targets and float32 weights."""
-    return {name: (_tensor(target), _tensor(weight)) for name, (target, weight) in targets.items()}
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -1,0 +1,183 @@
+"""Reconstruction: a network gives back what it is shown, or what it was before it was spoiled.
+
+* **input and target** — the target is the crop as the tissue is: turned, deformed and toned by augmentation, before
+  anything *spoiled* it. What augmentation spoils (noise, blur, artifacts, lost sections), the network so learns to
+  undo; without such effects it learns to give back its input. `corruption` spoils more, in validation too: blocks
+  that are hidden (He et al. 2022, arXiv:2111.06377), normal noise, or the counting noise of a smaller dose (Vincent
+  et al. 2008, doi:10.1145/1390156.1390294).
+* **head** — `reconstruction`, one channel, linear, in the units of preprocessing: -1 is `low`, +1 is `high`.
+* **loss** — the mean over voxels of the squared (or absolute) difference; of hidden blocks only, where blocks are
+  hidden, for the rest could be copied. A variational network adds ``weight * KL / voxels``, with a weight that grows
+  from 0: with squared differences that is the negative evidence lower bound of voxels with normal noise of variance
+  ``weight / 2``, up to a constant factor.
+* **decode** — the answer is a grey value: prediction stores it in the type of the raw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from emloom.geometry import Grid, Vec
+from emloom.nn import corrupt
+from emloom.nn.latents import principal_components
+from emloom.nn.masked import aligned, masked_mean
+from emloom.nn.objectives.base import Answers, Rendered, Sample, TargetTensors, Validated, grey
+from emloom.nn.reconstruct import RECONSTRUCTION, reconstructor
+from emloom.nn.variational import Posterior, VariationalAutoencoder, kl_weight
+from emloom.spec import Spec
+
+_IMAGINED = 16
+_PRIOR_SEED = 0  # the same draws at every validation, to see them change
+_COLOURS = 3
+
+
+class HiddenBlocks(Spec):
+    """Blocks of the input are hidden, and only they count."""
+
+    kind: Literal["masked"] = "masked"
+    fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the blocks."""
+    block_vox: Vec = (1, 16, 16)
+    """Shape (z, y, x) of a block."""
+
+    def __call__(self, clean: Tensor, shown: Tensor, generator: torch.Generator) -> corrupt.Corrupted:
+        """Return the input with blocks hidden."""
+        return corrupt.hide(shown, corrupt.block_mask(clean.shape, self.fraction, self.block_vox, generator))
+
+
+class GaussianNoise(Spec):
+    """Independent normal noise is added to the input."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    sigma: float = Field(gt=0)
+    """Its standard deviation, in the units of preprocessing: half the range from `low` to `high` is 1."""
+
+    def __call__(self, clean: Tensor, shown: Tensor, generator: torch.Generator) -> corrupt.Corrupted:
+        """Return the noisy input."""
+        return corrupt.add_gaussian(shown, self.sigma, generator)
+
+
+class PoissonNoise(Spec):
+    """The input is shown as fewer electrons would show it; `low` of the preprocessing is no electron at all."""
+
+    kind: Literal["poisson"] = "poisson"
+    quanta: float = Field(gt=0)
+    """Expected electrons of a voxel with the grey value `high`."""
+
+    def __call__(self, clean: Tensor, shown: Tensor, generator: torch.Generator) -> corrupt.Corrupted:
+        """Return the noisy input; what is darker than `low` counts as `low`."""
+        noisy, weight = corrupt.add_poisson((shown * 0.5 + 0.5).clamp(min=0), self.quanta, generator)
+        return corrupt.Corrupted(noisy * 2 - 1, weight)
+
+
+Corruption = Annotated[HiddenBlocks | GaussianNoise | PoissonNoise, Field(discriminator="kind")]
+
+
+class DivergenceSpec(Spec):
+    """How a variational network's loss weighs the divergence of its latents from N(0, 1)."""
+
+    weight: float = Field(default=0.1, ge=0)
+    """Twice the variance of the noise that voxels are taken to have, in the units of preprocessing."""
+    warmup_steps: int = Field(default=1000, ge=0)
+    """Steps until the weight is reached, from 0, in a straight line."""
+
+
+class ReconstructionObjective(Spec):
+    """Learn to give back what is shown."""
+
+    needs_labels: ClassVar[bool] = False
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    loss_kind: Literal["squared", "absolute"] = "squared"
+    """Difference that is averaged over voxels."""
+    corruption: Corruption | None = None
+    """What makes the input harder than the target."""
+    divergence: DivergenceSpec = DivergenceSpec()
+    """Of variational networks; others have none."""
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Output name -> number of channels."""
+        return {RECONSTRUCTION: 1}
+
+    def context_vox(self, grid: Grid) -> Vec:
+        """Return how far beyond a voxel its target looks: nowhere."""
+        return (0, 0, 0)
+
+    def sample(self, made: Rendered, grid: Grid) -> Sample:
+        """Return (input ``[1, Z, Y, X]``, the target and where it counts)."""
+        shown, clean = (torch.from_numpy(each[None, None]) for each in (made.raw, made.clean))
+        weight = torch.ones_like(clean)
+        if self.corruption is not None:
+            generator = torch.Generator().manual_seed(made.seed)
+            shown, weight = self.corruption(clean, shown, generator)
+        return shown[0], {RECONSTRUCTION: (clean[0], weight[0])}
+
+    def loss(self, answers: Answers, targets: TargetTensors, step: int = 0) -> tuple[Tensor, Answers]:
+        """Return the total loss and its parts; everything is ``[N, 1, Z, Y, X]``."""
+        target, weight = targets[RECONSTRUCTION]
+        y, x, w = aligned(answers[RECONSTRUCTION], target, weight)
+        difference = (y - x).square() if self.loss_kind == "squared" else (y - x).abs()
+        total = masked_mean(w * difference, w)
+        parts = {RECONSTRUCTION: total.detach()}
+        if "mu" in answers:
+            divergence = Posterior(answers["mu"], answers["logvar"]).divergence().mean() / prod(target.shape[1:])
+            parts["divergence"] = divergence.detach()
+            how = self.divergence
+            total = total + kl_weight(step, how.warmup_steps, how.weight) * divergence
+        return total, parts
+
+    def look(self, network: nn.Module, seen: Sequence[Validated]) -> dict[str, Tensor]:
+        """Return what was shown, given back and different, the latents in colours, and draws of the prior."""
+        net = reconstructor(network)
+        rows = [_side_by_side(one) for one in seen]
+        pictures = {"input | output | difference": torch.cat(rows, dim=-2)}
+        latents = torch.cat([net.latent(one.raw) for one in seen])
+        pictures |= _latents_in_colours(latents)
+        if isinstance(net.net, VariationalAutoencoder):
+            generator = torch.Generator().manual_seed(_PRIOR_SEED)
+            drawn = net.net.imagine(_IMAGINED, generator)
+            pictures["prior"] = _contact(grey(drawn))
+        return pictures
+
+
+def _side_by_side(one: Validated) -> Tensor:
+    """Return ``[1, 1, Y, 3 X]`` of the middle section of the first sample; no difference is a grey of 0.5."""
+    answer = one.answers[RECONSTRUCTION].float()
+    middle = answer.shape[2] // 2
+    shown, given, clean = (
+        each[0, :1, middle : middle + 1].cpu() for each in (one.raw, answer, one.targets[RECONSTRUCTION][0])
+    )
+    return torch.cat([grey(shown), grey(given), ((given - clean) / 4 + 0.5).clamp(0, 1)], dim=-1)
+
+
+def _latents_in_colours(latents: Tensor) -> dict[str, Tensor]:
+    """Return the first three principal components of latents as colours, every latent a square.
+
+    Latents of one sample lie as they do in the tile, samples below each other; nothing where there are too few.
+    """
+    n, channels, z, y, x = latents.shape
+    middle = latents[:, :, z // 2].float().cpu()
+    flat = middle.permute(0, 2, 3, 1).reshape(-1, channels)
+    count = min(_COLOURS, len(flat), channels)
+    if len(flat) < 2 or count < _COLOURS:
+        return {}
+    scores = torch.from_numpy(principal_components(flat.numpy(), count).project(flat.numpy())).float()
+    low, high = scores.amin(dim=0), scores.amax(dim=0)
+    colours = (scores - low) / (high - low).clamp(min=1e-12)
+    picture = colours.reshape(n * y, x, count).permute(2, 0, 1)[:, None]
+    side = max(1, 128 // max(x, 1))
+    return {"latents": picture.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)}
+
+
+def _contact(pictures: Tensor) -> Tensor:
+    """Return ``[N, 1, 1, Y, X]`` as one picture ``[1, 1, rows * Y, columns * X]``, four in a row."""
+    columns = min(4, len(pictures))
+    rows = [torch.cat(list(pictures[i : i + columns].cpu()), dim=-1) for i in range(0, len(pictures), columns)]
+    return torch.cat([row for row in rows if row.shape == rows[0].shape], dim=-2)
