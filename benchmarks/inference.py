@@ -25,7 +25,8 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
 from emloom.io.volume import read_padded
-from emloom.nn.backends import Backend, Bytes, TorchBackend, evaluating, stored
+from emloom.nn.backends import Backend, Stored, TorchBackend, evaluating
+from emloom.nn.coding import Probability
 from emloom.nn.contest import close_enough, difference
 from emloom.nn.hardware import Hardware, native_bf16
 from emloom.nn.heads import MultiHead
@@ -51,10 +52,10 @@ class Plain:
     def __init__(self, module: MultiHead) -> None:
         self.module = module
 
-    def __call__(self, x: Tensor) -> dict[str, Bytes]:
+    def __call__(self, x: Tensor) -> dict[str, Stored]:
         with evaluating(self.module), torch.inference_mode():
             logits = self.module(x)
-            return {name: stored(crop(v, self.module.context)[0].clone(), name) for name, v in logits.items()}
+            return {name: Probability()(crop(v, self.module.context)[0].clone(), name) for name, v in logits.items()}
 
 
 def learned(folder: Path) -> tuple[NeuronsJob, Path]:

@@ -1,6 +1,6 @@
 """What computes a network's answer: one call, several engines, the same numbers within a stated tolerance.
 
-A `Backend` maps normalised raw to stored values, ``round(255 * sigmoid(logit))``. `TorchBackend` runs the module
+A `Backend` maps normalised raw to stored values (`emloom.nn.coding`). `TorchBackend` runs the module
 as it is, on any device; `emloom.nn.openvino_backend` compiles it for the processor; `emloom.nn.contest` times them
 and takes the fastest.
 
@@ -16,19 +16,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from emloom.errors import InputError
+from emloom.nn.coding import PROBABILITIES, Codings, coding_of
 from emloom.nn.heads import DenseNet
 from emloom.nn.layers import Conv
 
 Precision = Literal["32", "bf16"]
-Bytes = NDArray[np.uint8]
+Stored = NDArray[Any]
 
 BF16_STEPS = 8
 """Of 255: the largest difference to float32 at which bf16 counts as the same answer."""
@@ -43,8 +42,8 @@ class Backend(Protocol):
     def name(self) -> str:
         """What computes, and in which precision, e.g. `torch 32`."""
 
-    def __call__(self, x: Tensor) -> dict[str, Bytes]:
-        """Return uint8 ``[C, Z, Y, X]`` by head of float32 ``[1, 1, Z, Y, X]`` on the processor.
+    def __call__(self, x: Tensor) -> dict[str, Stored]:
+        """Return stored values ``[C, Z, Y, X]`` by head of float32 ``[1, 1, Z, Y, X]`` on the processor.
 
         Raises:
             InputError: the answer is not finite, or the shape does not fit.
@@ -58,16 +57,20 @@ class TorchBackend:
         module: a network with the properties of `DenseNet`, already on `device`.
         device: where it is.
         precision: `32`, or `bf16` (autocast).
+        codings: what is stored of the heads.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, precision: Precision, codings: Codings = PROBABILITIES
+    ) -> None:
         self.name = f"torch {precision}"
         self._module = module
         self._net = dense(module)
         self._device = device
         self._bf16 = precision == "bf16"
+        self._codings = codings
 
-    def __call__(self, x: Tensor) -> dict[str, Bytes]:
+    def __call__(self, x: Tensor) -> dict[str, Stored]:
         """Return stored values by head."""
         with (
             evaluating(self._module),
@@ -75,7 +78,7 @@ class TorchBackend:
             torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16),
         ):
             logits = self._net.interior(x.to(self._device))
-            return {name: stored(answer[0], name) for name, answer in logits.items()}
+            return {name: coding_of(self._codings, name)(answer[0], name) for name, answer in logits.items()}
 
 
 def dense(module: nn.Module) -> DenseNet:
@@ -83,19 +86,6 @@ def dense(module: nn.Module) -> DenseNet:
     if not isinstance(module, DenseNet):
         raise TypeError(f"{type(module).__name__} lacks the properties of a DenseNet: see emloom.nn.heads")
     return module
-
-
-def stored(logits: Tensor, name: str) -> Bytes:
-    """Return ``round(255 * sigmoid(logits))`` as uint8; float32 logits are overwritten.
-
-    Raises:
-        InputError: a logit is NaN.
-    """
-    probability = logits.float().sigmoid_()  # in place: on a processor, fresh memory costs more than the sigmoid
-    if not torch.isfinite(probability.sum()):  # values are 0..1, so only a NaN can spoil the sum
-        raise InputError(f"the network answers {name!r} with NaN: its weights diverged; use an earlier checkpoint")
-    out: Bytes = probability.mul_(255).round_().to(torch.uint8).cpu().numpy()
-    return out
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from emloom.errors import InputError
-from emloom.nn.backends import BF16_MEAN_STEPS, BF16_STEPS, Backend, Bytes
+from emloom.nn.backends import BF16_MEAN_STEPS, BF16_STEPS, Backend, Stored
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Contest:
             return self._winner.name
         return f"{self._winner.name} (on the first tile: {'; '.join(map(str, self.entries))})"
 
-    def __call__(self, x: Tensor) -> dict[str, Bytes]:
+    def __call__(self, x: Tensor) -> dict[str, Stored]:
         """Return stored values by head; the first call is the contest."""
         if self._winner is None:
             with self._once:
@@ -107,7 +107,7 @@ def close_enough(name: str, worst: int, mean: float) -> bool:
     return worst <= 1
 
 
-def difference(a: dict[str, Bytes], b: dict[str, Bytes]) -> tuple[int, float]:
+def difference(a: dict[str, Stored], b: dict[str, Stored]) -> tuple[int, float]:
     """Return the largest difference and the largest mean difference of any head, in steps of 1/255."""
     worst, mean = 0, 0.0
     for name, values in a.items():

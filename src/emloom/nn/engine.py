@@ -11,12 +11,14 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
+import numpy as np
 import torch
 from torch import nn
 
 from emloom.errors import InputError, did_you_mean
 from emloom.nn import openvino_backend
 from emloom.nn.backends import Backend, Precision, TorchBackend
+from emloom.nn.coding import PROBABILITIES, Codings
 from emloom.nn.contest import Contest
 from emloom.nn.hardware import native_bf16
 from emloom.nn.openvino_backend import OpenVinoBackend
@@ -61,12 +63,18 @@ class Engine:
         gpus = torch.cuda.device_count() if self.device == "cuda" else 0
         return replace(self, device=f"cuda:{number % gpus}") if gpus > 1 else self
 
-    def start(self, module: nn.Module) -> Backend:
+    def start(self, module: nn.Module, codings: Codings = PROBABILITIES) -> Backend:
         """Return the backend that runs a network; the network is moved to the device.
 
         Raises:
-            InputError: OpenVINO is asked for and not installed, or not for this device.
+            InputError: OpenVINO is asked for and not installed, or not for this device; or backends are to compete
+                on answers that are not stored as bytes, in which their tolerance is stated.
         """
+        if self.backend == "auto" and any(coding.dtype != np.uint8 for coding in codings.values()):
+            raise InputError(
+                "backend auto compares backends by bytes, and this network's answers are stored as "
+                f"{', '.join(sorted({str(c.dtype) for c in codings.values()}))}: name a backend, torch or openvino"
+            )
         device = torch.device(self.device)
         threads = torch.get_num_threads()
         if self.threads is not None and device.type == "cpu" and self.threads < threads:
@@ -77,9 +85,9 @@ class Engine:
         module.to(device)
         return Contest(
             [
-                OpenVinoBackend(module, precision, threads)
+                OpenVinoBackend(module, precision, threads, codings)
                 if backend == "openvino"
-                else TorchBackend(module, device, precision)
+                else TorchBackend(module, device, precision, codings)
                 for backend, precision in self._candidates(device)
             ]
         )

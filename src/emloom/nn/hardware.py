@@ -6,10 +6,10 @@ what it became.
 Brain floats (bf16) halve the bytes of every product. They pay only where the processor multiplies them natively;
 elsewhere they are emulated, many times slower than float32.
 
-Where they must not be used: on processors with AMX, the backward pass of a bf16 convolution with at most 16 maps on
-both sides (and a kernel of more than one voxel) writes beyond its memory, and the process dies sooner or later (seen
-with torch 2.13, oneDNN's kernels; not with ``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16``). There, such a network trains in
-float32.
+Where they must not be used: on processors with AMX, the backward pass of a bf16 convolution with at most 16 maps
+on both sides (and a kernel of more than one voxel) writes beyond its memory, and the process dies sooner or later
+(seen with torch 2.13, oneDNN's kernels; not with ``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16``). There, such a network
+trains in float32.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _processor_has_bf16() -> bool:
 
 def _processor_has_amx() -> bool:
     """Whether bf16 is multiplied by AMX here: the processor has it, and oneDNN was not told to leave it."""
-    return _AMX in _flags() and "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX").upper()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return _AMX in _flags() and (limit in ("", "ALL", "DEFAULT") or "AMX" in limit)
 
 
 @cache

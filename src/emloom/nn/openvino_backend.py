@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from emloom.errors import InputError
-from emloom.nn.backends import Bytes, Precision, dense, folded, stored
+from emloom.nn.backends import Precision, Stored, dense, folded
+from emloom.nn.coding import PROBABILITIES, Codings, coding_of
 
 _KEPT = 2  # compiled shapes: a tile, and a tile transposed
 
@@ -39,14 +40,18 @@ class OpenVinoBackend:
         module: a network with the properties of `DenseNet`; later changes of its weights are not seen.
         precision: `32`, or `bf16`.
         threads: to compute with.
+        codings: what is stored of the heads.
 
     Raises:
         InputError: OpenVINO is not installed.
     """
 
-    def __init__(self, module: nn.Module, precision: Precision, threads: int) -> None:
+    def __init__(
+        self, module: nn.Module, precision: Precision, threads: int, codings: Codings = PROBABILITIES
+    ) -> None:
         self.name = f"openvino {precision}"
         self._openvino = _import()
+        self._codings = codings
         self._network = _Tuple(folded(module))
         self._names = tuple(dense(module).channels)
         self._settings = {
@@ -58,7 +63,7 @@ class OpenVinoBackend:
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._turn = threading.Lock()
 
-    def __call__(self, x: Tensor) -> dict[str, Bytes]:
+    def __call__(self, x: Tensor) -> dict[str, Stored]:
         """Return stored values by head."""
         with self._turn:
             compiled = self._of_shape(x)
@@ -66,7 +71,7 @@ class OpenVinoBackend:
             answers = compiled(x.numpy(), share_outputs=True)
             out = {}
             for index, name in enumerate(self._names):
-                out[name] = stored(torch.from_numpy(answers[index])[0], name)
+                out[name] = coding_of(self._codings, name)(torch.from_numpy(answers[index])[0], name)
             return out
 
     def _of_shape(self, x: Tensor) -> Any:

@@ -11,7 +11,8 @@ Hence ``tiled == one big tile`` up to float rounding: at most one step of the st
 shape, so on one machine a tile's bits depend on nothing but its raw. The guarantee needs a network whose answers
 do not depend on the tile: group and instance norm break it (a warning is logged).
 
-Stored values are ``round(255 * sigmoid(logit))``, so 0..255 stands for a probability of 0..1.
+Stored values are, by default, ``round(255 * sigmoid(logit))``: 0..255 stands for a probability of 0..1; those of a
+reconstruction are grey values (`emloom.nn.coding`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from emloom.geometry.box import as_vec
 from emloom.io.volume import Volume, read_padded
 from emloom.nn.averaging import Averager, Averaging
 from emloom.nn.backends import dense
+from emloom.nn.coding import PROBABILITIES, Codings, coding_of
 from emloom.nn.engine import Engine
 from emloom.nn.heads import DenseNet
 
@@ -46,7 +48,7 @@ _LONGEST_TILE = 1024
 
 
 class Predictor:
-    """A network ready to answer: raw voxels in, uint8 probabilities out.
+    """A network ready to answer: raw voxels in, stored values out.
 
     It owns evaluation: every call runs in ``eval`` and ``inference_mode``, whatever mode the module is in, and
     leaves each submodule in the mode it was found in. Threads may share it if the module is already in ``eval``.
@@ -56,18 +58,27 @@ class Predictor:
             to the engine's device.
         normalise: maps raw to float32 of the same shape, voxel by voxel: the checkpoint's preprocessing.
         engine: what computes; the default is torch in float32 on the processor.
+        codings: what is stored of the heads.
 
     Raises:
         InputError: the engine is unknown, not installed, or not for this device.
     """
 
-    def __init__(self, module: nn.Module, normalise: Normalise, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        normalise: Normalise,
+        engine: Engine | None = None,
+        codings: Codings = PROBABILITIES,
+    ) -> None:
         self.net: DenseNet = dense(module)
         self.normalise = normalise
-        self.backend = (engine or Engine()).start(module)
+        self.codings = codings
+        self.backend = (engine or Engine()).start(module, codings)
 
-    def __call__(self, raw_ZYX: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
-        """Return uint8 ``[C, Z, Y, X]`` by head, for the voxels that have `net.context` others around them.
+    def __call__(self, raw_ZYX: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return stored values ``[C, Z, Y, X]`` by head, for the voxels that have `net.context` others around
+        them.
 
         Args:
             raw_ZYX: raw as stored, context included; less the context, a multiple of `net.lattice`.
@@ -106,8 +117,8 @@ def predict(
     Args:
         predictor: the network.
         raw: `zyx` volume.
-        outputs: uint8 `czyx` volumes by head; each has raw's voxels (its grid says which) and covers `box`. Heads
-            without an output are not stored.
+        outputs: `czyx` volumes by head, of the type of its coding; each has raw's voxels (its grid says which) and
+            covers `box`. A head of one channel may have a `zyx` volume. Heads without an output are not stored.
         box: voxels of raw to predict; None is all.
         tile_shape: voxels per tile, a multiple of the network's lattice; None chooses for `box` within 2 GiB. Jobs
             that share the work of one volume must pass one shape: see `choose_tile`.
@@ -124,7 +135,7 @@ def predict(
         raise InputError(
             f"{raw.info.source} is {raw.info.axes}, {raw.info.box}: predict {box} of a zyx volume in it"
         )
-    places = {name: _place(name, output, raw, net, box) for name, output in outputs.items()}
+    places = {name: _place(name, output, raw, predictor, box) for name, output in outputs.items()}
     source = _source(predictor, raw, averaging, tuple(outputs))
     tile = choose_tile(source, box) if tile_shape is None else _checked_tile(source, tile_shape)
     work = blocks(box, tile, source.context)
@@ -137,7 +148,8 @@ def predict(
         for name, output in outputs.items():
             start = places[name]
             where = block.write.shift([-v for v in start])
-            output.write(where, np.ascontiguousarray(answers[name][:, *part]))
+            answer = answers[name][:, *part] if output.info.channels is not None else answers[name][0, *part]
+            output.write(where, np.ascontiguousarray(answer))
         if progress is not None:
             progress(done, len(work))
 
@@ -190,7 +202,7 @@ class _Once:
         self.peak_bytes = predictor.net.peak_bytes
         self._predictor, self._raw = predictor, raw
 
-    def answer(self, cell: Box) -> dict[str, NDArray[np.uint8]]:
+    def answer(self, cell: Box) -> dict[str, NDArray[Any]]:
         return self._predictor(read_padded(self._raw, cell.grow(self.context)))
 
 
@@ -243,16 +255,17 @@ def _checked_tile(net: Tiled, tile_shape: Vec) -> Vec:
     return tile
 
 
-def _place(name: str, output: Volume, raw: Volume, net: DenseNet, box: Box) -> Vec:
+def _place(name: str, output: Volume, raw: Volume, predictor: Predictor, box: Box) -> Vec:
     """Return the raw voxel at which an output starts, once it is known to fit."""
+    net = predictor.net
     if name not in net.channels:
         hint = did_you_mean(name, net.channels)
         raise InputError(f"the network has no head {name!r}: it has {', '.join(net.channels)}{hint}")
-    info = output.info
-    if info.dtype != np.uint8 or info.channels != net.channels[name]:
+    info, dtype = output.info, coding_of(predictor.codings, name).dtype
+    if info.dtype != dtype or (1 if info.channels is None else info.channels) != net.channels[name]:
         raise InputError(
             f"{info.source} is {info.dtype} with {info.channels} channels: "
-            f"{name!r} needs uint8 with {net.channels[name]}"
+            f"{name!r} needs {dtype} with {net.channels[name]}"
         )
     start = as_vec([round(v) for v in raw.info.grid.to_voxel(info.grid.offset_nm)])
     if not raw.info.grid.crop(Box(start, info.shape)).matches(info.grid):
@@ -262,7 +275,7 @@ def _place(name: str, output: Volume, raw: Volume, net: DenseNet, box: Box) -> V
     return start
 
 
-def _answer(source: _Once | Averager, raw: Volume, cell: Box) -> dict[str, NDArray[np.uint8]]:
+def _answer(source: _Once | Averager, raw: Volume, cell: Box) -> dict[str, NDArray[Any]]:
     try:
         return source.answer(cell)
     except InputError as problem:

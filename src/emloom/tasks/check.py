@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import ArrayVolume, Volume
+from emloom.io.volume import Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.augment import ELASTIC_REACH_SIGMAS, AugmentSpec
 from emloom.nn.crops import possible_starts
@@ -43,7 +43,7 @@ from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.library import library_of
-from emloom.tasks.predict import output_info
+from emloom.tasks.heads import blank, output_info
 from emloom.tasks.segment import grow_tree
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
@@ -326,7 +326,7 @@ def check_parity(model: ModelSpec, network: Network, stack: Stack) -> Finding:
     at = Box((margin[0], margin[1], margin[2]), box.shape).slices()
     loader = np.rint(torch.sigmoid(logits[:, *at]).numpy() * 255.0).astype(np.int64)
     info = output_info(model, "affinities", stack.raw.info, box)
-    output = ArrayVolume(np.zeros(info.array_shape, np.uint8), info.grid, info.kind, info.neighborhood)
+    output = blank(info)
     predict(Predictor(network, model.preprocessing), stack.raw, {"affinities": output}, box=box)
     worst = int(np.abs(loader - output.array.astype(np.int64)).max())
     text = f"training loader and tiled prediction differ by at most {worst} of 255 on {box}"

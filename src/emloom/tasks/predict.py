@@ -1,4 +1,4 @@
-"""Raw to affinities with a trained model, at any size, block by block.
+"""Raw to what a trained model says about it, at any size, block by block.
 
 Blocks are whole chunks of the output. Each is predicted through the tiles of one lattice of absolute raw voxels
 (`emloom.nn.predict`), so its bits do not depend on which block, worker or run computes it::
@@ -18,18 +18,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from emloom.errors import InputError
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.geometry.grid import Vec3
 from emloom.io.open import create_volume, open_volume
-from emloom.io.volume import ArrayVolume, Kind, Volume, VolumeInfo
-from emloom.nn.averaging import Averaging
-from emloom.nn.channels import Affinities, Channels, Descriptors
+from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.engine import Engine
 from emloom.nn.model import ModelSpec, load
-from emloom.nn.orientations import orientations
 from emloom.nn.predict import Predictor, predict, tile_for
 from emloom.nn.samples import require_voxel_size
 from emloom.run.executor import Executor, Serial
@@ -42,6 +37,7 @@ from emloom.run.stage import Output, Stage
 from emloom.run.workspace import Workspace
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec
+from emloom.tasks.heads import averaging, blank, codings, output_info, stored_heads
 from emloom.tasks.lattice import chunk_within, on_grid_of
 
 OnBlock = Callable[[int, int], None]
@@ -57,7 +53,7 @@ class PredictJob(Spec):
     model: str
     """Checkpoint: a `model.safetensors` written by training."""
     output: str
-    """Container (`.zarr`) to be made, with one volume per head: `affinities`, and `lsds` if kept."""
+    """Container (`.zarr`) to be made, with one volume per head: `affinities`, and `lsds` if kept; or `reconstruction`."""
     box: BoxSpec | None = None
     """Only these voxels; default: all."""
     voxel_size_nm: Vec3 | None = None
@@ -70,6 +66,8 @@ class PredictJob(Spec):
     """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
     mask: str | None = None
     """Predict only where this is not zero (same grid as the raw); elsewhere 0. Blocks without any are skipped."""
+    any_voxel_size: bool = False
+    """Predict although the model was made for another voxel size: to see what a model does with foreign data."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +91,27 @@ class PredictBlock:
     def __call__(self, block: Block) -> list[Output]:
         """Predict and write the block's voxels in every output."""
         scene = Scene.of(self.job)
-        spec, predictor = once(("predictor", self.model_mark, self.engine), self._load)
+        dtype = scene.raw.info.dtype.str
+        spec, predictor = once(
+            ("predictor", self.model_mark, self.engine, dtype), lambda: self._load(scene.raw.info)
+        )
         box = block.write.shift(scene.box.start)
         wanted = None if scene.mask is None else scene.mask.read(box) != 0
-        answers = {name: _blank(output_info(spec, name, scene.raw.info, box)) for name in stored(spec, self.job)}
+        names = stored_heads(spec, self.job.keep_lsds)
+        answers = {name: blank(output_info(spec, name, scene.raw.info, box)) for name in names}
         if wanted is None or wanted.any():
             average = averaging(spec, self.job.orientations)
             predict(predictor, scene.raw, answers, box=box, tile_shape=self.tile, averaging=average)
         written = []
         for name, answer in answers.items():
             if wanted is not None:
-                answer.array[...] *= wanted
+                answer.array[...] *= wanted.astype(answer.array.dtype)
             open_volume(self.folder / name, writable=True).write(block.write, answer.array)
             written.append(Output.voxels(name, block.write, answer.array))
         return written
 
-    def _load(self) -> tuple[ModelSpec, Predictor]:
-        return load_predictor(self.job.model, self.engine.for_worker(worker_number()))
+    def _load(self, raw: VolumeInfo) -> tuple[ModelSpec, Predictor]:
+        return load_predictor(self.job.model, raw, self.engine.for_worker(worker_number()))
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,10 @@ def predict_volume(
     started = time.perf_counter()
     engine = engine or Engine()
     scene = Scene.of(job)
-    spec, predictor = load_predictor(job.model, engine)
-    require_voxel_size(spec, scene.raw.info.grid.voxel_size_nm, scene.raw.info.source)
-    names = stored(spec, job)
+    spec, predictor = load_predictor(job.model, scene.raw.info, engine)
+    if not job.any_voxel_size:
+        require_voxel_size(spec, scene.raw.info.grid.voxel_size_nm, scene.raw.info.source)
+    names = stored_heads(spec, job.keep_lsds)
     average = averaging(spec, job.orientations)
     tile = tile_for(predictor, scene.raw, names, scene.box, average, job.tile_shape_vox)
     shape = block_shape(scene.box, tile)
@@ -207,8 +210,8 @@ def block_shape(box: Box, tile: Vec) -> Vec:
     return (4 * tile[0], 4 * tile[1], 4 * tile[2])
 
 
-def load_predictor(path: str | Path, engine: Engine | None = None) -> tuple[ModelSpec, Predictor]:
-    """Return the spec of a checkpoint and the predictor that runs it, on the cores this process may use.
+def load_predictor(path: str | Path, raw: VolumeInfo, engine: Engine | None = None) -> tuple[ModelSpec, Predictor]:
+    """Return the spec of a checkpoint and the predictor that runs it on a raw, on the cores this process may use.
 
     Raises:
         InputError: the checkpoint is damaged, or the engine is not installed.
@@ -217,33 +220,10 @@ def load_predictor(path: str | Path, engine: Engine | None = None) -> tuple[Mode
     engine = engine or Engine()
     if engine.threads is None:
         engine = replace(engine, threads=cores().usable)
-    return spec, Predictor(network, spec.preprocessing, engine)
-
-
-def averaging(spec: ModelSpec, which: int) -> Averaging | None:
-    """Return the average over a named set of orientations for the heads of a model; None for a single one."""
-    if which == 1:
-        return None
-    known: dict[str, Channels] = {"affinities": Affinities(spec.objective.neighborhood), "lsds": Descriptors()}
-    return Averaging(orientations(which), known)
-
-
-def stored(spec: ModelSpec, job: PredictJob) -> tuple[str, ...]:
-    """Return the heads of a model that a job stores."""
-    return tuple(name for name in spec.objective.heads if job.keep_lsds or name != "lsds")
-
-
-def output_info(spec: ModelSpec, head: str, raw: VolumeInfo, box: Box) -> VolumeInfo:
-    """Return what a predicted volume says about itself."""
-    kind: Kind = "affinities" if head == "affinities" else "lsds"
-    more: dict[str, Any] = {"neighborhood": spec.objective.neighborhood} if head == "affinities" else {}
-    channels = spec.objective.heads[head]
-    return VolumeInfo(box.shape, np.dtype(np.uint8), raw.grid.crop(box), channels, kind=kind, **more)
-
-
-def _blank(info: VolumeInfo) -> ArrayVolume:
-    return ArrayVolume(np.zeros(info.array_shape, info.dtype), info.grid, info.kind, info.neighborhood)
+    return spec, Predictor(network, spec.preprocessing, engine, codings(spec, raw))
 
 
 def _science(job: PredictJob) -> Mapping[str, Any]:
-    return job.model_dump(mode="json", exclude={"output"})
+    # What is not said is left out, so that keys of earlier versions still hold.
+    silent = set() if job.any_voxel_size else {"any_voxel_size"}
+    return job.model_dump(mode="json", exclude={"output", *silent})

@@ -1,15 +1,15 @@
 """Reconstruction: a network gives back what it is shown, or what it was before it was spoiled.
 
-* **input and target** — the target is the crop as the tissue is: turned, deformed and toned by augmentation, before
-  anything *spoiled* it. What augmentation spoils (noise, blur, artifacts, lost sections), the network so learns to
-  undo; without such effects it learns to give back its input. `corruption` spoils more, in validation too: blocks
-  that are hidden (He et al. 2022, arXiv:2111.06377), normal noise, or the counting noise of a smaller dose (Vincent
-  et al. 2008, doi:10.1145/1390156.1390294).
+* **input and target** — the target is the crop as the tissue is: turned, deformed and toned by augmentation,
+  before anything *spoiled* it. What augmentation spoils (noise, blur, artifacts, lost sections), the network so
+  learns to undo; without such effects it learns to give back its input. `corruption` spoils more, in validation
+  too: blocks that are hidden (He et al. 2022, arXiv:2111.06377), normal noise, or the counting noise of a smaller
+  dose (Vincent et al. 2008, doi:10.1145/1390156.1390294).
 * **head** — `reconstruction`, one channel, linear, in the units of preprocessing: -1 is `low`, +1 is `high`.
 * **loss** — the mean over voxels of the squared (or absolute) difference; of hidden blocks only, where blocks are
-  hidden, for the rest could be copied. A variational network adds ``weight * KL / voxels``, with a weight that grows
-  from 0: with squared differences that is the negative evidence lower bound of voxels with normal noise of variance
-  ``weight / 2``, up to a constant factor.
+  hidden, for the rest could be copied. A variational network adds ``weight * KL / voxels``, with a weight that
+  grows from 0: with squared differences that is the negative evidence lower bound of voxels with normal noise of
+  variance ``weight / 2``, up to a constant factor.
 * **decode** — the answer is a grey value: prediction stores it in the type of the raw.
 """
 
