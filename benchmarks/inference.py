@@ -55,7 +55,9 @@ class Plain:
     def __call__(self, x: Tensor) -> dict[str, Stored]:
         with evaluating(self.module), torch.inference_mode():
             logits = self.module(x)
-            return {name: Probability()(crop(v, self.module.context)[0].clone(), name) for name, v in logits.items()}
+            return {
+                name: Probability()(crop(v, self.module.context)[0].clone(), name) for name, v in logits.items()
+            }
 
 
 def learned(folder: Path) -> tuple[NeuronsJob, Path]:

@@ -21,8 +21,9 @@ from emloom.tasks.check import check_library, check_room, check_split, displacem
 from emloom.tasks.data import open_stack
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.library import open_library
-from emloom.tasks.pipeline import Run, Silent, run
+from emloom.tasks.pipeline import Run, run
 from emloom.tasks.preview import Preview
+from emloom.tasks.steps import Silent
 from tests.tasks.artifacts import VOXEL_NM, augmented, stained, write_library
 from tests.tasks.cubes import write_stack
 

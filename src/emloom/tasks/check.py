@@ -41,9 +41,9 @@ from emloom.nn.train import crop_shape
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
+from emloom.tasks.heads import blank, output_info
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.library import library_of
-from emloom.tasks.heads import blank, output_info
 from emloom.tasks.segment import grow_tree
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0

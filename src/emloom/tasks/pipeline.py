@@ -9,27 +9,26 @@ Everything of a job lives in one folder::
     evaluate/   scores.json, scores.csv, <box>.zarr/segmentation at the chosen threshold
     markers/    one per finished stage
 
-A stage is skipped if its marker carries the key we would write now: a hash of its own parameters, of the
-fingerprints of the data and of the keys before it.
+How stages are skipped, gone on with and refused: `emloom.tasks.steps`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from emloom.io.files import staged, write_text_atomic
+from emloom.io.files import staged
 from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
-from emloom.nn.train import Progress, TrainingData, train
+from emloom.nn.train import TrainingData, train
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import Journal, key_of
 from emloom.run.provenance import fingerprint, write_provenance
@@ -43,35 +42,13 @@ from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.segment import Segmented, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
+from emloom.tasks.steps import Listener, Plan, Silent, Step
 
 Stage = Literal["train", "predict", "segment", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-class Listener(Protocol):
-    """What a run tells whoever watches it."""
-
-    def stage(self, name: str, skipped: bool) -> None:
-        """Say that a stage starts, or is skipped because it is done."""
-
-    def step(self, progress: Progress) -> None:
-        """Say that a training step is done."""
-
-    def advance(self, name: str, done: int, total: int) -> None:
-        """Say that one of `total` parts of a stage is done."""
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def stage(self, name: str, skipped: bool) -> None:
-        """Say nothing."""
-
-    def step(self, progress: Progress) -> None:
-        """Say nothing."""
-
-    def advance(self, name: str, done: int, total: int) -> None:
-        """Say nothing."""
+_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
 
 
 @dataclass
@@ -149,49 +126,16 @@ def run(
     """
     this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
     keys = this.keys()
-    if overwrite:
-        _forget_changed(this, keys)
-    execute: dict[Stage, Callable[[Run], None]] = {
+    work: dict[Stage, Callable[[Run], None]] = {
         "train": _train,
         "predict": _predict,
         "segment": _segment,
         "evaluate": _evaluate,
         "report": _report,
     }
-    wanted = STAGES[: STAGES.index(until) + 1]
-    # Asked of all stages before any runs: a folder of another job is refused before it is touched.
-    done = {stage: this.journal.is_done(stage, keys[stage]) for stage in STAGES}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / "job.yaml", job.to_yaml())
-    for stage in wanted:
-        this.listener.stage(stage, done[stage])
-        if not done[stage]:
-            with this.journal.record(stage, keys[stage]):
-                execute[stage](this)
+    steps = [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES]
+    Plan(job, folder, steps, _DECISIVE).carry_out(this.listener, overwrite=overwrite, until=until)
     return folder / "report.html"
-
-
-def _forget_changed(this: Run, keys: dict[Stage, str]) -> None:
-    if this.journal.marker("train") is None and _training_differs(this):
-        shutil.rmtree(this.folder / "train", ignore_errors=True)
-    markers = {stage: this.journal.marker(stage) for stage in STAGES}
-    changed = [stage for stage, marker in markers.items() if marker and marker.key != keys[stage]]
-    if not changed:
-        return
-    for stage in STAGES[STAGES.index(changed[0]) :]:
-        this.journal.forget(stage)
-        if stage != "report":
-            shutil.rmtree(this.folder / stage, ignore_errors=True)
-
-
-def _training_differs(this: Run) -> bool:
-    """Whether an interrupted training in the folder, which has no marker yet, belongs to another job."""
-    path = this.folder / "job.yaml"
-    if not path.exists():
-        return False
-    decisive = {"data", "objective", "network", "preprocessing", "training"}
-    before = NeuronsJob.load(path)
-    return before.model_dump(include=decisive) != this.job.model_dump(include=decisive)
 
 
 def _train(this: Run) -> None:

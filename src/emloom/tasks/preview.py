@@ -20,8 +20,8 @@ from emloom.nn.augment import AugmentSpec
 from emloom.nn.describe import describe, sections_hit
 from emloom.nn.draw import Frame, Streams, draw_plan
 from emloom.nn.model import build
-from emloom.nn.plan import Artifact, SamplePlan
 from emloom.nn.objectives.base import Rendered
+from emloom.nn.plan import Artifact, SamplePlan
 from emloom.nn.samples import SampleMaker, TrainingSamples
 from emloom.nn.train import crop_shape
 from emloom.spec import Spec
