@@ -223,9 +223,10 @@ class LevelAutoencoder(nn.Module):
 
     Args:
         spec: the shape of the net.
+        out_channels: of the answer, where that is no reconstruction; None: as many as the input has.
     """
 
-    def __init__(self, spec: LevelSpec) -> None:
+    def __init__(self, spec: LevelSpec, out_channels: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.dilated = isinstance(spec, AtrousAutoencoderSpec)
@@ -239,7 +240,7 @@ class LevelAutoencoder(nn.Module):
         self.right = nn.ModuleList(
             self._block(level, n * spec.joined(level), n) for level, n in enumerate(maps[:-1])
         )
-        self.out = nn.Conv3d(maps[0], spec.in_channels, 1)
+        self.out = nn.Conv3d(maps[0], out_channels or spec.in_channels, 1)
         draw_weights(self.out, 1)
 
     @property
