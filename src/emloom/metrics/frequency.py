@@ -27,7 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import fsum, nan
+from math import fsum, inf, log10, nan, prod, sqrt
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -267,6 +268,31 @@ def _weighted_medians(weights: Rows, order: Rows, increasing: F64, n_defined: Ro
                 j += 1
                 seen += drawn[order[k, j]]
             out[r, k] = (lower + increasing[k, j]) / 2
+
+
+def root_mean_square_error(table: Spectra) -> float:
+    """Return the root mean square difference of output and reference over all tiles, in grey levels.
+
+    Wavelets are orthonormal: squared differences of coefficients sum up to those of voxels. NaN without a tile.
+    """
+    deepest = table.decomposition.n_levels
+    columns = [table.columns(level) for level in range(1, deepest + 1)] + [table.columns(deepest, "")]
+    voxels = int(table.n_tiles.sum()) * prod(table.decomposition.tile_vox)
+    return sqrt(fsum(table.totals(each)[_RESIDUAL] for each in columns) / voxels) if voxels else nan
+
+
+def psnr_db(rmse: float, dtype: np.dtype[Any]) -> float:
+    """Return the peak signal-to-noise ratio, 20 log10(range / rmse); infinite where nothing differs.
+
+    Args:
+        rmse: root mean square error.
+        dtype: of the images; the range is that of integers of this type, 255 of 8 bits. NaN for floats, which have
+            none.
+    """
+    if dtype.kind not in "iu":
+        return nan
+    span = np.iinfo(dtype)
+    return inf if rmse == 0 else 20 * log10((int(span.max) - int(span.min)) / rmse)
 
 
 def _explained(found: dict[str, Interval], totals: F64, power: tuple[float, float]) -> dict[str, Interval]:

@@ -13,6 +13,9 @@ and nothing else: 109,413, 436,713, 1,744,977 and 6,976,161 parameters for five 
 With skips that are concatenated, the decoder has more weights: `UNetAutoencoderSpec.concatenated` thins the levels
 until the number is the same within 1 %.
 
+Tiles agree with the whole: around a tile that lies on the `lattice`, an answer depends on `context` voxels per
+side and on none further out, so that a tile grown by them and cropped is exact away from the faces.
+
 Everything is ``[N, C, Z, Y, X]``. A net of images is one whose kernels and factors are 1 along z: it sees every
 section by itself. There is no normalisation inside, and scaling the voxels is the caller's business: ``(x - 0.5) /
 0.15`` of values in [0, 1] trained, plain values with other starting weights did not always.
@@ -21,199 +24,35 @@ section by itself. There is no normalisation inside, and scaling the voxels is t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
-from math import prod
-from typing import Any, Literal, Self
+from itertools import pairwise
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emloom.errors import InputError
 from emloom.geometry import Vec
-from emloom.nn.layers import Kernels, check_kernels, draw_weights
+from emloom.nn.layers import draw_weights
+from emloom.nn.level_memory import peak_floats
+from emloom.nn.level_specs import (
+    AtrousAutoencoderSpec,
+    FCNAutoencoderSpec,
+    LevelAutoencoderSpec,
+    LevelSpec,
+    UNetAutoencoderSpec,
+)
 from emloom.nn.pooling import Pooling, pool
 from emloom.nn.tilesize import TileRule
-from emloom.spec import Spec
 
-_TWO_CUBES: Kernels = ((3, 3, 3), (3, 3, 3))
-_TWO_PLANES: Kernels = ((1, 3, 3), (1, 3, 3))
+__all__ = [
+    "AtrousAutoencoderSpec",
+    "FCNAutoencoderSpec",
+    "LevelAutoencoder",
+    "LevelAutoencoderSpec",
+    "LevelSpec",
+    "UNetAutoencoderSpec",
+]
+
 _SLOPE = 0.1  # of the leaky ReLU, for negative values
-_WITHIN = 0.01  # of the number of parameters that nets to be compared may differ by
-
-
-class LevelAutoencoderSpec(Spec):
-    """What the three shapes share; see the module."""
-
-    features: tuple[int, ...] = (8, 16, 32, 64, 128)
-    """Feature maps per level, full resolution first."""
-    factors: tuple[Vec, ...] = ((1, 2, 2),) * 4
-    """Downsampling (z, y, x), or spreading of the kernels, between a level and the next: one fewer than levels."""
-    kernels: tuple[Kernels, ...] = (_TWO_PLANES,) * 5
-    """Convolution kernels (z, y, x) of every level, odd, the same on the way down and up."""
-    in_channels: int = Field(default=1, ge=1)
-    """Channels of the input, and of the answer."""
-    padding: Literal["zeros", "reflect"] = "zeros"
-    """What a convolution sees beyond the faces of a tile."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.features) < 2 or min(self.features) < 1:
-            raise ValueError(f"features {self.features} must name at least two levels, each with at least 1 map")
-        if len(self.factors) != len(self.features) - 1:
-            raise ValueError(
-                f"{len(self.features)} levels of features need {len(self.features) - 1} downsampling factors "
-                f"between them, got {len(self.factors)}"
-            )
-        if min(min(factor) for factor in self.factors) < 1:
-            raise ValueError("downsampling factors are at least 1 along every axis")
-        check_kernels(self.kernels, len(self.features), "kernels")
-        return self
-
-    @classmethod
-    def of(cls, width: int = 8, levels: int = 5, flat_levels: int | None = None, **options: Any) -> Self:
-        """Return a net with ``width * 2^i`` maps in level i and two convolutions per level.
-
-        Args:
-            width: maps at full resolution.
-            levels: how many there are.
-            flat_levels: as many first levels look at single sections, kernels (1, 3, 3) and factors (1, 2, 2); the
-                deeper ones at volumes, (3, 3, 3) and (2, 2, 2). None: all are flat, a net of images.
-            options: further fields.
-
-        Raises:
-            InputError: a field is not valid.
-        """
-        flat = levels if flat_levels is None else flat_levels
-        fields = {
-            "features": tuple(width * 2**level for level in range(levels)),
-            "factors": tuple((1, 2, 2) if level < flat else (2, 2, 2) for level in range(levels - 1)),
-            "kernels": tuple(_TWO_PLANES if level < flat else _TWO_CUBES for level in range(levels)),
-        }
-        return cls.from_dict({**fields, **options}, source=cls.__name__)
-
-    @property
-    def scales(self) -> tuple[Vec, ...]:
-        """Voxels (z, y, x) between neighbours of every level: the product of the factors above it."""
-        return tuple(
-            accumulate(self.factors, lambda a, b: (a[0] * b[0], a[1] * b[1], a[2] * b[2]), initial=(1, 1, 1))
-        )
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights and biases."""
-        total = _conv(self.features[0], self.in_channels, (1, 1, 1))
-        for n_in, n_out, kernels in zip(
-            (self.in_channels, *self.features), self.features, self.kernels, strict=False
-        ):
-            total += _convs(n_in, n_out, kernels)
-        for level, (low, high) in enumerate(pairwise(self.features)):
-            total += _conv(high, low, self.factors[level])
-            total += _convs(low * self.joined(level), low, self.kernels[level])
-        return total
-
-    def joined(self, level: int) -> int:
-        """Return how many times C_i maps the decoder of a level starts from: 1, or 2 with a concatenated skip."""
-        return 1
-
-
-class FCNAutoencoderSpec(LevelAutoencoderSpec):
-    """Pooling and upsampling, without skips: a fully convolutional network with a bottleneck."""
-
-    kind: Literal["fcn_autoencoder"] = "fcn_autoencoder"
-    pooling: Pooling = "max"
-    """How a level becomes the next, coarser one."""
-
-    @model_validator(mode="after")
-    def _nothing_is_left_out(self) -> Self:
-        _check_strides(self, self.pooling)
-        return self
-
-
-class AtrousAutoencoderSpec(LevelAutoencoderSpec):
-    """No pooling: kernels of level i are spread over the product of the factors above it.
-
-    All levels work at full resolution, so with five of them it takes 47 times the multiply-adds of the others, and
-    nine to twenty-five times the processor time of a step (4 and 8 maps, 96 x 96 voxels).
-    """
-
-    kind: Literal["atrous_autoencoder"] = "atrous_autoencoder"
-
-
-class UNetAutoencoderSpec(LevelAutoencoderSpec):
-    """The shape of `FCNAutoencoderSpec` with skips.
-
-    With the skip of full resolution, autoencoding tests only whether a net can be the identity: it is no evidence
-    that anything was represented.
-    """
-
-    kind: Literal["unet_autoencoder"] = "unet_autoencoder"
-    pooling: Pooling = "max"
-    """How a level becomes the next, coarser one."""
-    skips: tuple[bool, ...] | None = None
-    """For every level but the last, whether it has its skip; None: all have."""
-    skip_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Probability that a skip of a sample is left out while training; those that stay are scaled to make up."""
-    merge: Literal["add", "concatenate"] = "add"
-    """What is done with a skip."""
-
-    @model_validator(mode="after")
-    def _one_switch_per_skip(self) -> Self:
-        _check_strides(self, self.pooling)
-        if self.skips is not None and len(self.skips) != len(self.factors):
-            raise ValueError(
-                f"{len(self.features)} levels have {len(self.factors)} skips, all but the last one: "
-                f"skips {self.skips} must switch each of them on or off"
-            )
-        return self
-
-    @property
-    def has_skip(self) -> tuple[bool, ...]:
-        """For every level but the last, whether it has its skip."""
-        return (True,) * len(self.factors) if self.skips is None else self.skips
-
-    def keeping(self, level: int) -> UNetAutoencoderSpec:
-        """Return the net with the skip of one level only; raises `InputError` where there is none."""
-        return self._with(level, others=False)
-
-    def dropping(self, level: int) -> UNetAutoencoderSpec:
-        """Return the net with all skips but that of one level; raises `InputError` where there is none."""
-        return self._with(level, others=True)
-
-    def concatenated(self) -> UNetAutoencoderSpec:
-        """Return the net with concatenated skips, thinned to this net's number of parameters within 1 %.
-
-        Raises:
-            InputError: levels are so thin that no whole numbers of maps come that near.
-        """
-        fields = self.to_dict() | {"merge": "concatenate"}
-        shares = (share / 2000 for share in range(1000, 2001))
-        tried = {tuple(max(1, round(n * share)) for n in self.features) for share in shares}
-        nets = [UNetAutoencoderSpec.from_dict(fields | {"features": features}) for features in sorted(tried)]
-        best = min(nets, key=lambda net: abs(net.parameters - self.parameters))
-        if abs(best.parameters - self.parameters) > _WITHIN * self.parameters:
-            raise InputError(
-                f"no net with concatenated skips has the {self.parameters:,} parameters of the one with features "
-                f"{self.features} within 1 %; the nearest has {best.parameters:,}: give the levels more maps"
-            )
-        return best
-
-    def joined(self, level: int) -> int:
-        """Return how many times C_i maps the decoder of a level starts from."""
-        return 2 if self.merge == "concatenate" and self.has_skip[level] else 1
-
-    def _with(self, level: int, *, others: bool) -> UNetAutoencoderSpec:
-        levels = range(len(self.factors))
-        if level not in levels:
-            raise InputError(
-                f"level {level} has no skip: those of levels 0 to {len(self.factors) - 1} can be chosen"
-            )
-        return self.model_copy(update={"skips": tuple(others != (each == level) for each in levels)})
-
-
-LevelSpec = FCNAutoencoderSpec | AtrousAutoencoderSpec | UNetAutoencoderSpec
-"""Any of the three shapes."""
 
 
 class LevelAutoencoder(nn.Module):
@@ -246,9 +85,29 @@ class LevelAutoencoder(nn.Module):
     @property
     def rule(self) -> TileRule:
         """Which tiles fit: multiples of the pooling; mirrored padding needs voxels enough to be mirrored, too."""
-        step = (1, 1, 1) if self.dilated else self.spec.scales[-1]
+        step = self.lattice
         least = _mirrored(self.spec) if self.spec.padding == "reflect" else (1, 1, 1)
         return TileRule(TileRule(step, step).at_least(least), step)
+
+    @property
+    def lattice(self) -> Vec:
+        """Voxels (z, y, x) between equivalent positions."""
+        return self.spec.lattice
+
+    @property
+    def context(self) -> Vec:
+        """Voxels (z, y, x) per side that an answer needs to see around a tile on the lattice, a multiple of it."""
+        return self.spec.context
+
+    def peak_floats(self, input_shape: Sequence[int]) -> int:
+        """Return the numbers held at once while a tile of voxels (z, y, x) is reconstructed in ``eval`` mode.
+
+        Raises:
+            InputError: the tile does not fit, see `rule`.
+        """
+        self.rule.check(input_shape)
+        z, y, x = input_shape
+        return peak_floats(self.spec, (z, y, x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the reconstruction; raises `InputError` where the tile does not fit, see `rule`."""
@@ -339,22 +198,3 @@ def _mirrored(spec: LevelSpec) -> Vec:
             sizes.append([((f - 1) * unit + 1) // 2 + 1 for f, unit in zip(factor, scale, strict=True)])
     z, y, x = (max(size[axis] for size in sizes) for axis in range(3))
     return (z, y, x)
-
-
-def _conv(n_in: int, n_out: int, kernel: Vec) -> int:
-    return (n_in * prod(kernel) + 1) * n_out
-
-
-def _convs(n_in: int, n_out: int, kernels: Kernels) -> int:
-    return sum(_conv(n_out if index else n_in, n_out, kernel) for index, kernel in enumerate(kernels))
-
-
-def _check_strides(spec: LevelAutoencoderSpec, pooling: Pooling) -> None:
-    if pooling != "stride":
-        return
-    for factor, kernels in zip(spec.factors, spec.kernels[1:], strict=True):
-        if any(f > size for f, size in zip(factor, kernels[0], strict=True)):
-            raise ValueError(
-                f"a stride of {factor} with a kernel of {kernels[0]} would never look at some voxels: "
-                "widen the first kernel of the level, or choose another pooling"
-            )

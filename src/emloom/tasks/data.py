@@ -62,36 +62,61 @@ class MarksSpec(Spec):
         return [path for path in (self.mask, self.avoid, self.foreground, self.sites) if path is not None]
 
 
-class StackSpec(Spec):
-    """A raw stack with instance labels, and its split."""
+class SplitSpec(Spec):
+    """A raw stack and its split."""
 
     raw: str
     """Path of the raw volume, e.g. `stack.h5/volumes/raw`."""
-    labels: str
-    """Path of the instance labels on the same grid; 0 is background."""
-    marks: MarksSpec = MarksSpec()
-    """Where labels are known, and where crops are wanted."""
     voxel_size_nm: Vec3 | None = None
     """Voxel size (z, y, x), only where the files do not state it."""
     region: BoxSpec | None = None
     """Where training may look; default: everywhere but near the held-out boxes."""
     validation: tuple[BoxSpec, ...] = Field(min_length=1)
     """Boxes that choose the checkpoint and the threshold."""
-    test: tuple[BoxSpec, ...] = Field(min_length=1)
+    test: tuple[BoxSpec, ...] = ()
     """Boxes that are scored once."""
     gap_nm: float = Field(default=0.0, ge=0)
     """Distance that training keeps from every held-out box."""
-    references: dict[str, str] = Field(default_factory=dict)
-    """Other segmentations of the same grid to score alongside: name -> path."""
 
     def boxes(self, part: Part) -> tuple[Box, ...]:
         """Return the boxes of a part."""
         return tuple(spec.box for spec in (self.validation if part == "validation" else self.test))
 
+    def room(self, whole: Box, voxel_size_nm: Vec3) -> tuple[Box, tuple[Box, ...]]:
+        """Return where training may look, and the held-out boxes grown by the gap that it keeps off."""
+        gap = gap_vox(self, voxel_size_nm)
+        held_out = tuple(box.grow(gap) for part in PARTS for box in self.boxes(part))
+        return whole if self.region is None else self.region.box, held_out
+
+
+class StackSpec(SplitSpec):
+    """A raw stack with instance labels, and its split."""
+
+    labels: str
+    """Path of the instance labels on the same grid; 0 is background."""
+    marks: MarksSpec = MarksSpec()
+    """Where labels are known, and where crops are wanted."""
+    test: tuple[BoxSpec, ...] = Field(min_length=1)
+    """Boxes that are scored once."""
+    references: dict[str, str] = Field(default_factory=dict)
+    """Other segmentations of the same grid to score alongside: name -> path."""
+
     @property
     def paths(self) -> list[str]:
         """Every file the stack refers to."""
         return [self.raw, self.labels, *self.marks.paths, *self.references.values()]
+
+
+class RawStackSpec(SplitSpec):
+    """A raw stack without labels, and its split."""
+
+    avoid: str | None = None
+    """Path of a mask of quality control, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the stack refers to."""
+        return [self.raw] if self.avoid is None else [self.raw, self.avoid]
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ class HeldOut:
         return f"s{self.stack}_{self.part}_{self.number}"
 
 
-def held_out(stacks: Sequence[StackSpec], *parts: Part) -> list[HeldOut]:
+def held_out(stacks: Sequence[SplitSpec], *parts: Part) -> list[HeldOut]:
     """Return the held-out boxes of the given parts, in that order; of all parts by default."""
     wanted: tuple[Part, ...] = parts or PARTS
     return [
@@ -136,10 +161,8 @@ class Stack:
     @property
     def labelled(self) -> TrainingVolume:
         """What training may draw from."""
-        spec, whole = self.spec, self.raw.info.box
-        gap = gap_vox(spec, self.raw.info.grid.voxel_size_nm)
-        held_out = tuple(box.grow(gap) for part in PARTS for box in spec.boxes(part))
-        region = whole if spec.region is None else spec.region.box
+        spec = self.spec
+        region, held_out = spec.room(self.raw.info.box, self.raw.info.grid.voxel_size_nm)
         hidden = tuple(box for part in PARTS for box in spec.boxes(part))
         return TrainingVolume(
             self.raw,
@@ -155,7 +178,7 @@ class Stack:
         )
 
 
-def gap_vox(spec: StackSpec, voxel_size_nm: Vec3) -> Vec:
+def gap_vox(spec: SplitSpec, voxel_size_nm: Vec3) -> Vec:
     """Return the gap in whole voxels, rounded up."""
     z, y, x = (ceil(spec.gap_nm / size - 1e-9) for size in voxel_size_nm)
     return (z, y, x)
@@ -170,13 +193,13 @@ def open_stack(spec: StackSpec) -> Stack:
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
     labels = _open_labels(spec.labels, spec)
-    mask, avoid = _open_mask(spec.marks.mask, spec), _open_mask(spec.marks.avoid, spec)
+    mask, avoid = open_mask(spec.marks.mask, spec), open_mask(spec.marks.avoid, spec)
     foreground = None if spec.marks.foreground is None else _open_labels(spec.marks.foreground, spec)
     references = {name: _open_labels(path, spec) for name, path in spec.references.items()}
     for other in (labels, mask, avoid, foreground, *references.values()):
         if other is not None:
             check_same_grid(raw, other)
-    _check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)
+    check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)
     return Stack(
         spec,
         cached(raw),
@@ -189,7 +212,8 @@ def open_stack(spec: StackSpec) -> Stack:
     )
 
 
-def _open_mask(path: str | None, spec: StackSpec) -> Volume | None:
+def open_mask(path: str | None, spec: SplitSpec) -> Volume | None:
+    """Open a mask of a stack; None where there is none."""
     return None if path is None else open_volume(path, voxel_size_nm=spec.voxel_size_nm, kind="mask")
 
 
@@ -199,7 +223,8 @@ def _open_labels(path: str, spec: StackSpec) -> Volume:
     return volume
 
 
-def _check_boxes(spec: StackSpec, whole: Box, voxel_size_nm: Vec3) -> None:
+def check_boxes(spec: SplitSpec, whole: Box, voxel_size_nm: Vec3) -> None:
+    """Raise `InputError` where boxes of a split are empty, leave the volume or come too close to each other."""
     named = [(part, box) for part in PARTS for box in spec.boxes(part)]
     region = [] if spec.region is None else [("region", spec.region.box)]
     for part, box in [*named, *region]:

@@ -21,7 +21,7 @@ from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.metrics.bootstrap import Interval
 from emloom.metrics.fourier import RingCorrelation, ring_correlation
-from emloom.metrics.frequency import ALL, BandFidelity, fidelity
+from emloom.metrics.frequency import ALL, BandFidelity, fidelity, psnr_db, root_mean_square_error
 from emloom.metrics.noise import SignalTarget, signal_targets
 from emloom.metrics.spectra import Spectra
 from emloom.run.executor import Executor, Serial
@@ -83,6 +83,16 @@ class Kept:
     def levels(self) -> list[BandFidelity]:
         """The rows of whole levels, finest first."""
         return [band for band in self.bands if band.orientation == ALL]
+
+    @property
+    def rmse(self) -> float:
+        """Root mean square difference over all whole tiles, in grey levels."""
+        return root_mean_square_error(self.table)
+
+    @property
+    def psnr_db(self) -> float:
+        """Peak signal-to-noise ratio over all whole tiles; the peak is the range of the type, NaN of floats."""
+        return psnr_db(self.rmse, self.compared.volumes()[1].info.dtype)
 
     @property
     def left_out(self) -> float:
@@ -237,6 +247,8 @@ def _said(report: FrequencyReport) -> dict[str, Any]:
                 "n_tiles": int(kept.table.n_tiles.sum()),
                 "tile_vox": kept.compared.decomposition.tile_vox,
                 "left_out": kept.left_out,
+                "rmse": kept.rmse,
+                "psnr_db": kept.psnr_db,
                 "exact": kept.table.exact,
                 "undefined": _undefined(kept),
                 "targets": [asdict(target) for target in kept.targets],

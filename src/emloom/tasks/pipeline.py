@@ -30,7 +30,7 @@ from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec
 from emloom.nn.train import TrainingData, train
 from emloom.run.executor import Executor, Serial
-from emloom.run.journal import Journal, key_of
+from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, held_out, open_stack
 from emloom.tasks.job import NeuronsJob
@@ -42,7 +42,7 @@ from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.segment import Segmented, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
-from emloom.tasks.steps import Listener, Plan, Silent, Step
+from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
 
 Stage = Literal["train", "predict", "segment", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -65,7 +65,6 @@ class Run:
     def __post_init__(self) -> None:
         self.stacks = [open_stack(spec) for spec in self.job.data]
         self.library = library_of(self.job, self.stacks[0].raw.info.grid.voxel_size_nm)
-        self.journal = Journal(self.folder)
 
     @property
     def model(self) -> ModelSpec:
@@ -192,7 +191,8 @@ def _evaluate(this: Run) -> None:
 
 
 def _report(this: Run) -> None:
-    seconds = {str(stage): marker.seconds for stage in STAGES if (marker := this.journal.marker(stage))}
     inputs = {path: fingerprint(path) for path in this.job.paths}
-    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, seconds)
+    provenance = write_provenance(
+        this.folder / "provenance.json", this.job.to_dict(), inputs, seconds(this.folder, STAGES)
+    )
     write_report(this.job, this.stacks, this.folder, provenance)

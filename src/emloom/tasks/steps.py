@@ -118,11 +118,6 @@ class Plan:
                 with journal.record(step.name, step.key):
                     step.work()
 
-    def seconds(self) -> dict[str, float]:
-        """Return how long the finished steps took."""
-        journal = Journal(self.folder)
-        return {step.name: marker.seconds for step in self.steps if (marker := journal.marker(step.name))}
-
     def _forget_changed(self, journal: Journal) -> None:
         if journal.marker(TRAIN) is None and self._training_differs():
             shutil.rmtree(self.folder / TRAIN, ignore_errors=True)
@@ -145,3 +140,9 @@ class Plan:
         except InputError:  # a job of another kind
             return True
         return before.model_dump(include=set(self.decisive)) != self.job.model_dump(include=set(self.decisive))
+
+
+def seconds(folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """Return how long the finished steps of a folder took."""
+    journal = Journal(folder)
+    return {name: marker.seconds for name in names if (marker := journal.marker(name))}

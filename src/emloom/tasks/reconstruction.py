@@ -1,0 +1,203 @@
+"""`emloom run` of a `ReconstructionJob`: train, reconstruct, judge, report — skipping what is already done.
+
+::
+
+    job.yaml  provenance.json  report.html
+    train/      model.safetensors, state, history, tensorboard
+    predict/    <test>.zarr/reconstruction         one per test: a raw volume like its own raw
+    evaluate/   scores.json, scores.csv; <test>/   what `emloom frequency` says about it, with a page of its own
+    markers/    one per finished step
+
+How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from emloom.errors import InputError
+from emloom.io.open import open_volume
+from emloom.nn.engine import Engine
+from emloom.nn.hardware import Hardware
+from emloom.nn.library import Library
+from emloom.nn.model import ModelSpec
+from emloom.nn.reconstruct import RECONSTRUCTION
+from emloom.nn.train import TrainingData, train
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.provenance import fingerprint, write_provenance
+from emloom.tasks.data import held_out
+from emloom.tasks.frequency import FrequencyReport, measure_frequencies
+from emloom.tasks.frequencyreport import write_frequency_report
+from emloom.tasks.frequencyspec import FrequencySpec
+from emloom.tasks.library import open_library
+from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, TestItem, open_raw_stack
+from emloom.tasks.reconstructionreport import Judged, write_reconstruction_report
+from emloom.tasks.scorefiles import write_scores
+from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+
+Stage = Literal["train", "predict", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
+
+
+@dataclass
+class Run:
+    """One execution of a job in a folder."""
+
+    job: ReconstructionJob
+    folder: Path
+    hardware: Hardware
+    listener: Listener
+    executor: Executor = field(default_factory=Serial)
+
+    def __post_init__(self) -> None:
+        self.stacks: list[RawStack] = [open_raw_stack(spec) for spec in self.job.data]
+        for item in self.job.tests:
+            _check_type(item)
+
+    @property
+    def model(self) -> ModelSpec:
+        """What is being learned."""
+        return self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm)
+
+    @property
+    def library(self) -> Library | None:
+        """The artifacts that augmentation blends in."""
+        spec = self.job.training.augment.defects.library
+        size = self.stacks[0].raw.info.grid.voxel_size_nm
+        return None if spec is None else open_library(spec, self.job.preprocessing, size)
+
+    def keys(self) -> dict[Stage, str]:
+        """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
+        job = self.job
+        data = [stack.to_dict() for stack in job.data]
+        own = {path: fingerprint(path) for path in job.paths if path not in {f.raw for f in job.foreign}}
+        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, own)
+        foreign = {each.raw: fingerprint(each.raw) for each in job.foreign}
+        predicted = key_of(trained, "predict", [each.to_dict() for each in job.foreign], foreign)
+        evaluated = key_of(predicted, job.wavelet.content_hash())
+        return {
+            "train": trained,
+            "predict": predicted,
+            "evaluate": evaluated,
+            "report": key_of(evaluated, job.name),
+        }
+
+    def reconstruction(self, item: TestItem) -> str:
+        """Return the path of the reconstruction of a test."""
+        return str(self.folder / "predict" / f"{item.name}.zarr" / RECONSTRUCTION)
+
+    def judge(self, item: TestItem) -> FrequencyReport:
+        """Compare a reconstruction with its raw; what was counted before is read."""
+        folder = self.folder / "evaluate" / item.name
+        spec = FrequencySpec(
+            reference=item.raw,
+            outputs=(self.reconstruction(item),),
+            output=str(folder),
+            wavelet=self.job.wavelet,
+            names=(self.job.name,),
+        )
+        found = measure_frequencies(spec, self.executor)
+        write_frequency_report(spec, found)
+        return found
+
+
+def run(
+    job: ReconstructionJob,
+    folder: Path,
+    hardware: Hardware | None = None,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+    until: Stage = "report",
+    executor: Executor | None = None,
+) -> Path:
+    """Run a job in a folder, going on where an earlier call stopped.
+
+    Args:
+        job: what to do.
+        folder: where everything is written.
+        hardware: where to compute.
+        listener: told about progress.
+        overwrite: do steps whose parameters or inputs changed, and all after them, again.
+        until: last step to do.
+        executor: where the blocks of reconstructions and comparisons run; default in this process.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
+    """
+    this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
+    keys = this.keys()
+    work: dict[Stage, Callable[[Run], None]] = {
+        "train": _train,
+        "predict": _predict,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    steps = [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES]
+    Plan(job, folder, steps, _DECISIVE).carry_out(this.listener, overwrite=overwrite, until=until)
+    return folder / "report.html"
+
+
+def _check_type(item: TestItem) -> None:
+    info = open_volume(item.raw, voxel_size_nm=item.voxel_size_nm, kind="raw").info
+    if info.channels is not None:
+        raise InputError(f"{item.raw} has {info.channels} channels: reconstruct a volume of one")
+
+
+def _train(this: Run) -> None:
+    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
+    data = TrainingData([stack.unlabelled for stack in this.stacks], validation, this.library)
+    train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+
+
+def _predict(this: Run) -> None:
+    engine = Engine(this.hardware.torch_device)
+    tests = this.job.tests
+    for done, item in enumerate(tests, start=1):
+        job = PredictJob(
+            raw=item.raw,
+            model=str(this.folder / "train" / "model.safetensors"),
+            output=str(this.folder / "predict" / f"{item.name}.zarr"),
+            box=item.box,
+            voxel_size_nm=item.voxel_size_nm,
+            any_voxel_size=item.foreign,
+        )
+        predict_volume(job, engine, executor=this.executor, discard=True)
+        this.listener.advance("predict", done, len(tests))
+
+
+def _evaluate(this: Run) -> None:
+    rows: list[dict[str, Any]] = []
+    tests = this.job.tests
+    for done, item in enumerate(tests, start=1):
+        kept = this.judge(item).outputs[0]
+        row: dict[str, Any] = {
+            "test": item.name,
+            "psnr_db": kept.psnr_db,
+            "rmse": kept.rmse,
+        }
+        for band in kept.levels:
+            row |= {
+                f"ratio_{band.level}": band.ratio.value,
+                f"coherence_{band.level}": band.coherence.value,
+            }
+        rows.append(row)
+        this.listener.advance("evaluate", done, len(tests))
+    write_scores(this.folder / "evaluate", rows)
+
+
+def _report(this: Run) -> None:
+    inputs = {path: fingerprint(path) for path in this.job.paths}
+    took = seconds(this.folder, STAGES)
+    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, took)
+    judged = [Judged(item, this.judge(item).outputs[0]) for item in this.job.tests]
+    write_reconstruction_report(this.job, judged, this.folder, provenance)
