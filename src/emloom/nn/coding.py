@@ -1,6 +1,7 @@
 """How a network's answer becomes what is stored: per head, from float to a number of a stated type.
 
-Probabilities become bytes, each channel by itself or as shares of classes that exclude each other; grey values the type of the raw, so that everything after the network is exact.
+Probabilities become bytes, each by itself or as shares of classes that exclude each other; grey values become the
+type of the raw. So everything after the network is exact.
 """
 
 from __future__ import annotations

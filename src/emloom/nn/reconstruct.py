@@ -30,8 +30,8 @@ _FLOATS_PER_VOXEL = 64  # of a patch net's first levels, generously
 class Reconstructor(nn.Module):
     """An autoencoder with the properties of `emloom.nn.heads.DenseNet`.
 
-    ``forward`` maps float ``[N, 1, Z, Y, X]`` to ``{head: [N, channels, Z, Y, X]}``, linear; a variational net also
-    answers ``mu`` and ``logvar``.
+    ``forward`` maps float ``[N, 1, Z, Y, X]`` to ``{head: [N, channels, Z, Y, X]}``, linear; a variational net
+    also answers ``mu`` and ``logvar``.
 
     Args:
         net: the autoencoder, or a level net that was given other channels to answer with.

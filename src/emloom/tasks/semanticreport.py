@@ -25,18 +25,18 @@ class TestedBox:
 
     Attributes:
         name: of its results, and the section.
-        raw_YX: grey values.
-        truth_YX: true classes, larger than any class where unknown.
-        called_YX: the likeliest classes.
+        raw: grey values [Y, X].
+        truth: true classes, larger than any class where unknown.
+        called: the likeliest classes.
         spacing_nm: voxel size (y, x).
     """
 
     __test__ = False  # no test, for pytest
 
     name: str
-    raw_YX: NDArray[Any]
-    truth_YX: NDArray[np.uint8]
-    called_YX: NDArray[np.uint8]
+    raw: NDArray[Any]
+    truth: NDArray[np.uint8]
+    called: NDArray[np.uint8]
     spacing_nm: tuple[float, float]
 
 
@@ -56,17 +56,17 @@ def write_semantic_report(
 
 def _pictures(names: Sequence[str], boxes: Sequence[TestedBox]) -> Section:
     text = (
-        f"Middle sections of every test box. {names[0]} has no colour, and neither has what is unknown; every other "
+        f"Middle sections of every test box. {names[0]} has no colour, nor has what is unknown; every other "
         "class has the same one in truth and prediction."
     )
     return Section("What it looks like", text, [_picture(box, len(names)) for box in boxes])
 
 
 def _picture(box: TestedBox, count: int) -> Figure:
-    tiles = [Tile("raw", grey(box.raw_YX), box.spacing_nm)]
-    for title, classes in (("truth", box.truth_YX), ("emloom", box.called_YX)):
+    tiles = [Tile("raw", grey(box.raw), box.spacing_nm)]
+    for title, classes in (("truth", box.truth), ("emloom", box.called)):
         known = np.where(classes < count, classes, np.uint8(0))
-        tiles.append(Tile(title, overlay(box.raw_YX, known), box.spacing_nm))
+        tiles.append(Tile(title, overlay(box.raw, known), box.spacing_nm))
     return panel(tiles, alt=f"{box.name}: raw, true classes, likeliest classes.", caption=box.name)
 
 
@@ -77,7 +77,10 @@ def _scores(found: ClassEvaluation) -> Section:
             interval = found.intervals.get(value.key)
             ends: tuple[Cell, Cell] = (None, None) if interval is None else (interval.low, interval.high)
             rows.append([value.title, found.row[value.key], *ends, value.better])
-    text = "All test boxes together. Intervals are of blocks of tissue drawn with replacement; boxes have pages of their own."
+    text = (
+        "All test boxes together, with intervals from blocks of tissue drawn with replacement. Every box has a page "
+        "of its own."
+    )
     tables = [
         class_table(found.classes),
         Table(["score", "value", "low", "high", "better"], rows, "every score that was asked for"),
@@ -99,7 +102,7 @@ def _training(folder: Path) -> Section:
 def _next_steps(folder: Path, boxes: Sequence[TestedBox]) -> Section:
     pages = ", ".join(f"{folder}/evaluate/{box.name}/report.html" for box in boxes)
     text = (
-        f"Predict another volume: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
+        f"Predict: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
         f"Where classes are mistaken: {pages}"
     )
     return Section("Go on", text)

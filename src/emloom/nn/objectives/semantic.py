@@ -70,21 +70,19 @@ class SemanticObjective(Spec):
                         "each other, so give it to one of them"
                     )
                 seen[number] = each.name
-        self._check_loss()
+        self._check_loss(names)
         return self
 
-    def _check_loss(self) -> None:
+    def _check_loss(self, names: tuple[str, ...]) -> None:
         loss = self.class_loss
         if not reads_classes(loss):
             raise ValueError(
                 f"the loss {loss.kind!r} takes each channel for a probability of its own, and classes exclude each "
                 "other: use cross_entropy, wasserstein_dice or a sum of these"
             )
-        wrong = sorted(channels_of(loss) - {len(self.classes)})
+        wrong = sorted(channels_of(loss) - {len(names)})
         if wrong:
-            raise ValueError(
-                f"the loss is about {wrong[0]} classes, and {len(self.classes)} are named: give as many"
-            )
+            raise ValueError(f"the loss is about {wrong[0]} classes, and {len(names)} are named: give as many")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,7 +108,7 @@ class SemanticObjective(Spec):
         return out
 
     def sample(self, made: Rendered, grid: Grid) -> Sample:
-        """Return (raw ``[1, Z, Y, X]``, one-hot classes ``[K, Z, Y, X]`` and where they are known ``[1, Z, Y, X]``)."""
+        """Return (raw ``[1, Z, Y, X]``, one-hot classes ``[K, Z, Y, X]`` and where they are known ``[1, ...]``)."""
         inner = made.output.slices()
         labels = np.where(made.known[inner] != 0, self.of_labels(made.labels[inner]), np.uint8(UNKNOWN))
         target, known = one_hot(labels, len(self.classes), ignore=UNKNOWN)
