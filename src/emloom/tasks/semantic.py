@@ -40,7 +40,7 @@ from emloom.nn.preprocess import Preprocessing
 from emloom.nn.train import TrainingData, TrainingSpec, train
 from emloom.nn.unet import UNetSpec
 from emloom.run.executor import Executor, Serial
-from emloom.run.journal import Journal, key_of
+from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks.classreport import write_class_report
@@ -52,7 +52,7 @@ from emloom.tasks.library import open_library
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
-from emloom.tasks.steps import Listener, Plan, Silent, Step
+from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -277,9 +277,8 @@ def true_classes(objective: SemanticObjective, stack: Stack, item: HeldOut) -> N
 
 
 def _report(this: _Run) -> None:
-    journal = Journal(this.folder)
-    seconds = {str(stage): marker.seconds for stage in STAGES if (marker := journal.marker(stage))}
-    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), this.inputs, seconds)
+    took = seconds(this.folder, STAGES)
+    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), this.inputs, took)
     boxes = [_drawn(this, item) for item in this.tested]
     write_semantic_report(this.job.name, _together(this), boxes, this.folder, provenance)
 

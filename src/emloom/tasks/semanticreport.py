@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from emloom.tasks.classreport import class_table
 from emloom.tasks.classscoring import ClassEvaluation
+from emloom.tasks.reconstructionreport import training_section
 from emloom.view.colours import grey, overlay
-from emloom.view.curves import training_curves
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
 
@@ -48,7 +47,12 @@ def write_semantic_report(
         title=name,
         subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
         scores=[Score(f"IoU of {row['name']}", row["iou"], "1 is perfect") for row in found.classes[:4]],
-        sections=[_pictures(found.names, boxes), _scores(found), _training(folder), _next_steps(folder, boxes)],
+        sections=[
+            _pictures(found.names, boxes),
+            _scores(found),
+            training_section(folder),
+            _next_steps(folder, boxes),
+        ],
         provenance=provenance,
     )
     report.write(folder / "report.html")
@@ -86,17 +90,6 @@ def _scores(found: ClassEvaluation) -> Section:
         Table(["score", "value", "low", "high", "better"], rows, "every score that was asked for"),
     ]
     return Section("Scores", text, tables=tables)
-
-
-def _training(folder: Path) -> Section:
-    history = json.loads((folder / "train" / "history.json").read_text(encoding="utf-8"))
-    figure = training_curves(
-        [row["step"] for row in history],
-        [row["loss"] for row in history],
-        [(row["step"], row["validation"]) for row in history if "validation" in row],
-        caption="Validation uses the averaged weights; the best are kept.",
-    )
-    return Section("Training", "", [figure])
 
 
 def _next_steps(folder: Path, boxes: Sequence[TestedBox]) -> Section:

@@ -108,7 +108,7 @@ class SemanticObjective(Spec):
         return out
 
     def sample(self, made: Rendered, grid: Grid) -> Sample:
-        """Return (raw ``[1, Z, Y, X]``, one-hot classes ``[K, Z, Y, X]`` and where they are known ``[1, ...]``)."""
+        """Return (raw ``[1, Z, Y, X]``, one-hot classes ``[K, Z, Y, X]``, where they are known)."""
         inner = made.output.slices()
         labels = np.where(made.known[inner] != 0, self.of_labels(made.labels[inner]), np.uint8(UNKNOWN))
         target, known = one_hot(labels, len(self.classes), ignore=UNKNOWN)
