@@ -112,17 +112,8 @@ def test_the_loss_is_the_cross_entropy_of_the_true_class() -> None:
 
 def test_coarser_answers_are_asked_for_the_majority() -> None:
     said = objective()
-    network = build(
-        ModelSpec(
-            objective=said,
-            network=ResUNetSpec(
-                features=(4, 6, 8),
-                factors=((1, 2, 2),) * 2,
-                supervision=1,
-            ),
-            voxel_size_nm=GRID.voxel_size_nm,
-        )
-    )
+    net = ResUNetSpec(features=(4, 6, 8), flat_levels=3, supervision=1)
+    network = build(ModelSpec(objective=said, network=net, voxel_size_nm=GRID.voxel_size_nm))
     shape = network.input_shape((4, 16, 16))
     answers = network(torch.randn(1, 1, *shape))
     assert len(answers) == 2

@@ -19,8 +19,8 @@ more), so sections cannot be held out: the split is within the plane, through al
 share are among those of a larger one. All nets learn from the same ones, for as many steps, and every crop holds
 known voxels.
 
-The raw is from EPFL's hippocampus set (cite Lucchi et al. 2013, doi:10.1109/CVPR.2013.253); its images come without
-an explicit licence, so nothing that shows them may be published.
+The raw is from EPFL's hippocampus set (cite Lucchi et al. 2013, doi:10.1109/CVPR.2013.253). Its images come without
+an explicit licence: publish nothing that shows them.
 """
 
 from __future__ import annotations

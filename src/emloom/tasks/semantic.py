@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
@@ -190,11 +191,23 @@ def run(
 
 
 def _train(this: _Run) -> None:
+    for item in held_out(this.job.data):
+        _require_known(this, item)
     validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
     spec = this.job.training.augment.defects.library
     library = None if spec is None else open_library(spec, this.job.preprocessing, this.voxel_size_nm)
     data = TrainingData([stack.labelled for stack in this.stacks], validation, library)
     train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+
+
+def _require_known(this: _Run, item: HeldOut) -> None:
+    """Raise `InputError` where a box would choose the checkpoint, or be scored, by nothing."""
+    stack, names = this.stacks[item.stack], ", ".join(this.job.objective.names)
+    if (true_classes(this.job.objective, stack, item) == UNKNOWN).all():
+        raise InputError(
+            f"the {item.part} {item.box} holds no voxel of {names} in {stack.labels.info.source} where labels are "
+            "known: choose another box, or other ids for the classes"
+        )
 
 
 def _predict(this: _Run) -> None:

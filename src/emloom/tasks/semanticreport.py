@@ -82,8 +82,8 @@ def _scores(found: ClassEvaluation) -> Section:
             ends: tuple[Cell, Cell] = (None, None) if interval is None else (interval.low, interval.high)
             rows.append([value.title, found.row[value.key], *ends, value.better])
     text = (
-        "All test boxes together, with intervals from blocks of tissue drawn with replacement. Every box has a page "
-        "of its own."
+        "All test boxes together, with intervals from blocks of tissue drawn with replacement. Every box has a "
+        "page of its own."
     )
     tables = [
         class_table(found.classes),

@@ -77,8 +77,8 @@ class SemanticObjective(Spec):
         loss = self.class_loss
         if not reads_classes(loss):
             raise ValueError(
-                f"the loss {loss.kind!r} takes each channel for a probability of its own, and classes exclude each "
-                "other: use cross_entropy, wasserstein_dice or a sum of these"
+                f"the loss {loss.kind!r} takes each channel for a probability of its own, and classes exclude "
+                "each other: use cross_entropy, wasserstein_dice or a sum of these"
             )
         wrong = sorted(channels_of(loss) - {len(names)})
         if wrong:
