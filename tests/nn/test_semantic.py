@@ -123,7 +123,7 @@ def test_coarser_answers_are_asked_for_the_majority() -> None:
     alone, _ = said.loss(
         {CLASSES: answers[CLASSES]}, {name: (t[None], w[None]) for name, (t, w) in targets.items()}
     )
-    assert float(total) > float(alone) > 0
+    assert float(total.detach()) > float(alone.detach()) > 0
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------

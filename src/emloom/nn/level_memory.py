@@ -121,7 +121,8 @@ class _Walk:
         factor, low = self.spec.factors[level], self.spec.features[level]
         if not self.dilated:
             out = _Maps(low, [n * f for n, f in zip(x.shape, factor, strict=True)])
-            held = max(x.floats, out.floats)  # torch makes room for what it is shown, measured on the processor
+            # Measured on the processor: along z, torch makes room for what it is shown; of images, it does not.
+            held = out.floats if factor[0] == 1 else max(x.floats, out.floats)
             self._see(held)
             return out, held
         spans = [(f - 1) * scale for f, scale in zip(factor, self.scales[level], strict=True)]

@@ -19,8 +19,8 @@ more), so sections cannot be held out: the split is within the plane, through al
 share are among those of a larger one. All nets learn from the same ones, for as many steps, and every crop holds
 known voxels.
 
-The raw is from EPFL's hippocampus set (cite Lucchi et al. 2013, doi:10.1109/CVPR.2013.253). Its images come without
-an explicit licence: publish nothing that shows them.
+The raw is from EPFL's hippocampus set (cite Lucchi et al. 2013, doi:10.1109/CVPR.2013.253). Its images come
+without an explicit licence: publish nothing that shows them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def quick(
     data: str | None = None,
     steps: int = 600,
 ) -> SemanticJob:
-    """Return the variant for processors: 109,000 parameters, half a minute of training on one core (`atrous`: two).
+    """Return the variant for processors: 109,000 weights, trained in half a minute on one core (`atrous`: two).
 
     Args:
         net: `fcn`, `atrous` or `unet`.
