@@ -83,6 +83,8 @@ class ReconstructionJob(Spec):
     training: TrainingSpec
     wavelet: WaveletSpec = WaveletSpec()
     """How results are compared with the raw, level by level."""
+    weights: str | None = None
+    """Checkpoint whose weights are used as they are, without training: for a network with skips switched off."""
 
     @model_validator(mode="after")
     def _has_tests(self) -> Self:
@@ -120,7 +122,8 @@ class ReconstructionJob(Spec):
         """Every file the job reads."""
         library = self.training.augment.defects.library
         stacks = [path for stack in self.data for path in stack.paths]
-        return [*stacks, *(each.raw for each in self.foreign), *(library.paths if library else [])]
+        weights = [] if self.weights is None else [self.weights]
+        return [*stacks, *(each.raw for each in self.foreign), *(library.paths if library else []), *weights]
 
     def model(self, voxel_size_nm: Vec3) -> ModelSpec:
         """Return what goes into the checkpoint."""

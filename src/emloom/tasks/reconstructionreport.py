@@ -42,7 +42,12 @@ def write_reconstruction_report(
             Score(f"PSNR, {each.item.name}", each.kept.psnr_db, "dB; the range is that of the type")
             for each in judged[:4]
         ],
-        sections=[_pictures(judged), _levels(job, judged), training_section(folder), _next(folder)],
+        sections=[
+            _pictures(judged),
+            _levels(job, judged),
+            *([training_section(folder)] if job.weights is None else []),
+            _next(folder),
+        ],
         provenance=provenance,
     )
     report.write(folder / "report.html")
