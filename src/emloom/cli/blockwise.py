@@ -126,7 +126,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     Examples: emloom segment pred.zarr/affinities --threshold 0.62 -o seg.zarr --job out/job.yaml |
     emloom segment pred.zarr/affinities --threshold 0.62 -o seg.zarr --workers 8
     """
-    from emloom.cli.jobs import load_job
+    from emloom.cli.jobs import load_neurons_job
     from emloom.cli.progress import blocks_bar
     from emloom.run.cluster import executor_of
     from emloom.tasks.memoryplan import memory_plan
@@ -141,7 +141,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
         "min_segment_vox": min_size,
         "luts": lut or [],
     }
-    settings = {} if job is None else load_job(job, []).segmentation.to_dict()
+    settings = {} if job is None else load_neurons_job(job, []).segmentation.to_dict()
     for part, kind in (("fragments", fragments), ("linkage", linkage)):
         if kind is not None and settings.get(part, {}).get("kind") != kind:
             settings[part] = {"kind": kind}

@@ -15,6 +15,7 @@ Student's t over seeds: they say how much training varies, on these data; not ho
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,17 +28,20 @@ from pydantic import Field, model_validator
 
 from emloom.errors import InputError
 from emloom.io.files import write_text_atomic
-from emloom.metrics.replicates import Replicated, replicated
+from emloom.io.open import open_volume
+from emloom.metrics.replicates import replicated
 from emloom.nn.autoencoders import AutoencoderSpec
 from emloom.nn.hardware import Hardware
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.run.machine import cores
+from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks import reconstruction
 from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.scorefiles import read_rows, write_rows
 from emloom.tasks.steps import Listener, Silent
+from emloom.tasks.studyreport import Found, write_study_report
 
 
 class ArmSpec(Spec):
@@ -131,28 +135,13 @@ class StudyRun:
     job: ReconstructionJob
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a study found about one arm and one test.
-
-    Attributes:
-        arm: its name.
-        test: name of the test.
-        values: by statistic, e.g. `psnr_db` or `ratio_1`: the mean over seeds and its interval.
-    """
-
-    arm: str
-    test: str
-    values: Mapping[str, Replicated]
-
-
 def run_study(
     study: ReconstructionStudy,
     folder: Path,
     hardware: Hardware | None = None,
     listener: Listener | None = None,
     workers: int = 1,
-) -> list[Found]:
+) -> Path:
     """Run what is not done of a study, and sum up.
 
     Args:
@@ -163,11 +152,12 @@ def run_study(
         workers: runs at a time, each in a process of its own.
 
     Returns:
-        What was found, arm by arm.
+        Path of the report.
 
     Raises:
         InputError: an input is bad, or the folder holds another study.
     """
+    started = time.perf_counter()
     listener = listener or Silent()
     hardware = hardware or Hardware()
     folder = folder.absolute()
@@ -187,7 +177,21 @@ def run_study(
     write_rows(folder / "scores.csv", rows)
     found = summed_up(rows)
     write_rows(folder / "summary.csv", [_row(each) for each in found])
-    return found
+    inputs = {path: fingerprint(path) for path in study.job.paths}
+    took = {"study": time.perf_counter() - started}
+    provenance = write_provenance(folder / "provenance.json", study.to_dict(), inputs, took)
+    return write_study_report(study.name, found, _wavelengths(study), folder, provenance)
+
+
+def _wavelengths(study: ReconstructionStudy) -> dict[str, list[float]]:
+    """Return the wavelengths of the levels of every test, finest first."""
+    out = {}
+    for item in study.job.tests:
+        size = open_volume(item.raw, voxel_size_nm=item.voxel_size_nm, kind="raw").info.grid.voxel_size_nm
+        decomposition = study.job.wavelet.decomposition(size)
+        levels = range(1, decomposition.n_levels + 1)
+        out[item.name] = [decomposition.wavelength_nm(level, size) for level in levels]
+    return out
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> list[Found]:
