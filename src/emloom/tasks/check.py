@@ -77,7 +77,7 @@ def check_raw(job: ReconstructionJob) -> list[Finding]:
 def check_labels(labels: Volume) -> list[Finding]:
     """Look for disconnected and tiny ids, and for sections without labels or equal to the one before."""
     info = labels.info
-    box = info.box if info.nbytes <= _LARGEST_LABELS else centre_of(info.box, (256, 512, 512))
+    box = info.box if info.nbytes <= _LARGEST_LABELS else _centre(info.box, (256, 512, 512))
     report = label_report(labels.read(box), _TINY_VOX)
     problems = [
         (report.disconnected_ids, f"{len(report.disconnected_ids)} of {report.ids} ids fall into several pieces"),
@@ -97,7 +97,7 @@ def _few(values: Sequence[int]) -> str:
 
 def check_voxel_size(raw: Volume) -> Finding:
     """Compare the voxel size with how fast the image changes along each axis."""
-    image = raw.read(centre_of(raw.info.box, (_PROBE_VOX,) * 3)).astype(np.float32)
+    image = raw.read(_centre(raw.info.box, (_PROBE_VOX,) * 3)).astype(np.float32)
     size = raw.info.grid.voxel_size_nm
     change = [float(np.abs(np.diff(image, axis=a)).mean()) if image.shape[a] > 1 else 0.0 for a in range(3)]
     text = "mean grey-level change per voxel along z, y, x: " + ", ".join(f"{c:.1f}" for c in change)
@@ -118,7 +118,7 @@ def check_voxel_size(raw: Volume) -> Finding:
 def check_orientation(raw: Volume, labels: Volume) -> Finding:
     """Ask whether flipped or transposed labels would lie on the image's membranes better than the given ones."""
     side = min(_PROBE_VOX, *raw.info.shape[1:])
-    box = centre_of(raw.info.box, (min(_PROBE_VOX, raw.info.shape[0]), side, side))
+    box = _centre(raw.info.box, (min(_PROBE_VOX, raw.info.shape[0]), side, side))
     image, ids = raw.read(box).astype(np.float32), labels.read(box)
     scores = {name: _membrane_contrast(image, moved) for name, moved in _orientations(ids)}
     given, error = scores.pop("as given")
@@ -213,8 +213,7 @@ def _thin_share(labels_ZYX: NDArray[np.uint64], steps: int, in_plane: bool) -> f
     return float((labelled & ~survived).sum() / labelled.sum())
 
 
-def centre_of(box: Box, shape: Vec) -> Box:
-    """Return the box of a shape, or what fits of it, in the middle of another."""
+def _centre(box: Box, shape: Vec) -> Box:
     extent = [min(a, b) for a, b in zip(box.shape, shape, strict=True)]
     start = [s + (n - e) // 2 for s, n, e in zip(box.start, box.shape, extent, strict=True)]
     return Box((start[0], start[1], start[2]), (extent[0], extent[1], extent[2]))
