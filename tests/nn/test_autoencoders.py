@@ -71,8 +71,8 @@ def test_weights_come_back_from_their_state(spec):
 
 
 def test_a_kind_that_does_not_exist_is_refused():
-    with pytest.raises(InputError, match="did you mean 'atrous'"):
-        Job.from_dict({"network": {"kind": "atrus"}})
+    with pytest.raises(InputError, match="did you mean 'atrous_autoencoder'"):
+        Job.from_dict({"network": {"kind": "atrous_autoencodr"}})
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
