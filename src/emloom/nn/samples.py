@@ -91,7 +91,7 @@ class SampleMaker:
         return Rendered(raw, clean, labels, known, inner)
 
     def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0) -> Sample:
-        """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what the objective draws."""
+        """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
         return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
 

@@ -122,7 +122,7 @@ def _skips(job: ReconstructionJob, width: int, seeds: int) -> ReconstructionStud
     arms |= {
         f"{task}-{name}": ArmSpec(network=nets[name], objective=objective)
         for task, objective in (("masked", masked), ("denoise", noisy))
-        for name in ("all", "without-0", "none")
+        for name in ("all", "without-0")
     }
     off = {"none": whole.model_copy(update={"skips": tuple(False for _ in levels)})}
     off |= {f"only-{level}": whole.keeping(level) for level in levels}
