@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from emloom.cli.options import (
+    AnyVoxelSize,
     BlockMinutes,
     Device,
     Output,
@@ -63,8 +64,11 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
+    any_voxel_size: AnyVoxelSize = False,
 ) -> None:
-    """Predict affinities for a volume of any size, block by block; the same command goes on after a crash.
+    """Predict a volume of any size with a model, block by block; the same command goes on after a crash.
+
+    Affinities of a model of neurons, grey values of one that reconstructs.
 
     Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512 |
     emloom predict raw.zarr --model model.safetensors -o pred.zarr --backend auto --precision auto
@@ -85,13 +89,14 @@ def predict(  # noqa: PLR0913 (one parameter per option)
             "tile_shape_vox": three_whole(tile, "tile"),
             "orientations": tta,
             "mask": mask,
+            "any_voxel_size": any_voxel_size,
         },
         "predict",
     )
     engine = Engine.of(Hardware(device).torch_device, backend, precision)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         computed_by = predict_volume(spec, engine, lambda *n: tell("predict", *n), executor, overwrite)
-    typer.echo(f"{output}: affinities written, computed by {computed_by}")
+    typer.echo(f"{output}: written, computed by {computed_by}")
 
 
 def segment(  # noqa: PLR0913 (one parameter per option)

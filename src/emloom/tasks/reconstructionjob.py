@@ -28,6 +28,12 @@ from emloom.tasks.frequencyspec import WaveletSpec
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+def require_file_name(name: str) -> None:
+    """Raise `ValueError` unless a name can be that of a folder anywhere."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"the name {name!r} must be made of letters, digits, _, - and .: choose another")
+
+
 class ForeignSpec(Spec):
     """A volume that has nothing to do with the training data, to be reconstructed as it is."""
 
@@ -41,8 +47,7 @@ class ForeignSpec(Spec):
 
     @model_validator(mode="after")
     def _is_a_file_name(self) -> Self:
-        if not _FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"the name {self.name!r} must be made of letters, digits, _, - and .: choose another")
+        require_file_name(self.name)
         return self
 
 

@@ -38,7 +38,7 @@ from emloom.run.machine import cores
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks import reconstruction
-from emloom.tasks.reconstructionjob import ReconstructionJob
+from emloom.tasks.reconstructionjob import ReconstructionJob, require_file_name
 from emloom.tasks.scorefiles import read_rows, write_rows
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.studyreport import Found, write_study_report
@@ -78,6 +78,8 @@ class ReconstructionStudy(Spec):
     def _fits(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {self.seeds} name one twice: a seed gives the same result again")
+        for name in [*self.arms, *self.ablations]:
+            require_file_name(name)
         for name, each in self.ablations.items():
             if each.of not in self.arms or name in self.arms:
                 raise ValueError(
@@ -86,8 +88,9 @@ class ReconstructionStudy(Spec):
                 )
             if not isinstance(self.arms[each.of].network, UNetAutoencoderSpec):
                 raise ValueError(
-                    f"ablation {name!r}: the arm {each.of!r} has no skips, only a unet_autoencoder has"
+                    f"ablation {name!r}: the arm {each.of!r} has no skips, only a unet_autoencoder has some"
                 )
+            self._cut(each)
         return self
 
     def runs(self, folder: Path) -> list[StudyRun]:
@@ -119,11 +122,12 @@ class ReconstructionStudy(Spec):
 
     def _ablates(self, name: str, each: AblationSpec, seed: int, folder: Path) -> ReconstructionJob:
         whole = self._trains(name, self.arms[each.of], seed)
-        network = self.arms[each.of].network.to_dict() | {"skips": each.skips}
         weights = folder / "runs" / f"{each.of}-{seed}" / "train" / "model.safetensors"
-        return whole.model_copy(
-            update={"network": UNetAutoencoderSpec.from_dict(network), "weights": str(weights)}
-        )
+        return whole.model_copy(update={"network": self._cut(each), "weights": str(weights)})
+
+    def _cut(self, each: AblationSpec) -> UNetAutoencoderSpec:
+        """Return the network of an ablation; raises `ValueError` where skips and switches differ in number."""
+        return UNetAutoencoderSpec.model_validate(self.arms[each.of].network.to_dict() | {"skips": each.skips})
 
 
 @dataclass(frozen=True)
