@@ -94,7 +94,7 @@ def skips(data: str | None = None, seeds: int = 3, steps: int = 20_000) -> Recon
     return _skips(reconstruct(data, steps=steps), 8, seeds)
 
 
-def quick_skips(data: str | None = None, seeds: int = 3, steps: int = 1200) -> ReconstructionStudy:
+def quick_skips(data: str | None = None, seeds: int = 3, steps: int = 800) -> ReconstructionStudy:
     """Return the study of skips for two cores: about half an hour."""
     return _skips(quick(data, steps=steps), 4, seeds)
 
