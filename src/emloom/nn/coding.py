@@ -1,6 +1,7 @@
 """How a network's answer becomes what is stored: per head, from float to a number of a stated type.
 
-Probabilities become bytes, grey values the type of the raw, so that everything after the network is exact.
+Probabilities become bytes, each by itself or as shares of classes that exclude each other; grey values become the
+type of the raw. So everything after the network is exact.
 """
 
 from __future__ import annotations
@@ -47,6 +48,24 @@ class Probability:
         if not torch.isfinite(probability.sum()):  # values are 0..1, so only a NaN can spoil the sum
             raise _diverged(name)
         out: NDArray[np.uint8] = probability.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        return out
+
+
+@dataclass(frozen=True)
+class Shares:
+    """``round(255 * softmax(answer))`` as uint8, the softmax over channels: of classes that exclude each other."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned bytes."""
+        return np.dtype(np.uint8)
+
+    def __call__(self, answer: Tensor, name: str) -> NDArray[np.uint8]:
+        """Return what is stored."""
+        shares = answer.float().softmax(dim=0)
+        if not torch.isfinite(shares.sum()):  # of an infinite answer, too: no share is defined there
+            raise _diverged(name)
+        out: NDArray[np.uint8] = shares.mul_(255).round_().to(torch.uint8).cpu().numpy()
         return out
 
 

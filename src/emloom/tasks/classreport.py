@@ -134,6 +134,11 @@ def _about_intervals(spec: ClassSpec, found: ClassEvaluation) -> str:
     return " ".join([text, *(f"{reason[0].upper()}{reason[1:]}." for reason in sorted(reasons))])
 
 
+def class_table(classes: Iterable[dict[str, Any]]) -> Table:
+    """Return the counts and scores of every class; see `ClassEvaluation.classes`."""
+    return _table(classes, _PER_CLASS, "every class")
+
+
 def _table(rows: Iterable[dict[str, Any]], titles: dict[str, str], caption: str) -> Table:
     """Return the columns that rows have, under their titles."""
     listed = list(rows)
@@ -156,7 +161,7 @@ def _confusions(spec: ClassSpec, found: ClassEvaluation) -> Section:
         text,
         [confusion_plot(counts, found.names, caption=caption)],
         [
-            _table(found.classes, _PER_CLASS, "every class"),
+            class_table(found.classes),
             Table(["truth", *(f"called {name}" for name in found.names)], matrix, "the same in voxels"),
         ],
     )

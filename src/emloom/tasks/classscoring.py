@@ -118,7 +118,7 @@ def evaluate_classes(
     units = read_units(folder, judged, averaged, cells)
     if not len(units):
         raise InputError(f"there is no voxel to score: {NOTHING_COUNTS} in {spec.truth}")
-    found = _scored(spec, metrics, units, prod(open_volume(spec.predicted).info.shape))
+    found = score_units(spec, metrics, units, prod(open_volume(spec.predicted).info.shape))
     _write(spec, found, folder)
     write_provenance(
         folder / "provenance.json", spec.to_dict(), inputs, {"evaluate": time.perf_counter() - started}
@@ -239,7 +239,15 @@ def _values(metrics: Sequence[ClassMetric], seen: ClassEvidence) -> dict[str, fl
     return {key: value for metric in metrics for key, value in metric.of(seen).items()}
 
 
-def _scored(spec: ClassSpec, metrics: list[ClassMetric], units: Units, n_all: int) -> ClassEvaluation:
+def score_units(spec: ClassSpec, metrics: list[ClassMetric], units: Units, n_all: int) -> ClassEvaluation:
+    """Return the scores of counted tables, and their intervals.
+
+    Args:
+        spec: how they are read; nothing is opened.
+        metrics: what is asked for.
+        units: the tables.
+        n_all: voxels that were looked at, whether they count or not.
+    """
     seen = units.evidence()
     n = seen.confusion.n_voxels
     names = spec.classes.names or tuple(str(label) for label in range(units.judged.n_classes))

@@ -296,6 +296,25 @@ def read_units(folder: Path, judged: Judged, classes: tuple[int, ...] | None, ce
     return Units(judged, counts, columns, classes, np.array(most, np.int64))
 
 
+def joined(parts: Sequence[Units]) -> Units:
+    """Return the units of several predictions as those of one; all were counted alike."""
+    first = parts[0]
+    counts, columns = {}, {}
+    for name in first.judged.shapes:
+        columns[name] = np.unique(np.concatenate([part.columns[name] for part in parts]))
+        counts[name] = np.concatenate([_spread(part, name, columns[name]) for part in parts])
+    most = np.concatenate([part.most_confused for part in parts])
+    return Units(first.judged, counts, columns, first.classes, most)
+
+
+def _spread(part: Units, name: str, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the counts of a table with columns that include its own."""
+    counts = part.counts[name]
+    out = np.zeros((*counts.shape[:2], len(columns)), np.int64)
+    out[..., np.searchsorted(columns, part.columns[name])] = counts
+    return out
+
+
 def _most_confused(how: Judged, rows: NDArray[np.int64]) -> int:
     """Return the voxels of the most frequent confusion in the rows of a block."""
     confusions = [number for number, name in enumerate(how.shapes) if name in ("all", "near", "far")]

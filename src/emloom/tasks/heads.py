@@ -12,15 +12,19 @@ from emloom.geometry import Box
 from emloom.io.volume import ArrayVolume, Kind, VolumeInfo
 from emloom.nn.averaging import Averaging
 from emloom.nn.channels import Affinities, Channels, Descriptors
-from emloom.nn.coding import Codings, GreyValue, coding_of
+from emloom.nn.coding import Codings, GreyValue, Shares, coding_of
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.objectives.semantic import CLASSES
 from emloom.nn.orientations import orientations
 from emloom.nn.reconstruct import RECONSTRUCTION
 
 
 def codings(spec: ModelSpec, raw: VolumeInfo) -> Codings:
-    """Return how answers about a raw volume are stored: reconstructions in its type, all else as probabilities."""
+    """Return how answers about a raw volume are stored: reconstructions in its type, classes as shares, all
+    else as probabilities."""
+    if CLASSES in spec.objective.heads:
+        return {CLASSES: Shares()}
     if RECONSTRUCTION not in spec.objective.heads:
         return {}
     return {RECONSTRUCTION: GreyValue(spec.preprocessing.low, spec.preprocessing.high, np.dtype(raw.dtype))}
@@ -53,7 +57,7 @@ def output_info(spec: ModelSpec, head: str, raw: VolumeInfo, box: Box) -> Volume
     dtype = coding_of(codings(spec, raw), head).dtype
     if head == RECONSTRUCTION:
         return VolumeInfo(box.shape, dtype, grid, kind="raw")
-    kind: Kind = "lsds"
+    kind: Kind = "probabilities" if head == CLASSES else "lsds"
     more: dict[str, Any] = {}
     if head == "affinities" and isinstance(spec.objective, NeuronsObjective):
         kind, more = "affinities", {"neighborhood": spec.objective.neighborhood}

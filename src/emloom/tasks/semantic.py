@@ -1,0 +1,310 @@
+"""A semantic job: train, predict held-out boxes, score the likeliest classes against the labels.
+
+Everything of a job lives in one folder::
+
+    job.yaml  provenance.json  report.html
+    train/      model.safetensors, state, history, tensorboard
+    predict/    <box>.zarr/classes        probabilities of the classes in every test box, <box> = s0_test_0, ...
+    evaluate/   scores.json, scores.csv   all test boxes together, then each
+                <box>.zarr/truth          the class of every voxel, 255 where it is unknown
+                <box>/                    scores, curves and a page of one box
+    markers/    one per finished step
+
+How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from emloom.errors import InputError
+from emloom.geometry import Box
+from emloom.geometry.grid import Vec3
+from emloom.io.files import staged
+from emloom.io.open import create_volume, open_volume
+from emloom.io.volume import VolumeInfo
+from emloom.metrics.classbook import class_metrics_named
+from emloom.nn.engine import Engine
+from emloom.nn.hardware import Hardware
+from emloom.nn.model import ModelSpec
+from emloom.nn.networks import NetworkSpec
+from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.train import TrainingData, TrainingSpec, train
+from emloom.nn.unet import UNetSpec
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.provenance import fingerprint, write_provenance
+from emloom.spec import Spec
+from emloom.tasks.classreport import write_class_report
+from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, score_units
+from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec
+from emloom.tasks.classtable import joined, read_units
+from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open_stack
+from emloom.tasks.library import open_library
+from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.scorefiles import definitions, write_scores
+from emloom.tasks.semanticreport import TestedBox, write_semantic_report
+from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+
+Stage = Literal["train", "predict", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
+
+
+class SemanticScoring(Spec):
+    """What is scored of the test boxes."""
+
+    metrics: tuple[str, ...] = Field(default=("confusion", "iou", "f1", "ap"), min_length=1)
+    """Names of `emloom.metrics.classbook`."""
+    near: NearSpec | None = None
+    """How near is near, for `boundary` and `band`."""
+    bootstrap: BootstrapSpec = BootstrapSpec()
+    """Of intervals: what varies together, and how often it is drawn."""
+
+
+class SemanticJob(Spec):
+    """Learn to tell classes apart on labelled stacks, and say how well it works on held-out boxes."""
+
+    kind: Literal["semantic"] = "semantic"
+    name: str = Field(min_length=1)
+    """Shown in the report."""
+    data: tuple[StackSpec, ...] = Field(min_length=1)
+    """One or more labelled stacks of the same voxel size; validation boxes choose the checkpoint."""
+    objective: SemanticObjective
+    network: NetworkSpec = UNetSpec.lean()
+    preprocessing: Preprocessing = Preprocessing()
+    training: TrainingSpec
+    scoring: SemanticScoring = SemanticScoring()
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the job reads."""
+        library = self.training.augment.defects.library
+        stacks = [path for stack in self.data for path in stack.paths]
+        return [*stacks, *(library.paths if library else [])]
+
+    def model(self, voxel_size_nm: Vec3) -> ModelSpec:
+        """Return what goes into the checkpoint."""
+        return ModelSpec(
+            objective=self.objective,
+            network=self.network,
+            preprocessing=self.preprocessing,
+            voxel_size_nm=voxel_size_nm,
+        )
+
+
+@dataclass
+class _Run:
+    """One execution of a job in a folder."""
+
+    job: SemanticJob
+    folder: Path
+    hardware: Hardware
+    listener: Listener
+    executor: Executor = field(default_factory=Serial)
+
+    def __post_init__(self) -> None:
+        self.stacks = [open_stack(spec) for spec in self.job.data]
+
+    @property
+    def voxel_size_nm(self) -> Vec3:
+        return self.stacks[0].raw.info.grid.voxel_size_nm
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.job.model(self.voxel_size_nm)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        return {path: fingerprint(path) for path in self.job.paths}
+
+    def keys(self) -> dict[Stage, str]:
+        """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
+        job = self.job
+        data = [stack.to_dict() for stack in job.data]
+        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, self.inputs)
+        predicted = key_of(trained, "predict")
+        evaluated = key_of(predicted, job.scoring.content_hash())
+        return {
+            "train": trained,
+            "predict": predicted,
+            "evaluate": evaluated,
+            "report": key_of(evaluated, job.name),
+        }
+
+    def path(self, stage: Stage, item: HeldOut) -> Path:
+        """Return the container of what a step makes of one box."""
+        return self.folder / stage / f"{item.name}.zarr"
+
+    @property
+    def tested(self) -> list[HeldOut]:
+        return held_out(self.job.data, "test")
+
+
+def run(
+    job: SemanticJob,
+    folder: Path,
+    hardware: Hardware | None = None,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+    until: Stage = "report",
+    executor: Executor | None = None,
+) -> Path:
+    """Run a job in a folder, going on where an earlier call stopped.
+
+    Args:
+        job: what to do.
+        folder: where everything is written.
+        hardware: where to compute.
+        listener: told about progress.
+        overwrite: do steps whose parameters or inputs changed, and all after them, again.
+        until: last step to do.
+        executor: where blocks are predicted and counted; default in this process.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
+    """
+    this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
+    keys = this.keys()
+    work: dict[Stage, Callable[[_Run], None]] = {
+        "train": _train,
+        "predict": _predict,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    plan = Plan(job, folder, [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES], _DECISIVE)
+    plan.carry_out(this.listener, overwrite=overwrite, until=until)
+    return folder / "report.html"
+
+
+def _train(this: _Run) -> None:
+    for item in held_out(this.job.data):
+        _require_known(this, item)
+    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
+    spec = this.job.training.augment.defects.library
+    library = None if spec is None else open_library(spec, this.job.preprocessing, this.voxel_size_nm)
+    data = TrainingData([stack.labelled for stack in this.stacks], validation, library)
+    train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+
+
+def _require_known(this: _Run, item: HeldOut) -> None:
+    """Raise `InputError` where a box would choose the checkpoint, or be scored, by nothing."""
+    stack, names = this.stacks[item.stack], ", ".join(this.job.objective.names)
+    if (true_classes(this.job.objective, stack, item) == UNKNOWN).all():
+        raise InputError(
+            f"the {item.part} {item.box} holds no voxel of {names} in {stack.labels.info.source} where labels are "
+            "known: choose another box, or other ids for the classes"
+        )
+
+
+def _predict(this: _Run) -> None:
+    engine = Engine(this.hardware.torch_device)
+    for done, item in enumerate(this.tested, start=1):
+        stack = this.job.data[item.stack]
+        job = PredictJob(
+            raw=stack.raw,
+            model=str(this.folder / "train" / "model.safetensors"),
+            output=str(this.path("predict", item)),
+            box=BoxSpec(start=item.box.start, shape=item.box.shape),
+            voxel_size_nm=stack.voxel_size_nm,
+        )
+        predict_volume(job, engine, executor=this.executor, discard=True)
+        this.listener.advance("predict", done, len(this.tested))
+
+
+def _evaluate(this: _Run) -> None:
+    rows: list[dict[str, Any]] = []
+    for done, item in enumerate(this.tested, start=1):
+        _write_truth(this, item)
+        spec = _scoring(this, item)
+        found = evaluate_classes(spec, this.executor)
+        write_class_report(spec, found)
+        rows.append(found.row | {"predicted": item.name})
+        this.listener.advance("evaluate", done, len(this.tested))
+    everything = _together(this)
+    write_scores(
+        this.folder / "evaluate",
+        [everything.row, *rows],
+        undefined=everything.undefined,
+        intervals={key: asdict(interval) for key, interval in everything.intervals.items()},
+        bootstrap={**this.job.scoring.bootstrap.to_dict(), "units": everything.units},
+        classes=everything.classes,
+        confusion=everything.evidence.confusion.counts.tolist(),
+        metrics=definitions(everything.metrics),
+    )
+
+
+def _together(this: _Run) -> ClassEvaluation:
+    """Return the scores of all test boxes, from what was counted in each."""
+    metrics = class_metrics_named(this.job.scoring.metrics)
+    specs = [_scoring(this, item) for item in this.tested]
+    counted = []
+    for spec in specs:
+        judged = judged_of(spec, metrics)
+        counted.append(read_units(Path(spec.output), judged, None, judged.cells()))
+    named = specs[0].model_copy(update={"predicted": "all test boxes"})
+    return score_units(named, metrics, joined(counted), sum(item.box.size for item in this.tested))
+
+
+def _scoring(this: _Run, item: HeldOut) -> ClassSpec:
+    stack, how = this.job.data[item.stack], this.job.scoring
+    return ClassSpec(
+        predicted=str(this.path("predict", item) / CLASSES),
+        truth=str(this.path("evaluate", item) / "truth"),
+        output=str(this.folder / "evaluate" / item.name),
+        metrics=how.metrics,
+        raw=stack.raw if stack.voxel_size_nm is None else None,  # pictures open it by what the file states
+        classes=ClassesSpec(names=this.job.objective.names, ignore=(UNKNOWN,)),
+        near=how.near,
+        bootstrap=how.bootstrap,
+    )
+
+
+def _write_truth(this: _Run, item: HeldOut) -> None:
+    truth = true_classes(this.job.objective, this.stacks[item.stack], item)
+    grid = this.stacks[item.stack].raw.info.grid.crop(item.box)
+    info = VolumeInfo(item.box.shape, truth.dtype, grid, kind="labels")
+    with staged(this.path("evaluate", item), overwrite=True) as folder:
+        create_volume(folder / "truth", info).write(info.box, truth)
+
+
+def true_classes(objective: SemanticObjective, stack: Stack, item: HeldOut) -> NDArray[np.uint8]:
+    """Return the true class of every voxel of a box, `UNKNOWN` where its label is of none or the mask is 0."""
+    truth = objective.of_labels(stack.labels.read(item.box))
+    if stack.mask is not None:
+        truth[stack.mask.read(item.box) == 0] = UNKNOWN
+    return truth
+
+
+def _report(this: _Run) -> None:
+    took = seconds(this.folder, STAGES)
+    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), this.inputs, took)
+    boxes = [_drawn(this, item) for item in this.tested]
+    write_semantic_report(this.job.name, _together(this), boxes, this.folder, provenance)
+
+
+def _drawn(this: _Run, item: HeldOut) -> TestedBox:
+    stack = this.stacks[item.stack]
+    middle = Box((item.box.shape[0] // 2, 0, 0), (1, *item.box.shape[1:]))
+    spec = _scoring(this, item)
+    shares = open_volume(spec.predicted).read(middle)
+    return TestedBox(
+        f"{item.name}, z = {middle.start[0]}",
+        stack.raw.read(middle.shift(item.box.start))[0],
+        open_volume(spec.truth).read(middle)[0],
+        shares.argmax(axis=0)[0].astype(np.uint8),
+        this.voxel_size_nm[1:],
+    )

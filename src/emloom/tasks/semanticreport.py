@@ -1,0 +1,101 @@
+"""The page of a semantic job: what the classes look like, and how many voxels have the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.tasks.classreport import class_table
+from emloom.tasks.classscoring import ClassEvaluation
+from emloom.tasks.reconstructionreport import training_section
+from emloom.view.colours import grey, overlay
+from emloom.view.figures import Figure, Tile, panel
+from emloom.view.report import Cell, Report, Score, Section, Table
+
+
+@dataclass(frozen=True)
+class TestedBox:
+    """The middle section of a test box.
+
+    Attributes:
+        name: of its results, and the section.
+        raw: grey values [Y, X].
+        truth: true classes, larger than any class where unknown.
+        called: the likeliest classes.
+        spacing_nm: voxel size (y, x).
+    """
+
+    __test__ = False  # no test, for pytest
+
+    name: str
+    raw: NDArray[Any]
+    truth: NDArray[np.uint8]
+    called: NDArray[np.uint8]
+    spacing_nm: tuple[float, float]
+
+
+def write_semantic_report(
+    name: str, found: ClassEvaluation, boxes: Sequence[TestedBox], folder: Path, provenance: Mapping[str, Any]
+) -> None:
+    """Write `report.html` into the folder of a finished run; `found` is of all test boxes together."""
+    report = Report(
+        title=name,
+        subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
+        scores=[Score(f"IoU of {row['name']}", row["iou"], "1 is perfect") for row in found.classes[:4]],
+        sections=[
+            _pictures(found.names, boxes),
+            _scores(found),
+            training_section(folder),
+            _next_steps(folder, boxes),
+        ],
+        provenance=provenance,
+    )
+    report.write(folder / "report.html")
+
+
+def _pictures(names: Sequence[str], boxes: Sequence[TestedBox]) -> Section:
+    text = (
+        f"Middle sections of every test box. {names[0]} has no colour, nor has what is unknown; every other "
+        "class has the same one in truth and prediction."
+    )
+    return Section("What it looks like", text, [_picture(box, len(names)) for box in boxes])
+
+
+def _picture(box: TestedBox, count: int) -> Figure:
+    tiles = [Tile("raw", grey(box.raw), box.spacing_nm)]
+    for title, classes in (("truth", box.truth), ("emloom", box.called)):
+        known = np.where(classes < count, classes, np.uint8(0))
+        tiles.append(Tile(title, overlay(box.raw, known), box.spacing_nm))
+    return panel(tiles, alt=f"{box.name}: raw, true classes, likeliest classes.", caption=box.name)
+
+
+def _scores(found: ClassEvaluation) -> Section:
+    rows: list[list[Cell]] = []
+    for metric in found.metrics:
+        for value in metric.values:
+            interval = found.intervals.get(value.key)
+            ends: tuple[Cell, Cell] = (None, None) if interval is None else (interval.low, interval.high)
+            rows.append([value.title, found.row[value.key], *ends, value.better])
+    text = (
+        "All test boxes together, with intervals from blocks of tissue drawn with replacement. Every box has a "
+        "page of its own."
+    )
+    tables = [
+        class_table(found.classes),
+        Table(["score", "value", "low", "high", "better"], rows, "every score that was asked for"),
+    ]
+    return Section("Scores", text, tables=tables)
+
+
+def _next_steps(folder: Path, boxes: Sequence[TestedBox]) -> Section:
+    pages = ", ".join(f"{folder}/evaluate/{box.name}/report.html" for box in boxes)
+    text = (
+        f"Predict: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
+        f"Where classes are mistaken: {pages}"
+    )
+    return Section("Go on", text)
