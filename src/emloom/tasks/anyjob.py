@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, TypeAdapter
@@ -17,18 +17,20 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import check, pipeline, reconstruction
+from emloom.tasks import check, pipeline, reconstruction, semantic
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
+from emloom.tasks.semantic import SemanticJob
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.study import ReconstructionStudy, run_study
 
-AnyJob = NeuronsJob | ReconstructionJob | ReconstructionStudy
+AnyJob = NeuronsJob | SemanticJob | ReconstructionJob | ReconstructionStudy
 """Whatever `emloom run` carries out."""
 
-KINDS: Mapping[str, type[NeuronsJob] | type[ReconstructionJob] | type[ReconstructionStudy]] = {
+KINDS: Mapping[str, type[NeuronsJob] | type[SemanticJob] | type[ReconstructionJob] | type[ReconstructionStudy]] = {
     "neurons": NeuronsJob,
+    "semantic": SemanticJob,
     "reconstruction": ReconstructionJob,
     "reconstruction_study": ReconstructionStudy,
 }
@@ -75,6 +77,8 @@ def check_job(job: AnyJob) -> list[Finding]:
     """Return what `emloom check` finds; raises `InputError` where data cannot be opened at all."""
     if isinstance(job, NeuronsJob):
         return check.check(job)
+    if isinstance(job, SemanticJob):
+        return check.check_semantic(job)
     if isinstance(job, ReconstructionJob):
         return check.check_raw(job)
     seed = job.seeds[0]
@@ -102,26 +106,14 @@ def carry_out(
         InputError: an input is bad, the folder holds another job and `overwrite` is not set, or it is asked of a
             study to stop after training or to overwrite.
     """
+    until: Literal["train", "report"] = "train" if only_train else "report"
+    how = (where.hardware, where.listener, overwrite, until, where.executor)
     if isinstance(job, NeuronsJob):
-        return pipeline.run(
-            job,
-            folder,
-            where.hardware,
-            where.listener,
-            overwrite,
-            until="train" if only_train else "report",
-            executor=where.executor,
-        )
+        return pipeline.run(job, folder, *how)
+    if isinstance(job, SemanticJob):
+        return semantic.run(job, folder, *how)
     if isinstance(job, ReconstructionJob):
-        return reconstruction.run(
-            job,
-            folder,
-            where.hardware,
-            where.listener,
-            overwrite,
-            until="train" if only_train else "report",
-            executor=where.executor,
-        )
+        return reconstruction.run(job, folder, *how)
     if overwrite or only_train:
         raise InputError(
             f"{job.name} is a study of many runs, which is done as a whole and never overwritten: use "

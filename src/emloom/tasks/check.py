@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
+from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
@@ -26,6 +27,7 @@ from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
 from emloom.tasks.segment import grow_tree
+from emloom.tasks.semantic import SemanticJob
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
 _PROBE_VOX = 128
@@ -48,30 +50,33 @@ def _findings(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:
     yield from trained(job, stacks).findings()
 
 
-def trained(job: NeuronsJob, stacks: Sequence[Stack]) -> Trained:
-    """Return what a job trains, and on what."""
-    first = held_out(job.data, "validation")[0]
-    return Trained(
-        job.model(stacks[0].raw.info.grid.voxel_size_nm),
-        job.training,
-        tuple(stack.labelled for stack in stacks),
-        tuple(stack.spec.gap_nm for stack in stacks),
-        (first.stack, first.box.start),
-    )
+def check_semantic(job: SemanticJob) -> list[Finding]:
+    """Return every finding about a semantic job; raises `InputError` where data cannot be opened at all."""
+    stacks = [open_stack(spec) for spec in job.data]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *trained(job, stacks).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
     """Return every finding about a job on raw stacks; raises `InputError` where data cannot be opened at all."""
     stacks = [open_raw_stack(spec) for spec in job.data]
+    volumes = [stack.unlabelled for stack in stacks]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
+
+
+def trained(job: NeuronsJob | SemanticJob, stacks: Sequence[Stack]) -> Trained:
+    """Return what a job trains, and on what."""
+    return _trained(job, [stack.labelled for stack in stacks])
+
+
+def _trained(job: NeuronsJob | SemanticJob | ReconstructionJob, volumes: Sequence[TrainingVolume]) -> Trained:
     first = held_out(job.data, "validation")[0]
-    subject = Trained(
-        job.model(stacks[0].raw.info.grid.voxel_size_nm),
+    return Trained(
+        job.model(volumes[0].raw.info.grid.voxel_size_nm),
         job.training,
-        tuple(stack.unlabelled for stack in stacks),
-        tuple(stack.spec.gap_nm for stack in stacks),
+        tuple(volumes),
+        tuple(spec.gap_nm for spec in job.data),
         (first.stack, first.box.start),
     )
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *subject.findings()]
 
 
 def check_labels(labels: Volume) -> list[Finding]:
