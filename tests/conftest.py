@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Arrays of tests are small, and other test processes want the cores: threads that wait for one another take ten
+# times as long as one thread alone. Read by torch when it is first imported, and by the processes of tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Tests never assert on time: a machine may be busy, and the first call of a kernel compiles it.
 settings.register_profile("emloom", deadline=None)
 settings.load_profile("emloom")

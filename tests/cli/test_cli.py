@@ -55,7 +55,14 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
 def test_the_schema_describes_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = emloom(capsys, "schema")
     assert code == 0
-    assert {"name", "data", "training"} <= set(json.loads(text)["required"])
+    schema = json.loads(text)
+    kinds = schema["discriminator"]["mapping"]
+    assert set(kinds) == {"neurons", "semantic", "reconstruction", "reconstruction_study"}
+    for kind, wanted in (
+        ("neurons", {"name", "data", "training"}),
+        ("reconstruction_study", {"name", "job", "arms"}),
+    ):
+        assert wanted <= set(schema["$defs"][kinds[kind].rsplit("/", 1)[1]]["required"])
 
 
 def test_a_job_file_round_trips_through_the_command_line(stack: Path, tmp_path: Path) -> None:

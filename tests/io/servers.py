@@ -84,7 +84,19 @@ def handler_of(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:  # noqa: C
     return Handler
 
 
-class Quiet(ThreadingHTTPServer):
+class Prompt(ThreadingHTTPServer):
+    """Answers at once, however many ask at once."""
+
+    #: Of those who ask while so many wait, the system drops the call, and they ask again after a second or more.
+    request_queue_size = 128
+
+    def server_bind(self) -> None:
+        """Do not collect answers (Nagle's algorithm): they are small and the client waits for each."""
+        super().server_bind()
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Quiet(Prompt):
     """Clients that hang up are part of the tests."""
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -285,8 +297,6 @@ def serving_gcs(*buckets: str) -> Iterator[Gcs]:
     """Serve empty buckets until the block ends."""
     state = Gcs({bucket: {} for bucket in buckets})
     server = Quiet(("127.0.0.1", 0), gcs_handler(state))
-    # Answers are small and the client waits for each: do not collect them (Nagle's algorithm).
-    server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

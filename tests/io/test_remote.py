@@ -29,6 +29,7 @@ from emloom.tasks.crop import CropSpec, crop
 from emloom.tasks.export import ExportSpec, export
 from emloom.tasks.info import info
 from emloom.tasks.stats import StatsSpec, stats
+from tests.io.servers import Prompt
 
 INFO = VolumeInfo((20, 24, 30), np.dtype("uint16"), Grid((40, 4, 4), (80, 4, 0)), None, (8, 8, 16), "raw")
 VALUES = np.random.default_rng(0).integers(1, 60000, INFO.shape, dtype=np.uint16)
@@ -96,8 +97,8 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     state = Server(tmp_path)
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, server_state=state))
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    httpd = Prompt(("127.0.0.1", 0), functools.partial(_Handler, server_state=state))
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
     yield state

@@ -71,8 +71,8 @@ def test_weights_come_back_from_their_state(spec):
 
 
 def test_a_kind_that_does_not_exist_is_refused():
-    with pytest.raises(InputError, match="did you mean 'atrous'"):
-        Job.from_dict({"network": {"kind": "atrus"}})
+    with pytest.raises(InputError, match="did you mean 'atrous_autoencoder'"):
+        Job.from_dict({"network": {"kind": "atrous_autoencodr"}})
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
@@ -100,12 +100,14 @@ def test_the_numbers_of_parameters_on_the_page_are_the_real_ones():
 
 
 def test_the_costs_on_the_page_are_the_real_ones():
-    rows = re.findall(r"^\| .*`(\S.*?)` \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) M \|$", PAGE, re.M)
-    assert len(rows) == 3
-    for fields, encoder, decoder, cost in rows:
+    rows = re.findall(r"^\| .*`(\S.*?)` \| (\d+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) M \|$", PAGE, re.M)
+    assert len(rows) == 7
+    for fields, patch, encoder, decoder, cost in rows:
+        spec = eval(f"MultiResolutionSpec({fields})")
+        assert spec.patch == int(patch)
         with torch.device("meta"):
-            net = autoencoder(eval(f"MultiResolutionSpec({fields})")).eval()
-            x = torch.empty(1, 1, 1, 140, 140)
+            net = autoencoder(spec).eval()
+            x = torch.empty(1, 1, 1, spec.patch, spec.patch)
         parts = (net.encoder, net.decoder)
         assert [sum(p.numel() for p in part.parameters()) for part in parts] == [count(encoder), count(decoder)]
         assert sum(multiply_adds(net.encoder, x).values()) / 1e6 == pytest.approx(float(cost), abs=0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -111,7 +111,23 @@ def test_a_tile_grown_by_its_context_says_what_the_whole_says(spec, cells, seed)
         torch.testing.assert_close(net(x[tile])[:, :, *inside], net(x)[cut(start, stop)], rtol=0, atol=1e-5)
 
 
+# Steps of three that look one voxel to each side: above, the skip reaches further than what is below it.
+STEPS = {
+    "features": (1, 1),
+    "factors": ((1, 1, 3),),
+    "kernels": (((1, 1, 5), (1, 1, 3)), ((1, 1, 3),)),
+    "pooling": "stride",
+}
+
+
+def test_a_skip_may_reach_further_than_steps():
+    assert FCNAutoencoderSpec.from_dict(STEPS).reach(2) == (4 + 3, 2 + 3)
+    assert UNetAutoencoderSpec.from_dict(STEPS).reach(2) == (4 + 3, 3 + 3)
+
+
 @settings(deadline=None, max_examples=40)
+@example(spec=FCNAutoencoderSpec.from_dict(STEPS), seed=0)
+@example(spec=UNetAutoencoderSpec.from_dict(STEPS), seed=0)
 @given(spec=specs(["average", "stride", "blurpool"]), seed=st.integers(0, 99))
 def test_the_reach_is_exactly_as_far_as_gradients_get(spec, seed):
     net = positive(net_of(spec, seed)).double()

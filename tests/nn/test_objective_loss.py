@@ -92,9 +92,9 @@ def test_a_residual_net_with_supervision_learns_and_predicts(tmp_path: Path, nor
     model = ModelSpec(objective=objective, network=network, voxel_size_nm=(10, 10, 10))
     losses: list[float] = []
     training = TrainingSpec(
-        steps=80,
+        steps=60,
         crop_shape_vox=(8, 8, 8),
-        validate_every=40,
+        validate_every=30,
         batch_size=2,
         optimizer=OptimizerSpec(learning_rate=1e-2),
     )

@@ -60,6 +60,20 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop: int) -> 
     assert [row["step"] for row in json.loads(histories[0])] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_training_that_was_killed_loses_nothing_of_what_it_validated(tmp_path: Path) -> None:
+    # Regression: the state was saved before the row of its own step was, which a killed training then lacked.
+    def die(progress: Progress) -> None:
+        if progress.step == 4:
+            raise RuntimeError("killed")
+
+    run(tmp_path / "clean")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path / "cut", on_step=die)
+    run(tmp_path / "cut")
+    histories = [(tmp_path / name / "history.json").read_text() for name in ("clean", "cut")]
+    assert histories[0] == histories[1]
+
+
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     model = run(tmp_path)
     before = model.read_bytes()

@@ -46,9 +46,11 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Dask]:
-    """Two workers on this machine; starting them takes seconds."""
-    with Dask(workers=2) as dask:
-        yield dask
+    """Two workers on this machine; starting them takes seconds. The environment leaves their threads open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        with Dask(workers=2) as dask:
+            yield dask
 
 
 def wait_until(true: Callable[[], object], what: str) -> None:

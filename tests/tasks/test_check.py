@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
 from emloom.nn.strategies import Balanced
-from emloom.tasks.check import _reach_nm, check, check_labels, check_orientation, check_voxel_size
+from emloom.tasks.check import check, check_labels, check_orientation, check_voxel_size
+from emloom.tasks.checktraining import _reach_nm
 from emloom.tasks.data import BoxSpec, open_stack
 from tests.tasks.cubes import SHAPE, job, write_stack
 
@@ -64,9 +66,9 @@ def test_the_gap_is_compared_along_the_axes_where_crops_lie_beside_held_out_boxe
     reach = [r * 10.0 for r in model.objective.context_vox(GRID)]
     whole = stack.raw.info.box
     column = Box((0, 0, 0), (whole.shape[0], 8, 8))  # spans z: nothing lies above or below it
-    assert _reach_nm(model, stack, (column,)) == max(reach[1:])
-    assert _reach_nm(model, stack, (column, Box((0, 0, 0), (8, 8, 8)))) == max(reach)
-    assert _reach_nm(model, stack, ()) == 0.0
+    assert _reach_nm(model, replace(stack.labelled, held_out=(column,))) == max(reach[1:])
+    assert _reach_nm(model, replace(stack.labelled, held_out=(column, Box((0, 0, 0), (8, 8, 8))))) == max(reach)
+    assert _reach_nm(model, replace(stack.labelled, held_out=())) == 0.0
 
 
 @pytest.mark.parametrize("wrong", ["flip", "transpose"])

@@ -13,11 +13,10 @@ from emloom.errors import InputError
 from emloom.nn.augment import AffineSpec, AugmentSpec, ElasticSpec, LibrarySpec, SectionsSpec
 from emloom.nn.draw import Frame
 from emloom.nn.hardware import Hardware
-from emloom.nn.model import build
 from emloom.nn.preprocess import Preprocessing
-from emloom.nn.train import crop_shape
 from emloom.tasks import library as module
-from emloom.tasks.check import check_library, check_room, check_split, displacement_nm
+from emloom.tasks.check import trained
+from emloom.tasks.checktraining import Trained, check_library, check_room, check_split, displacement_nm
 from emloom.tasks.data import open_stack
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.library import open_library
@@ -79,13 +78,17 @@ def test_a_huge_library_is_refused_before_it_is_read(tmp_path: Path, monkeypatch
         open_library(spec, Preprocessing(), VOXEL_NM)
 
 
+def subject(job: NeuronsJob) -> Trained:
+    return trained(job, [open_stack(spec) for spec in job.data])
+
+
 def test_a_missing_library_is_an_error_of_the_job_and_of_its_check(stack: Path, tmp_path: Path) -> None:
     lost = LibrarySpec(images=f"{tmp_path}/no.h5/images", masks=f"{tmp_path}/no.h5/masks")
     job = stained(stack, lost)
     for doing in (lambda: Run(job, tmp_path / "out", Hardware("cpu", 1, 0), Silent()), lambda: Preview.of(job)):
         with pytest.raises(InputError, match=r"no\.h5"):
             doing()
-    (finding,) = check_library(job, open_stack(job.data[0]))
+    (finding,) = check_library(subject(job))
     assert (finding.level, finding.what) == ("error", "library")
     assert "no.h5" in finding.text
     assert not (tmp_path / "out" / "train").exists()
@@ -93,10 +96,10 @@ def test_a_missing_library_is_an_error_of_the_job_and_of_its_check(stack: Path, 
 
 def test_the_check_says_what_the_library_holds(stack: Path, tmp_path: Path) -> None:
     job = stained(stack, write_library(tmp_path / "lib.h5"))
-    (finding,) = check_library(job, open_stack(job.data[0]))
+    (finding,) = check_library(subject(job))
     assert finding.level == "ok"
     assert finding.text == "3 artifacts of 40 x 30 voxels; masks cover 50% of them"
-    assert not list(check_library(augmented(stack, AugmentSpec.none()), open_stack(job.data[0])))
+    assert not list(check_library(subject(augmented(stack, AugmentSpec.none()))))
 
 
 def test_the_files_of_the_library_are_inputs_of_the_run(stack: Path, tmp_path: Path) -> None:
@@ -131,13 +134,10 @@ TURNED = AugmentSpec.none().model_copy(update={"affine": AffineSpec(rotation_deg
 
 def test_a_crop_too_large_after_rotation_is_an_error_before_training(stack: Path) -> None:
     job = augmented(stack, TURNED, crop=(16, 40, 40))
-    opened = open_stack(job.data[0])
-    model = job.model(VOXEL_NM)
-    crop = crop_shape(build(model), job.training.crop_shape_vox)
-    finding = check_room(model, opened, crop, TURNED)
+    finding = check_room(subject(job), 0)
     assert finding.level == "error"
     assert "smaller crop or milder geometry" in finding.text
-    assert check_room(model, opened, crop, AugmentSpec.none()).level == "ok"
+    assert check_room(subject(augmented(stack, AugmentSpec.none(), crop=(16, 40, 40))), 0).level == "ok"
     free = job.data[0].model_copy(update={"region": None})
     with pytest.raises(InputError, match="after rotation"):
         Preview.of(job.model_copy(update={"data": (free,)})).plans(1)
@@ -169,14 +169,13 @@ def test_the_split_says_how_far_deformed_samples_look(stack: Path) -> None:
             "test": (made.data[0].test[0].model_copy(update={"start": (0, 40, 0), "shape": (24, 8, 8)}),),
         }
     )
-    model = made.model(VOXEL_NM)
-    crop = crop_shape(build(model), (8, 8, 8))
-    opened = open_stack(wide)
-    still = check_split(model, opened, crop, AugmentSpec.none())
+    training = made.training.model_copy(update={"crop_shape_vox": (8, 8, 8), "augment": AugmentSpec.none()})
+    still = check_split(subject(made.model_copy(update={"data": (wide,), "training": training})), 0)
     assert still.level == "ok"
     assert "deformed" not in still.text
     far = AugmentSpec.none().model_copy(update={"sections": SectionsSpec(shift=0.1, largest_nm=200)})
-    moved = check_split(model, opened, crop, far)
+    training = training.model_copy(update={"augment": far})
+    moved = check_split(subject(made.model_copy(update={"data": (wide,), "training": training})), 0)
     assert moved.level == "ok"
     assert "nm more in deformed samples" in moved.text
     assert "count as unknown" in moved.text

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from emloom.cli.options import (
+    AnyVoxelSize,
     BlockMinutes,
     Device,
     Output,
@@ -63,8 +64,11 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
+    any_voxel_size: AnyVoxelSize = False,
 ) -> None:
-    """Predict affinities for a volume of any size, block by block; the same command goes on after a crash.
+    """Predict a volume of any size with a model, block by block; the same command goes on after a crash.
+
+    Affinities of a model of neurons, grey values of one that reconstructs.
 
     Examples: emloom predict raw.zarr --model out/train/model.safetensors -o pred.zarr --box 0:64,0:512,0:512 |
     emloom predict raw.zarr --model model.safetensors -o pred.zarr --backend auto --precision auto
@@ -85,13 +89,14 @@ def predict(  # noqa: PLR0913 (one parameter per option)
             "tile_shape_vox": three_whole(tile, "tile"),
             "orientations": tta,
             "mask": mask,
+            "any_voxel_size": any_voxel_size,
         },
         "predict",
     )
     engine = Engine.of(Hardware(device).torch_device, backend, precision)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         computed_by = predict_volume(spec, engine, lambda *n: tell("predict", *n), executor, overwrite)
-    typer.echo(f"{output}: affinities written, computed by {computed_by}")
+    typer.echo(f"{output}: written, computed by {computed_by}")
 
 
 def segment(  # noqa: PLR0913 (one parameter per option)
@@ -126,7 +131,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     Examples: emloom segment pred.zarr/affinities --threshold 0.62 -o seg.zarr --job out/job.yaml |
     emloom segment pred.zarr/affinities --threshold 0.62 -o seg.zarr --workers 8
     """
-    from emloom.cli.jobs import load_job
+    from emloom.cli.jobs import load_neurons_job
     from emloom.cli.progress import blocks_bar
     from emloom.run.cluster import executor_of
     from emloom.tasks.memoryplan import memory_plan
@@ -141,7 +146,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
         "min_segment_vox": min_size,
         "luts": lut or [],
     }
-    settings = {} if job is None else load_job(job, []).segmentation.to_dict()
+    settings = {} if job is None else load_neurons_job(job, []).segmentation.to_dict()
     for part, kind in (("fragments", fragments), ("linkage", linkage)):
         if kind is not None and settings.get(part, {}).get("kind") != kind:
             settings[part] = {"kind": kind}

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Settings, Workers, merged, read_settings
+from emloom.cli.options import (
+    AnyVoxelSize,
+    BlockMinutes,
+    Device,
+    Json,
+    Output,
+    Scheduler,
+    Settings,
+    Workers,
+    merged,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from emloom.tasks.frequency import Kept
@@ -22,7 +33,9 @@ def frequency(  # noqa: PLR0913 (one parameter per option)
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="The volume that outputs were made of.")],
     outputs: Annotated[
         list[str],
-        typer.Argument(metavar="OUTPUT...", help="Denoised, compressed, resampled ... volumes on its grid."),
+        typer.Argument(
+            metavar="OUTPUT...", help="Denoised, compressed, resampled ... volumes on its grid, or models."
+        ),
     ],
     output: Output,
     levels: Annotated[
@@ -41,12 +54,16 @@ def frequency(  # noqa: PLR0913 (one parameter per option)
         bool, typer.Option("--gate", help="Exit with 1 where a limit of the settings is broken.")
     ] = False,
     settings: Settings = None,
+    any_voxel_size: AnyVoxelSize = False,
+    device: Device = "auto",
     workers: Workers = 1,
     scheduler: Scheduler = None,
     block_minutes: BlockMinutes = 10.0,
     as_json: Json = False,
 ) -> None:
     """Say which spatial frequencies of a reference its outputs keep: scores.json, .csv and report.html.
+
+    An output that ends in .safetensors is a model, and what it makes of the reference is compared.
 
     Examples: emloom frequency raw.zarr denoised.zarr compressed.zarr -o fidelity/ |
     emloom frequency raw.zarr denoised.zarr --settings limits.yaml --gate -o fidelity/
@@ -71,6 +88,13 @@ def frequency(  # noqa: PLR0913 (one parameter per option)
     if gate and not spec.gate:
         raise InputError("--gate has no limit to keep: write them under `gate:` in a file, and give --settings")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
+        if any(path.endswith(".safetensors") for path in outputs):
+            from emloom.nn.engine import Engine  # slow to import, and needed for models only
+            from emloom.nn.hardware import Hardware
+            from emloom.tasks.frequencymodels import reconstruct_models
+
+            engine = Engine(Hardware(device).torch_device)
+            spec = reconstruct_models(spec, engine, executor, lambda *n: tell("predict", *n), any_voxel_size)
         found = measure_frequencies(spec, executor, lambda *n: tell("count", *n))
     page = write_frequency_report(spec, found)
     if as_json:

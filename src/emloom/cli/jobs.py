@@ -12,6 +12,7 @@ from emloom.cli.options import Device, Output, Scheduler
 from emloom.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from emloom.tasks.anyjob import AnyJob
     from emloom.tasks.job import NeuronsJob
 
 Job = Annotated[str, typer.Argument(help="job.yaml, or a recipe such as emloom.recipes.fib25:quick")]
@@ -20,7 +21,7 @@ Settings = Annotated[
 ]
 Loaders = Annotated[int, typer.Option("--workers", help="Processes that load training samples; 0 for none.")]
 BlockWorkers = Annotated[
-    int, typer.Option("--block-workers", help="Processes that predict and segment block by block.")
+    int, typer.Option("--block-workers", help="Processes that work block by block; runs of a study at a time.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run stages whose parameters or inputs changed again.")
@@ -45,12 +46,12 @@ def schema(
 
     Examples: emloom schema > job.schema.json | emloom schema --recipe emloom.recipes.fib25:quick > job.yaml
     """
-    from emloom.tasks.job import NeuronsJob
+    from emloom.tasks.anyjob import job_schema
 
     if example is not None:
         typer.echo(load_job(example, []).to_yaml(), nl=False)
     else:
-        typer.echo(json.dumps(NeuronsJob.model_json_schema(), indent=2))
+        typer.echo(json.dumps(job_schema(), indent=2))
 
 
 def check(job: Job, settings: Settings = None) -> None:
@@ -58,9 +59,9 @@ def check(job: Job, settings: Settings = None) -> None:
 
     Examples: emloom check job.yaml | emloom check emloom.recipes.fib25:quick
     """
-    from emloom.tasks.check import check as examine
+    from emloom.tasks.anyjob import check_job
 
-    findings = examine(load_job(job, settings or []))
+    findings = check_job(load_job(job, settings or []))
     for finding in findings:
         typer.echo(finding.to_text())
     if any(finding.level == "error" for finding in findings):
@@ -78,20 +79,20 @@ def run(  # noqa: PLR0913 (one parameter per option)
     block_workers: BlockWorkers = 1,
     scheduler: Scheduler = None,
 ) -> None:
-    """Train, predict, segment and evaluate; what is already done is skipped.
+    """Train, predict, segment and evaluate, or whatever the job's kind is; what is already done is skipped.
 
     Examples: emloom run job.yaml -o out/ | emloom run emloom.recipes.fib25:quick seed=1 -o fib25-1/
     """
     from emloom.cli.progress import TerminalListener
     from emloom.nn.hardware import Hardware
     from emloom.run.cluster import executor_of
-    from emloom.tasks.pipeline import run as execute
+    from emloom.tasks.anyjob import Where, carry_out
 
     spec = load_job(job, settings or [])
     folder = Path(output or f"runs/{spec.name}")
     with executor_of(block_workers, scheduler) as executor, TerminalListener() as listener:
-        hardware = Hardware(device, 1, workers)
-        report = execute(spec, folder, hardware, listener, overwrite, executor=executor)
+        where = Where(Hardware(device, 1, workers), executor, block_workers, listener)
+        report = carry_out(spec, folder, where, overwrite=overwrite)
     typer.echo(f"report: {report}")
 
 
@@ -109,10 +110,11 @@ def train(
     """
     from emloom.cli.progress import TerminalListener
     from emloom.nn.hardware import Hardware
-    from emloom.tasks.pipeline import run as execute
+    from emloom.tasks.anyjob import Where, carry_out
 
     with TerminalListener() as listener:
-        execute(load_job(job, settings or []), Path(output), Hardware(device, 1, workers), listener, until="train")
+        where = Where(Hardware(device, 1, workers), listener=listener)
+        carry_out(load_job(job, settings or []), Path(output), where, only_train=True)
     typer.echo(f"model: {Path(output) / 'train' / 'model.safetensors'}")
 
 
@@ -136,7 +138,23 @@ def demo(
     run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers)
 
 
-def load_job(reference: str, settings: list[str]) -> NeuronsJob:
+def load_neurons_job(reference: str, settings: list[str]) -> NeuronsJob:
+    """Return a job that segments neurons; see `load_job`.
+
+    Raises:
+        InputError: there is no such file or recipe, it is not valid, or of another kind.
+    """
+    from emloom.tasks.job import NeuronsJob
+
+    job = load_job(reference, settings)
+    if not isinstance(job, NeuronsJob):
+        raise InputError(
+            f"{reference} is a job of kind {job.kind!r}, and this command needs one of kind 'neurons'"
+        )
+    return job
+
+
+def load_job(reference: str, settings: list[str]) -> AnyJob:
     """Return the job of a YAML file, or of a recipe ``package.module:function`` with settings ``name=value``.
 
     Raises:
@@ -144,12 +162,12 @@ def load_job(reference: str, settings: list[str]) -> NeuronsJob:
     """
     import yaml
 
-    from emloom.tasks.job import NeuronsJob
+    from emloom.tasks.anyjob import load_any_job
 
     if reference.endswith((".yaml", ".yml")) or Path(reference).exists():
         if settings:
             raise InputError(f"{' '.join(settings)}: settings belong to recipes; edit {reference} instead")
-        return NeuronsJob.load(reference)
+        return load_any_job(reference)
     if ":" not in reference:
         raise InputError(
             f"{reference} is neither an existing job file nor a recipe like emloom.recipes.fib25:quick"
@@ -163,11 +181,11 @@ def load_job(reference: str, settings: list[str]) -> NeuronsJob:
     return _recipe(reference, arguments)
 
 
-def _recipe(reference: str, arguments: dict[str, object]) -> NeuronsJob:
+def _recipe(reference: str, arguments: dict[str, object]) -> AnyJob:
     import inspect
     from importlib import import_module
 
-    from emloom.tasks.job import NeuronsJob
+    from emloom.tasks.anyjob import AnyJob
 
     module_name, _, function_name = reference.partition(":")
     try:
@@ -185,6 +203,6 @@ def _recipe(reference: str, arguments: dict[str, object]) -> NeuronsJob:
             hint = did_you_mean(name, accepted)
             raise InputError(f"{reference} takes no {name!r}{hint} (valid: {', '.join(accepted)})")
     job = functions[function_name](**arguments)
-    if not isinstance(job, NeuronsJob):
+    if not isinstance(job, AnyJob):
         raise InputError(f"{reference} returned {type(job).__name__}, not a job: choose another recipe")
     return job

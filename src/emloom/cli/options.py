@@ -80,6 +80,10 @@ Settings = Annotated[
     str | None, typer.Option("--settings", metavar="YAML", help="A file with everything else: see the docs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+AnyVoxelSize = Annotated[
+    bool,
+    typer.Option("--any-voxel-size", help="Use a model although it was made for another voxel size."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes on this machine.")]
 BlockMinutes = Annotated[

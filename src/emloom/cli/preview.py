@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emloom.cli.jobs import Job, Settings, load_job
+from emloom.cli.jobs import Job, Settings, load_neurons_job
 from emloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def augment_preview(
         raise InputError("--replay renders the plans of a file: leave out --count and --seed, or --replay")
     for path in (output, *([dump] if dump else [])):
         refuse_existing(path)
-    preview = Preview.of(load_job(job, settings or []))
+    preview = Preview.of(load_neurons_job(job, settings or []))
     drawn = preview.plans(count or _COUNT, seed) if replay is None else _replayed(preview, replay)
     if dump is not None:
         write_bytes_atomic(dump, preview.dump(drawn).to_yaml().encode(), overwrite=False)
@@ -70,7 +70,7 @@ def augment_effects(job: Job, settings: Settings = None, *, output: Picture, see
 
     _require_png(output)
     refuse_existing(output)
-    figure = Preview.of(load_job(job, settings or [])).effects(seed)
+    figure = Preview.of(load_neurons_job(job, settings or [])).effects(seed)
     write_bytes_atomic(output, figure.png, overwrite=False)
     typer.echo(f"{output}: every effect drawn")
 

@@ -1,12 +1,12 @@
 """Which autoencoders there are, and the untrained net each spec stands for.
 
-================  ============================================================  ==============================
-kind              what                                                          module of `emloom.nn`
-================  ============================================================  ==============================
-fcn atrous unet   three shapes of one number of parameters, to compare          `level_autoencoders`
-multi_resolution  patches of 140 x 140 voxels as one vector, for artifacts      `multires_autoencoder`
-variational       the same with a distribution of vectors                       `variational`
-================  ============================================================  ==============================
+=================================  ===========================================  ==============================
+kind (without ``_autoencoder``)    what                                         module of `emloom.nn`
+=================================  ===========================================  ==============================
+fcn, atrous, unet                  three shapes of one number of parameters     `level_autoencoders`
+multi_resolution                   a patch as one vector, for artifacts         `multires_autoencoder`
+variational                        the same with a distribution of vectors      `variational`
+=================================  ===========================================  ==============================
 
 What they share: ``rule`` says which tiles fit, ``latent(x)`` is what a tile is reduced to, ``net(x)`` the
 reconstruction (of a variational one, together with the distribution of its latents).

@@ -136,7 +136,6 @@ def draw_plan(
             *draw_boxes(spec.boxes, streams.of("boxes"), frame),
         ),
         noise=Noise(sigma=sigma, seed=int(streams.of("noise seed").integers(2**63))) if sigma > 0 else None,
-        seed=int(streams.of("objective").integers(2**63)),
     )
 
 

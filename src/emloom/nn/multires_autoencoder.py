@@ -1,7 +1,7 @@
 """The multi-resolution autoencoder of artifact detection: a patch of 140 x 140 voxels as one vector.
 
-Five levels of two valid convolutions (3 x 3, each with batch norm and leaky ReLU) and max pooling, until one
-position is left; a kernel of one voxel makes the latent. Sizes in the plane, maps for f = 16::
+By default, five levels of two valid convolutions (3 x 3, each with batch norm and leaky ReLU) and max pooling,
+until one position is left; a kernel of one voxel makes the latent. Sizes in the plane, maps for f = 16::
 
     140  conv11, conv12 -> 136, pool          16 maps
      68  conv21, conv22 ->  64, pool          32
@@ -14,6 +14,12 @@ their maps are flattened, 64 * 10 * 10 + 32 * 28 * 28 numbers, and the latent we
 a U-Net, they let nothing around it; but a weight belongs to a place within the patch, so that what is learned in
 one corner must be learned again in every other.
 
+The levels can be others. The deepest may have no convolution, it is then pooled and taken as is; and a latent may
+see a window of it, place by place, as it sees the skips: a linear layer of flattened maps. Two that were used::
+
+    convolutions (1, 1, 1, 1, 0)               46 -> 44, pool, 22 -> 20, pool, 10 -> 8, pool, 4 -> 2, pool, 1
+    convolutions (1, 1, 1, 1, 0), window 17    302 -> 300, pool, 150 -> 148, pool, ... 36 -> 34, pool, 17
+
 Sections are independent: all kernels are (1, 3, 3).
 
 A patch and a tile give the same latents. All convolutions are valid and poolings lie on a lattice, so position
@@ -21,17 +27,17 @@ A patch and a tile give the same latents. All convolutions are valid and pooling
 windows of the flattened maps move with it, by 4 voxels of level 3 and 2 of level 4. (In ``eval`` mode, that is: in
 training, batch norm looks at the whole batch.)
 
-The decoder without skips answers for larger tiles, too. With skips, it would give the whole window of every
-position, and neighbouring ones overlap: it takes one position, a patch.
+The decoder without skips answers for larger tiles, too. With skips, or a window of the deepest level, it would
+give the whole window of every position, and neighbouring ones overlap: it takes one position, a patch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,21 +47,15 @@ from emloom.nn.layers import draw_weights
 from emloom.nn.tilesize import TileRule
 from emloom.spec import Spec
 
-PATCH = 140
-"""Voxels along y and x that one latent sees."""
-STRIDE = 16
-"""Voxels between neighbouring latents of a larger tile."""
-
 _PLANE: Vec = (1, 3, 3)
 _PIXEL: Vec = (1, 1, 1)
 _HALVE: Vec = (1, 2, 2)
-_SLOPE = 0.01  # of the leaky ReLU
-_LEVELS = 5
+_MOST = 9  # levels, and convolutions of one: both are digits in the names of layers
 
 
 @dataclass(frozen=True)
 class Window:
-    """Maps of a level that go straight to the latent.
+    """Maps of a level that the latent sees, place by place.
 
     Attributes:
         level: counted from 1.
@@ -80,7 +80,12 @@ class Window:
         return windows.permute(0, 1, 5, 6, 2, 3, 4).flatten(1, 3)
 
     def unflat(self, x: Tensor) -> Tensor:
-        """Return one window unflattened: ``[N, numbers, Z, 1, 1]`` -> ``[N, maps, Z, size, size]``."""
+        """Return one window unflattened: ``[N, numbers, Z, 1, 1]`` -> ``[N, maps, Z, size, size]``.
+
+        Windows of one voxel are what they were, however many.
+        """
+        if self.size == 1:
+            return x
         return x.reshape(x.shape[0], self.maps, self.size, self.size, x.shape[2]).permute(0, 1, 4, 2, 3)
 
 
@@ -93,32 +98,86 @@ class MultiResolutionSpec(Spec):
     n_latent: int = Field(default=2048, ge=1)
     """Numbers that stand for a patch."""
     skip: bool = True
-    """Show the latent maps of levels 3 and 4, too, place by place; almost all weights are then in the latent."""
+    """Show the latent maps of the two levels above the deepest, too; almost all weights are then in the latent."""
     batch_norm: bool = True
     """Normalise after every convolution but the last."""
+    plain: tuple[Literal["first", "latent"], ...] = ()
+    """Layers without norm where others have one: the first convolution; those to the latent and from it."""
+    slope: float = Field(default=0.01, ge=0, lt=1)
+    """Of the leaky ReLU, for negative values; 0 is ReLU."""
+    convolutions: tuple[int, ...] = (2, 2, 2, 2, 2)
+    """How many every level has, full resolution first; the deepest may have none."""
+    window: int = Field(default=1, ge=1)
+    """Voxels of the deepest level, along y and x, that one latent sees."""
     in_channels: int = Field(default=1, ge=1)
     """Channels of the input, and of the answer."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        counts = self.convolutions
+        if not 2 <= len(counts) <= _MOST or max(counts) > _MOST or min(*counts[:-1], counts[-1] + 1) < 1:
+            raise ValueError(
+                f"convolutions {counts} must name 2 to {_MOST} levels, each with 1 to {_MOST}; "
+                "only the deepest may have 0"
+            )
+        if self.skip and len(counts) < 4:
+            raise ValueError(f"skips need at least 4 levels, got {len(counts)}: add levels, or set skip to false")
+        return self
+
     @property
     def maps(self) -> tuple[int, ...]:
-        """Maps of every level that pass on to the next."""
-        return tuple(self.f * 2**level for level in range(_LEVELS))
+        """Maps of every level that pass on to the next; a deepest level without convolutions adds none."""
+        levels = len(self.convolutions)
+        deepest = levels - 1 if self.convolutions[-1] else levels - 2
+        return tuple(self.f * 2 ** min(level, deepest) for level in range(levels))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Voxels along y and x of every level, after its convolutions, that one latent sees."""
+        sizes = [self.window]
+        for count in reversed(self.convolutions[1:]):
+            sizes.append(2 * (sizes[-1] + 2 * count))
+        return tuple(reversed(sizes))
+
+    @property
+    def patch(self) -> int:
+        """Voxels along y and x that one latent sees."""
+        return self.sizes[0] + 2 * self.convolutions[0]
+
+    @property
+    def stride(self) -> int:
+        """Voxels between neighbouring latents of a larger tile."""
+        return int(2 ** (len(self.convolutions) - 1))
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """What goes straight to the latent, in its order: first the coarser level."""
-        return (Window(4, 4 * self.f, 10, 2), Window(3, 2 * self.f, 28, 4)) if self.skip else ()
+        """What the latent sees, in its order: the deepest level, then the skips, first the coarser level."""
+        last = len(self.convolutions)
+        above = (last - 1, last - 2) if self.skip else ()
+        skips = (Window(n, self.maps[n - 1] // 2, self.sizes[n - 1], 2 ** (last - n)) for n in above)
+        return (Window(last, self.maps[-1], self.window, 1), *skips)
 
     @property
     def n_flat(self) -> int:
         """Numbers that the latent is made of."""
-        return self.maps[-1] + sum(window.numbers for window in self.windows)
+        return sum(window.numbers for window in self.windows)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the latent weighs places within the patch, so that it is decoded one position at a time."""
+        return self.skip or self.window > 1
+
+    @property
+    def needs_several(self) -> bool:
+        """Whether batch norm cannot learn from a single patch: somewhere it sees one number per map."""
+        one_voxel = self.window == 1 and self.convolutions[-1] > 0
+        return self.batch_norm and (one_voxel or "latent" not in self.plain)
 
 
 class MultiResolutionEncoder(nn.Module):
     """Patches, or whole tiles, to latents: ``[N, C, Z, Y, X]`` -> ``[N, n_latent, Z, Y', X']``.
 
-    ``Y' = (Y - 140) / 16 + 1``, and so along x.
+    ``Y' = (Y - patch) / stride + 1``, and so along x; 140 and 16 by default.
 
     Args:
         spec: the shape of the net.
@@ -127,15 +186,17 @@ class MultiResolutionEncoder(nn.Module):
     def __init__(self, spec: MultiResolutionSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.rule = TileRule((1, PATCH, PATCH), (1, STRIDE, STRIDE))
-        aside = {window.level: window.maps for window in spec.windows}
+        self.rule = TileRule((1, spec.patch, spec.patch), (1, spec.stride, spec.stride))
+        aside = {window.level: window.maps for window in spec.windows[1:]}
         layers: dict[str, nn.Module] = {}
         n_in = spec.in_channels
-        for level, maps in enumerate(spec.maps, start=1):
-            layers[f"conv{level}1"] = _Layer(nn.Conv3d(n_in, maps, _PLANE), spec.batch_norm)
-            layers[f"conv{level}2"] = _Layer(nn.Conv3d(maps, maps + aside.get(level, 0), _PLANE), spec.batch_norm)
-            n_in = maps
-        layers["latent"] = _Layer(nn.Conv3d(spec.n_flat, spec.n_latent, _PIXEL), spec.batch_norm)
+        for level, (maps, count) in enumerate(zip(spec.maps, spec.convolutions, strict=True), start=1):
+            for index in range(1, count + 1):
+                n_out = maps + (aside.get(level, 0) if index == count else 0)
+                conv = nn.Conv3d(n_in, n_out, _PLANE)
+                layers[f"conv{level}{index}"] = _Layer(conv, spec, None if layers else "first")
+                n_in = maps
+        layers["latent"] = _Layer(nn.Conv3d(spec.n_flat, spec.n_latent, _PIXEL), spec, "latent")
         self.layers = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,26 +206,29 @@ class MultiResolutionEncoder(nn.Module):
             InputError: the tile does not fit, see `rule`; or batch norm is to learn from a single patch.
         """
         self.rule.check(x.shape[2:])
-        if self.training and self.spec.batch_norm and tuple(x.shape[:1] + x.shape[2:]) == (1, 1, PATCH, PATCH):
+        if self.training and self.spec.needs_several and (*x.shape[:1], *x.shape[2:]) == (1, *self.rule.first):
             raise InputError(
                 "a batch of 1 patch has no statistics for batch norm: train with more patches, or set batch_norm "
                 "to false"
             )
         aside: dict[int, Tensor] = {}
-        for level, maps in enumerate(self.spec.maps, start=1):
-            x = self.layers[f"conv{level}2"](self.layers[f"conv{level}1"](x))
-            aside[level], x = x[:, maps:], x[:, :maps]
-            if level < _LEVELS:
+        for level, (maps, count) in enumerate(zip(self.spec.maps, self.spec.convolutions, strict=True), start=1):
+            if level > 1:
                 x = functional.max_pool3d(x, _HALVE)
+            for index in range(1, count + 1):
+                x = self.layers[f"conv{level}{index}"](x)
+            aside[level], x = x[:, maps:], x[:, :maps]
+        aside[len(self.spec.maps)] = x
         flat = [window.flat(aside[window.level]) for window in self.spec.windows]
-        latent: Tensor = self.layers["latent"](torch.cat([x, *flat], dim=1))
+        latent: Tensor = self.layers["latent"](torch.cat(flat, dim=1))
         return latent
 
 
 class MultiResolutionDecoder(nn.Module):
-    """Latents to patches: ``[N, n_latent, Z, 1, 1]`` -> ``[N, C, Z, 140, 140]``, linear.
+    """Latents to patches: ``[N, n_latent, Z, 1, 1]`` -> ``[N, C, Z, patch, patch]``, linear.
 
-    Without skips, ``[N, n_latent, Z, Y', X']`` to a tile with ``Y = 140 + 16 (Y' - 1)``, and so along x.
+    Without skips and windows, ``[N, n_latent, Z, Y', X']`` to a tile with ``Y = patch + stride (Y' - 1)``, and so
+    along x.
 
     Args:
         spec: the shape of the net.
@@ -173,43 +237,47 @@ class MultiResolutionDecoder(nn.Module):
     def __init__(self, spec: MultiResolutionSpec) -> None:
         super().__init__()
         self.spec = spec
-        joined = {window.level: window.maps for window in spec.windows}
-        layers: dict[str, nn.Module] = {
-            "latent": _Layer(nn.ConvTranspose3d(spec.n_latent, spec.n_flat, _PIXEL), spec.batch_norm)
-        }
-        for level in range(_LEVELS, 0, -1):
-            maps, n_out = spec.maps[level - 1], spec.maps[level - 2]
-            wide = maps + joined.get(level, 0)
-            layers[f"convt{level}2"] = _Layer(nn.ConvTranspose3d(wide, maps, _PLANE), spec.batch_norm)
-            if level > 1:
-                layers[f"convt{level}1"] = _Layer(nn.ConvTranspose3d(maps, n_out, _PLANE), spec.batch_norm)
-        last = nn.ConvTranspose3d(spec.maps[0], spec.in_channels, _PLANE)
-        draw_weights(last, 1)
-        layers["convt11"] = last
+        joined = {window.level: window.maps for window in spec.windows[1:]}
+        unfold = nn.ConvTranspose3d(spec.n_latent, spec.n_flat, _PIXEL)
+        layers: dict[str, nn.Module] = {"latent": _Layer(unfold, spec, "latent")}
+        for level in range(len(spec.maps), 0, -1):
+            maps, count = spec.maps[level - 1], spec.convolutions[level - 1]
+            for index in range(count, 0, -1):
+                n_in = maps + (joined.get(level, 0) if index == count else 0)
+                if level == index == 1:
+                    last = nn.ConvTranspose3d(n_in, spec.in_channels, _PLANE)
+                    draw_weights(last, 1)
+                    layers["convt11"] = last
+                else:
+                    n_out = maps if index > 1 else spec.maps[level - 2]
+                    conv = nn.ConvTranspose3d(n_in, n_out, _PLANE)
+                    layers[f"convt{level}{index}"] = _Layer(conv, spec, None)
         self.layers = nn.ModuleDict(layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the reconstruction.
 
         Raises:
-            InputError: a net with skips is given the latents of more than one position.
+            InputError: a net with skips, or a window, is given the latents of more than one position.
         """
-        if self.spec.skip and latent.shape[3:] != (1, 1):
+        if self.spec.placed and latent.shape[3:] != (1, 1):
+            patch = self.spec.patch
             raise InputError(
                 f"latents of {tuple(latent.shape[3:])} positions (y, x) cannot be decoded together by a net with "
-                f"skips, whose windows overlap: decode one position at a time, a patch of {PATCH} x {PATCH} voxels"
+                f"skips or windows, which overlap: decode one position at a time, {patch} x {patch} voxels"
             )
-        flat = self.layers["latent"](latent)
-        x, *rest = flat.split([self.spec.maps[-1], *(window.numbers for window in self.spec.windows)], dim=1)
-        aside = {
-            window.level: window.unflat(numbers) for window, numbers in zip(self.spec.windows, rest, strict=True)
-        }
-        for level in range(_LEVELS, 0, -1):
-            if level < _LEVELS:
+        windows = self.spec.windows
+        parts = self.layers["latent"](latent).split([window.numbers for window in windows], dim=1)
+        x, *rest = (window.unflat(part) for window, part in zip(windows, parts, strict=True))
+        aside = {window.level: maps for window, maps in zip(windows[1:], rest, strict=True)}
+        last = len(self.spec.maps)
+        for level in range(last, 0, -1):
+            if level < last:
                 x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
             if level in aside:
                 x = torch.cat([x, aside[level]], dim=1)
-            x = self.layers[f"convt{level}1"](self.layers[f"convt{level}2"](x))
+            for index in range(self.spec.convolutions[level - 1], 0, -1):
+                x = self.layers[f"convt{level}{index}"](x)
         out: Tensor = x
         return out
 
@@ -231,8 +299,8 @@ class MultiResolutionAutoencoder(nn.Module):
 
     @property
     def rule(self) -> TileRule:
-        """Which tiles can be reconstructed: with skips, patches; the encoder alone takes more, see its `rule`."""
-        return TileRule((1, PATCH, PATCH), (1, 0, 0)) if self.spec.skip else self.encoder.rule
+        """Which tiles can be reconstructed: with skips or windows, patches; the encoder alone takes more."""
+        return TileRule(self.encoder.rule.first, (1, 0, 0)) if self.spec.placed else self.encoder.rule
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the reconstruction; raises `InputError` where the tile does not fit, see `rule`."""
@@ -254,7 +322,12 @@ class MultiResolutionAutoencoder(nn.Module):
 class _Layer(nn.Sequential):
     """A convolution, a norm if there is one, and leaky ReLU."""
 
-    def __init__(self, conv: nn.Conv3d | nn.ConvTranspose3d, batch_norm: bool) -> None:
-        draw_weights(conv, _SLOPE)
-        norm = [nn.BatchNorm3d(conv.out_channels)] if batch_norm else []
-        super().__init__(conv, *norm, nn.LeakyReLU(_SLOPE))
+    def __init__(
+        self,
+        conv: nn.Conv3d | nn.ConvTranspose3d,
+        spec: MultiResolutionSpec,
+        layer: Literal["first", "latent"] | None,
+    ) -> None:
+        draw_weights(conv, spec.slope)
+        norm = [nn.BatchNorm3d(conv.out_channels)] if spec.batch_norm and layer not in spec.plain else []
+        super().__init__(conv, *norm, nn.LeakyReLU(spec.slope))

@@ -152,5 +152,3 @@ class SamplePlan(Spec):
     tone: Tone | None = None
     defects: tuple[Defect, ...] = ()
     noise: Noise | None = None
-    seed: int = 0
-    """Of what the objective draws."""

@@ -7,7 +7,7 @@ so both see the same preprocessing and the same targets; prediction uses the sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Protocol
 
@@ -88,12 +88,12 @@ class SampleMaker:
         clean = raw.copy() if spoils(plan) else raw
         finish_raw(plan, raw, raw_box, self.library)
         inner = output.shift([-v for v in label_box.start])
-        return Rendered(raw, clean, labels, known, inner, plan.seed)
+        return Rendered(raw, clean, labels, known, inner)
 
-    def make(self, plan: SamplePlan, held_out: bool = False) -> Sample:
-        """Return (input ``[1, Z, Y, X]``, targets by head); see `render`."""
+    def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0) -> Sample:
+        """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
-        return self.model.objective.sample(self.render(plan, held_out), grid)
+        return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
 
     def _context(self, source: int) -> Vec:
         return self.model.objective.context_vox(self.volumes[source].raw.info.grid)
@@ -151,7 +151,8 @@ class TrainingSamples(Dataset[Sample]):
         return survey(self.sampler, lambda i: Streams(self.how.seed, 0, i).of("place"), indices, look_every)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plan(index))
+        seed = int(Streams(self.how.seed, 0, index).of("objective").integers(2**63))
+        return self.maker.make(self.plan(index), seed=seed)
 
 
 def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
@@ -171,16 +172,17 @@ class ValidationSamples(Dataset[Sample]):
 
     def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
         self.maker = maker
-        places = [(source, start) for source, box in boxes for start in cover(box, maker.crop.output)]
         self.plans = [
-            SamplePlan(source=source, start=start, seed=number) for number, (source, start) in enumerate(places)
+            SamplePlan(source=source, start=start)
+            for source, box in boxes
+            for start in cover(box, maker.crop.output)
         ]
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], held_out=True)
+        return self.maker.make(self.plans[index], held_out=True, seed=index)
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:

@@ -182,12 +182,13 @@ def train(
                 if state.step % training.validate_every == 0 or state.step == training.steps:
                     validated, panel = _validate(fabric, state, model, checks, training.steps)
                     monitor.images(state.step, panel)
-                    if fabric.is_global_zero:
-                        _keep(state, folder, model, training, validated)
                 report = clock.report(state.step, training.steps, loss, parts, validated)
                 _record(state, monitor, training, report)
                 if validated is not None:
                     state.history[-1]["drawn"] = _drawn_lately(drawn, training, state.step).to_dict()
+                    if fabric.is_global_zero:
+                        _keep(state, folder, model, training, validated)
+                    clock.go_on()
                 on_step(report)
         except KeyboardInterrupt:
             if fabric.is_global_zero:
@@ -359,6 +360,10 @@ class _Clock:
             self.waiting = 0.95 * self.waiting + now - self._mark
             self._mark = now
             yield sample
+
+    def go_on(self) -> None:
+        """Leave out the time since the last report: it was neither work nor waiting for data."""
+        self._mark = time.perf_counter()
 
     def report(
         self, step: int, steps: int, loss: Tensor, parts: dict[str, Tensor], validation: float | None

@@ -125,7 +125,7 @@ class VariationalAutoencoder(nn.Module):
         return self.net.decode(latent)
 
     def imagine(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return `count` patches ``[count, C, 1, 140, 140]`` decoded from draws of the prior, N(0, 1).
+        """Return `count` patches ``[count, C, 1, patch, patch]`` decoded from draws of the prior, N(0, 1).
 
         In ``eval`` mode, that is: in training, batch norm would make the patches depend on each other.
 

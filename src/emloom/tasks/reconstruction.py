@@ -21,10 +21,11 @@ from typing import Any, Literal, get_args
 
 from emloom.errors import InputError
 from emloom.io.open import open_volume
+from emloom.nn.checkpoint import load_checkpoint
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.library import Library
-from emloom.nn.model import ModelSpec
+from emloom.nn.model import ModelSpec, build, save
 from emloom.nn.reconstruct import RECONSTRUCTION
 from emloom.nn.train import TrainingData, train
 from emloom.run.executor import Executor, Serial
@@ -154,9 +155,26 @@ def _check_type(item: TestItem) -> None:
 
 
 def _train(this: Run) -> None:
+    if this.job.weights is not None:
+        _take_over(this, Path(this.job.weights))
+        return
     validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
     data = TrainingData([stack.unlabelled for stack in this.stacks], validation, this.library)
     train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+
+
+def _take_over(this: Run, checkpoint: Path) -> None:
+    """Write the checkpoint of a job that does not train: the weights of another one in this job's network."""
+    state, _, info = load_checkpoint(checkpoint)
+    network = build(this.model)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as problem:
+        raise InputError(
+            f"the weights of {checkpoint} do not fit the network of {this.job.name}: {problem}"
+        ) from None
+    (this.folder / "train").mkdir(parents=True, exist_ok=True)
+    save(this.folder / "train" / "model.safetensors", this.model, state, {**info, "weights": str(checkpoint)})
 
 
 def _predict(this: Run) -> None:
@@ -189,6 +207,8 @@ def _evaluate(this: Run) -> None:
             row |= {
                 f"ratio_{band.level}": band.ratio.value,
                 f"coherence_{band.level}": band.coherence.value,
+                f"share_{band.level}": band.share_y.value,
+                f"raw_share_{band.level}": band.share_x.value,
             }
         rows.append(row)
         this.listener.advance("evaluate", done, len(tests))

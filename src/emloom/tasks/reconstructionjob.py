@@ -28,6 +28,12 @@ from emloom.tasks.frequencyspec import WaveletSpec
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+def require_file_name(name: str) -> None:
+    """Raise `ValueError` unless a name can be that of a folder anywhere."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"the name {name!r} must be made of letters, digits, _, - and .: choose another")
+
+
 class ForeignSpec(Spec):
     """A volume that has nothing to do with the training data, to be reconstructed as it is."""
 
@@ -41,8 +47,7 @@ class ForeignSpec(Spec):
 
     @model_validator(mode="after")
     def _is_a_file_name(self) -> Self:
-        if not _FILE_NAME.fullmatch(self.name):
-            raise ValueError(f"the name {self.name!r} must be made of letters, digits, _, - and .: choose another")
+        require_file_name(self.name)
         return self
 
 
@@ -83,6 +88,8 @@ class ReconstructionJob(Spec):
     training: TrainingSpec
     wavelet: WaveletSpec = WaveletSpec()
     """How results are compared with the raw, level by level."""
+    weights: str | None = None
+    """Checkpoint whose weights are used as they are, without training: for a network with skips switched off."""
 
     @model_validator(mode="after")
     def _has_tests(self) -> Self:
@@ -120,7 +127,8 @@ class ReconstructionJob(Spec):
         """Every file the job reads."""
         library = self.training.augment.defects.library
         stacks = [path for stack in self.data for path in stack.paths]
-        return [*stacks, *(each.raw for each in self.foreign), *(library.paths if library else [])]
+        weights = [] if self.weights is None else [self.weights]
+        return [*stacks, *(each.raw for each in self.foreign), *(library.paths if library else []), *weights]
 
     def model(self, voxel_size_nm: Vec3) -> ModelSpec:
         """Return what goes into the checkpoint."""

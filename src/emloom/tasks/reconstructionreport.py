@@ -42,7 +42,12 @@ def write_reconstruction_report(
             Score(f"PSNR, {each.item.name}", each.kept.psnr_db, "dB; the range is that of the type")
             for each in judged[:4]
         ],
-        sections=[_pictures(judged), _levels(job, judged), training_section(folder), _next(folder)],
+        sections=[
+            _pictures(judged),
+            _levels(job, judged),
+            *([training_section(folder)] if job.weights is None else []),
+            _next(folder),
+        ],
         provenance=provenance,
     )
     report.write(folder / "report.html")
@@ -107,10 +112,10 @@ def _levels(job: ReconstructionJob, judged: Sequence[Judged]) -> Section:
         [each.item.name, each.item.raw, each.kept.rmse, each.kept.psnr_db] for each in judged
     ]
     text = (
-        "The ratio is the power of the reconstruction over that of the raw, level by level of a wavelet transform; "
-        "the coherence tells whether it is the same structure. Bands are 95 % intervals over tiles. Every test has a "
-        "page of its own, evaluate/<test>/report.html, with what an ideal denoiser would keep, Fourier rings, and "
-        "maps of where content was replaced."
+        "The ratio is the power of the reconstruction over that of the raw, level by level of a wavelet "
+        "transform; the coherence tells whether it is the same structure. Bands are 95 % intervals over tiles. "
+        "Every test has a page of its own, evaluate/<test>/report.html, with what an ideal denoiser would keep, "
+        "Fourier rings, and maps of where content was replaced."
     )
     if any(each.item.foreign for each in judged):
         foreign = ", ".join(each.item.name for each in judged if each.item.foreign)

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from emloom.errors import InputError
 from emloom.io.files import write_text_atomic
 from emloom.metrics.book import Metric
 from emloom.metrics.classbook import ClassMetric
@@ -25,11 +26,30 @@ def write_scores(folder: Path, rows: Sequence[dict[str, Any]], **more: Any) -> N
     folder.mkdir(parents=True, exist_ok=True)
     words = _plain({"rows": list(rows), **more})
     write_text_atomic(folder / "scores.json", json.dumps(words, indent=2, allow_nan=False))
+    write_rows(folder / "scores.csv", rows)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as a table of comma-separated values; the first one's keys are the columns."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    write_text_atomic(folder / "scores.csv", text.getvalue())
+    write_text_atomic(path, text.getvalue())
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of the `scores.json` of a folder; what is not defined is None.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    path = folder / "scores.json"
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError) as problem:
+        raise InputError(f"cannot read the scores {path}: {problem}") from None
+    return rows
 
 
 def definitions(metrics: Iterable[Metric | ClassMetric | SynapseMetric]) -> dict[str, Any]:
