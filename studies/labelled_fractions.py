@@ -23,21 +23,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
-from math import nan, sqrt
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.stats import t
-
+from emloom.metrics.replicates import Replicated, replicated
 from emloom.recipes.labelled_fractions import NETS, PERCENTS, Net, full, quick, squares
 
 SEEDS = (0, 1, 2)
-LEVEL = 0.95
 SCORES = ("iou", "f1", "average_precision")
 WORDS = {"fcn": "FCN", "atrous": "atrous", "unet": "U-Net"}
 LOOKS = {"fcn": ("#D55E00", "s"), "atrous": ("#009E73", "^"), "unet": ("#0072B2", "o")}  # Okabe and Ito 2008
+
+_COLUMNS = ("value", "low", "high", "n")
 
 log = logging.getLogger("labelled_fractions")
 
@@ -55,25 +53,7 @@ class Run(NamedTuple):
         return f"{self.net}_{self.percent:03d}_{self.seed}"
 
 
-class Mean(NamedTuple):
-    """A mean over seeds with its interval; the ends are NaN of fewer than two seeds."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
 RUNS = [Run(net, percent, seed) for seed, percent, net in product(SEEDS, reversed(PERCENTS), NETS)]
-
-
-def mean_of(values: Sequence[float]) -> Mean:
-    """Return the mean and Student's interval, ``mean ± t s / sqrt(n)``."""
-    n, centre = len(values), fmean(values)
-    if n < 2:
-        return Mean(centre, nan, nan, n)
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * stdev(values) / sqrt(n)
-    return Mean(centre, centre - half, centre + half, n)
 
 
 def work(variant: str, run: Run, folder: Path, data: str | None, threads: int) -> str:
@@ -110,13 +90,13 @@ def collect(folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-def summarise(rows: Iterable[dict[str, object]]) -> dict[tuple[str, int, str], dict[str, Mean]]:
+def summarise(rows: Iterable[dict[str, object]]) -> dict[tuple[str, int, str], dict[str, Replicated]]:
     """Return the means over seeds by net, percent and class."""
     groups: dict[tuple[str, int, str], list[dict[str, object]]] = defaultdict(list)
     for row in rows:
         groups[str(row["net"]), int(str(row["percent"])), str(row["class"])].append(row)
     return {
-        group: {key: mean_of([float(str(row[key])) for row in members]) for key in SCORES}
+        group: {key: replicated([float(str(row[key])) for row in members]) for key in SCORES}
         for group, members in groups.items()
     }
 
@@ -130,14 +110,16 @@ def write_tables(folder: Path, rows: Sequence[dict[str, object]]) -> None:
     means = summarise(rows)
     with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        lines.writerow(["net", "percent", "class", "score", *Mean._fields])
+        lines.writerow(["net", "percent", "class", "score", *_COLUMNS])
         for group, scores in means.items():
-            lines.writerows([*group, key, *mean] for key, mean in scores.items())
+            lines.writerows(
+                [*group, key, *(getattr(mean, name) for name in _COLUMNS)] for key, mean in scores.items()
+            )
     (folder / "summary.md").write_text(markdown(means), encoding="utf-8")
     draw(folder / "iou.png", means)
 
 
-def markdown(means: dict[tuple[str, int, str], dict[str, Mean]]) -> str:
+def markdown(means: dict[tuple[str, int, str], dict[str, Replicated]]) -> str:
     """Return the table of IoU and F1 for people."""
     classes = list(dict.fromkeys(name for _, _, name in means))
     lines = [
@@ -156,13 +138,13 @@ def markdown(means: dict[tuple[str, int, str], dict[str, Mean]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(mean: Mean) -> str:
+def _cell(mean: Replicated) -> str:
     if mean.n < 2:
         return f"{mean.value:.3f} (1 seed)"
     return f"{mean.value:.3f} ± {mean.high - mean.value:.3f}"
 
 
-def draw(path: Path, means: dict[tuple[str, int, str], dict[str, Mean]]) -> None:
+def draw(path: Path, means: dict[tuple[str, int, str], dict[str, Replicated]]) -> None:
     """Draw IoU against the share of the labels, one panel per class."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
