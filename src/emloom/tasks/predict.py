@@ -53,7 +53,7 @@ class PredictJob(Spec):
     model: str
     """Checkpoint: a `model.safetensors` written by training."""
     output: str
-    """Container (`.zarr`) to be made, one volume per head: `affinities` (and `lsds`), or `reconstruction`."""
+    """Container (`.zarr`) to be made, one volume per head: `affinities` (and `lsds`), `classes`, ..."""
     box: BoxSpec | None = None
     """Only these voxels; default: all."""
     voxel_size_nm: Vec3 | None = None
