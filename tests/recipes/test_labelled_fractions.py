@@ -1,4 +1,4 @@
-"""The study of labelled fractions: labels are nested, known where they should be, and never near what is scored."""
+"""The study of labelled fractions: labels are nested, known where they should be, never near what is scored."""
 
 from __future__ import annotations
 

@@ -19,13 +19,15 @@ class Conv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of ``[N, C, Z, Y, X]``."""
-        if self.kernel_size[0] > 1 or self.stride[0] > 1 or self.padding[0]:
+        padding = self.padding
+        if isinstance(padding, str) or padding[0] or self.kernel_size[0] > 1 or self.stride[0] > 1:
             return super().forward(x)
-        images, (y, x_) = as_images(x), self.padding[1:]
+        images, margins = as_images(x), padding[1:]
         if self.padding_mode != "zeros":
-            images, y, x_ = functional.pad(images, (x_, x_, y, y), mode=self.padding_mode), 0, 0
+            sides = [side for margin in reversed(margins) for side in (margin, margin)]
+            images, margins = functional.pad(images, sides, mode=self.padding_mode), (0, 0)
         out = functional.conv2d(
-            images, self.weight[:, :, 0], self.bias, self.stride[1:], (y, x_), self.dilation[1:], self.groups
+            images, self.weight[:, :, 0], self.bias, self.stride[1:], margins, self.dilation[1:], self.groups
         )
         return as_volumes(out, x.shape[2])
 
@@ -51,4 +53,4 @@ def as_images(x: Tensor) -> Tensor:
 
 def as_volumes(images: Tensor, sections: int) -> Tensor:
     """Return images ``[N * Z, C, Y, X]`` as ``[N, C, Z, Y, X]``."""
-    return images.unflatten(0, (-1, sections)).transpose(1, 2)
+    return images.reshape(-1, sections, *images.shape[1:]).transpose(1, 2)
