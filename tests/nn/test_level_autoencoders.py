@@ -125,7 +125,7 @@ def test_a_net_of_images_sees_every_section_by_itself(shape):
     with torch.inference_mode():
         together = net(x)
         for z in range(3):
-            torch.testing.assert_close(net(x[:, :, z : z + 1]), together[:, :, z : z + 1], rtol=0, atol=1e-5)
+            torch.testing.assert_close(net(x[:, :, z : z + 1]), together[:, :, z : z + 1], rtol=1e-5, atol=1e-5)
 
 
 @each_shape
