@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from emloom.nn.hardware import Hardware
 from emloom.nn.level_autoencoders import AtrousAutoencoderSpec
 from emloom.nn.model import ModelSpec, build, load, save
 from emloom.nn.multires_autoencoder import MultiResolutionSpec
-from emloom.nn.objectives.reconstruction import ReconstructionObjective
+from emloom.nn.objectives.reconstruction import HiddenBlocks, ReconstructionObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.train import Progress
 from emloom.tasks.check import check_raw
@@ -253,3 +254,11 @@ def test_a_job_without_a_test_is_refused() -> None:
     made["data"][0]["test"] = []
     with pytest.raises(InputError, match="nothing to test on"):
         ReconstructionJob.from_dict(made)
+
+
+def test_the_job_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "autoencoders.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)
+    made = ReconstructionJob.from_yaml(text, "docs/autoencoders.md")
+    assert made.foreign[0].name == "elsewhere"
+    assert isinstance(made.objective.corruption, HiddenBlocks)

@@ -139,6 +139,7 @@ def test_a_failing_run_is_an_error(tmp_path: Path) -> None:
     [
         ({"seeds": (1, 1)}, "name one twice"),
         ({"seeds": ()}, "at least 1"),
+        ({"job": job("raw").model_copy(update={"weights": "w.safetensors"}).to_dict()}, "leave out its `weights`"),
         ({"ablations": {"unet": {"of": "unet", "skips": [True, True]}}}, "a name of its own"),
         ({"ablations": {"cut": {"of": "vae", "skips": [True, True]}}}, "there are unet, fcn"),
         ({"ablations": {"cut": {"of": "fcn", "skips": [True, True]}}}, "has no skips"),

@@ -81,12 +81,12 @@ def quick(data: str | None = None, seed: int = 0, steps: int = 2400) -> Reconstr
 
 def comparison(data: str | None = None, seeds: int = 3, steps: int = 20_000) -> ReconstructionStudy:
     """Return the comparison of architectures for a GPU."""
-    return _comparison(reconstruct(data, steps=steps), 8, seeds, longer=5)
+    return _comparison(reconstruct(data, steps=steps), 8, seeds, longer=3)
 
 
 def quick_comparison(data: str | None = None, seeds: int = 3, steps: int = 2400) -> ReconstructionStudy:
-    """Return the comparison for two cores: about an hour, most of it for the atrous net."""
-    return _comparison(quick(data, steps=steps), 4, seeds, longer=5)
+    """Return the comparison for two cores: three quarters of an hour, most of it for the atrous net."""
+    return _comparison(quick(data, steps=steps), 4, seeds, longer=3)
 
 
 def skips(data: str | None = None, seeds: int = 3, steps: int = 20_000) -> ReconstructionStudy:

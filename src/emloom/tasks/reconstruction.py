@@ -32,7 +32,7 @@ from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import held_out
-from emloom.tasks.frequency import FrequencyReport, measure_frequencies
+from emloom.tasks.frequency import measure_frequencies
 from emloom.tasks.frequencyreport import write_frequency_report
 from emloom.tasks.frequencyspec import FrequencySpec
 from emloom.tasks.library import open_library
@@ -94,19 +94,15 @@ class Run:
         """Return the path of the reconstruction of a test."""
         return str(self.folder / "predict" / f"{item.name}.zarr" / RECONSTRUCTION)
 
-    def judge(self, item: TestItem) -> FrequencyReport:
-        """Compare a reconstruction with its raw; what was counted before is read."""
-        folder = self.folder / "evaluate" / item.name
-        spec = FrequencySpec(
+    def comparison(self, item: TestItem) -> FrequencySpec:
+        """Return how the reconstruction of a test is compared with its raw."""
+        return FrequencySpec(
             reference=item.raw,
             outputs=(self.reconstruction(item),),
-            output=str(folder),
+            output=str(self.folder / "evaluate" / item.name),
             wavelet=self.job.wavelet,
             names=(self.job.name,),
         )
-        found = measure_frequencies(spec, self.executor)
-        write_frequency_report(spec, found)
-        return found
 
 
 def run(
@@ -197,7 +193,10 @@ def _evaluate(this: Run) -> None:
     rows: list[dict[str, Any]] = []
     tests = this.job.tests
     for done, item in enumerate(tests, start=1):
-        kept = this.judge(item).outputs[0]
+        spec = this.comparison(item)
+        found = measure_frequencies(spec, this.executor)
+        write_frequency_report(spec, found)
+        kept = found.outputs[0]
         row: dict[str, Any] = {
             "test": item.name,
             "psnr_db": kept.psnr_db,
@@ -219,5 +218,9 @@ def _report(this: Run) -> None:
     inputs = {path: fingerprint(path) for path in this.job.paths}
     took = seconds(this.folder, STAGES)
     provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, took)
-    judged = [Judged(item, this.judge(item).outputs[0]) for item in this.job.tests]
+    # What was counted for the scores is read here, not counted again.
+    judged = [
+        Judged(item, measure_frequencies(this.comparison(item), this.executor).outputs[0])
+        for item in this.job.tests
+    ]
     write_reconstruction_report(this.job, judged, this.folder, provenance)

@@ -76,6 +76,8 @@ class ReconstructionStudy(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.job.weights is not None:
+            raise ValueError("the job of a study trains: leave out its `weights`, or make ablations")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {self.seeds} name one twice: a seed gives the same result again")
         for name in [*self.arms, *self.ablations]:
