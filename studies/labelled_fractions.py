@@ -117,7 +117,7 @@ def write_tables(folder: Path, rows: Sequence[dict[str, object]]) -> None:
                 [*group, key, *(getattr(mean, name) for name in _COLUMNS)] for key, mean in scores.items()
             )
     (folder / "summary.md").write_text(markdown(means), encoding="utf-8")
-    draw(folder / "iou.png", means)
+    draw(folder / "iou.png", rows, means)
 
 
 def markdown(means: dict[tuple[str, int, str], dict[str, Replicated]]) -> str:
@@ -145,8 +145,10 @@ def _cell(mean: Replicated) -> str:
     return f"{mean.value:.3f} ± {mean.high - mean.value:.3f}"
 
 
-def draw(path: Path, means: dict[tuple[str, int, str], dict[str, Replicated]]) -> None:
-    """Draw IoU against the share of the labels, one panel per class."""
+def draw(
+    path: Path, rows: Sequence[dict[str, object]], means: dict[tuple[str, int, str], dict[str, Replicated]]
+) -> None:
+    """Draw IoU against the share of the labels, one panel per class: every seed, and means with intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -157,6 +159,11 @@ def draw(path: Path, means: dict[tuple[str, int, str], dict[str, Replicated]]) -
         for shift, net in zip((0.94, 1.0, 1.06), NETS, strict=True):
             known = [(p, means[net, p, name]["iou"]) for p in PERCENTS if (net, p, name) in means]
             colour, marker = LOOKS[net]
+            if not known:
+                continue
+            seeds = [(row["percent"], row["iou"]) for row in rows if (row["net"], row["class"]) == (net, name)]
+            x, y = zip(*((float(str(p)) * shift, float(str(iou))) for p, iou in seeds), strict=True)
+            ax.plot(x, y, ".", color=colour, alpha=0.5, markersize=4)
             ax.errorbar(
                 [p * shift for p, _ in known],
                 [mean.value for _, mean in known],
