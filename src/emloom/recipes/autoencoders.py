@@ -128,9 +128,9 @@ def _skips(job: ReconstructionJob, width: int, seeds: int) -> ReconstructionStud
     off |= {f"only-{level}": whole.keeping(level) for level in levels}
     off |= {f"without-{level}": whole.dropping(level) for level in levels}
     ablations = {
-        f"{of}-cut-to-{name}": AblationSpec(of=of, skips=net.has_skip)
-        for of in ("all", "dropout")
-        for name, net in off.items()
+        f"{of}-cut-to-{name}": AblationSpec(of=of, skips=off[name].has_skip)
+        for of, names in (("all", list(off)), ("dropout", ["none", "only-0", "without-0"]))
+        for name in names
     }
     return ReconstructionStudy(
         name=f"{job.name}-skips", job=job, arms=arms, ablations=ablations, seeds=tuple(range(seeds))
