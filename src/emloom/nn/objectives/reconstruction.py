@@ -27,7 +27,7 @@ from emloom.geometry import Grid, Vec
 from emloom.nn import corrupt
 from emloom.nn.latents import principal_components
 from emloom.nn.masked import aligned, masked_mean
-from emloom.nn.objectives.base import Answers, Rendered, Sample, TargetTensors, Validated, grey
+from emloom.nn.objectives.base import Answers, Rendered, Sample, TargetTensors, Validated
 from emloom.nn.reconstruct import RECONSTRUCTION, reconstructor
 from emloom.nn.variational import Posterior, VariationalAutoencoder, kl_weight
 from emloom.spec import Spec
@@ -143,7 +143,8 @@ class ReconstructionObjective(Spec):
         if isinstance(net.net, VariationalAutoencoder):
             generator = torch.Generator().manual_seed(_PRIOR_SEED)
             drawn = net.net.imagine(_IMAGINED, generator)
-            pictures["prior"] = _contact(grey(drawn))
+            target = seen[0].targets[RECONSTRUCTION][0]
+            pictures["prior"] = _contact(_drawn(drawn.float().cpu(), *_span(target[0].cpu())))
         return pictures
 
 
@@ -154,7 +155,19 @@ def _side_by_side(one: Validated) -> Tensor:
     shown, given, clean = (
         each[0, :1, middle : middle + 1].cpu() for each in (one.raw, answer, one.targets[RECONSTRUCTION][0])
     )
-    return torch.cat([grey(shown), grey(given), ((given - clean) / 4 + 0.5).clamp(0, 1)], dim=-1)
+    low, high = _span(clean)
+    change = (given - clean) / (high - low)
+    return torch.cat([_drawn(shown, low, high), _drawn(given, low, high), (change + 0.5).clamp(0, 1)], dim=-1)
+
+
+def _span(clean: Tensor) -> tuple[float, float]:
+    """Return the values that are drawn black and white: all but the most extreme of what should have come out."""
+    low, high = torch.quantile(clean.flatten(), torch.tensor([0.005, 0.995])).tolist()
+    return low, max(high, low + 1e-6)
+
+
+def _drawn(values: Tensor, low: float, high: float) -> Tensor:
+    return ((values - low) / (high - low)).clamp(0, 1)
 
 
 def _latents_in_colours(latents: Tensor) -> dict[str, Tensor]:
