@@ -90,7 +90,10 @@ def run(  # noqa: PLR0913 (one parameter per option)
 
     spec = load_job(job, settings or [])
     folder = Path(output or f"runs/{spec.name}")
-    with executor_of(block_workers, scheduler) as executor, TerminalListener() as listener:
+    blocks = (
+        1 if spec.kind == "reconstruction_study" else block_workers
+    )  # a study spreads its runs, not their blocks
+    with executor_of(blocks, scheduler) as executor, TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), executor, block_workers, listener)
         report = carry_out(spec, folder, where, overwrite=overwrite)
     typer.echo(f"report: {report}")
