@@ -17,7 +17,8 @@ from torch import nn
 from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn import engine as engine_module
-from emloom.nn.backends import BF16_MEAN_STEPS, BF16_STEPS, Backend, Bytes, TorchBackend, dense, folded
+from emloom.nn.backends import BF16_MEAN_STEPS, BF16_STEPS, Backend, Stored, TorchBackend, dense, folded
+from emloom.nn.coding import GreyValue
 from emloom.nn.contest import Contest, difference
 from emloom.nn.engine import Engine
 from emloom.nn.heads import MultiHead
@@ -141,7 +142,7 @@ class Fake:
     def __init__(self, clock: Clock, name: str, seconds: float, off: int = 0) -> None:
         self.clock, self.name, self.seconds, self.off, self.calls = clock, name, seconds, off, 0
 
-    def __call__(self, x: torch.Tensor) -> dict[str, Bytes]:
+    def __call__(self, x: torch.Tensor) -> dict[str, Stored]:
         self.calls += 1
         self.clock.now += self.seconds
         if self.off < 0:
@@ -301,3 +302,9 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert [Engine("cuda").for_worker(n).device for n in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert Engine("cuda:1").for_worker(0).device == "cuda:1"
     assert Engine("cpu").for_worker(1) == Engine("cpu")
+
+
+def test_backends_do_not_compete_on_answers_that_are_not_bytes():
+    codings = {"affinities": GreyValue(0.0, 4000.0, np.dtype(np.uint16))}
+    with pytest.raises(InputError, match="stored as uint16: name a backend"):
+        Engine(backend="auto").start(net_of("same"), codings)
