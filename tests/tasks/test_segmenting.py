@@ -314,11 +314,11 @@ KINDS = (SeededSpec(halo_vox=16), AscentSpec(), MutexSpec(halo_vox=16))
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_memory_stays_below_what_was_said_before(kind: FragmentSpec, tmp_path: Path) -> None:
     """Cells bound it: 27 of them take less than the whole volume would."""
-    values = few_values((180, 180, 180), 3, values=16)
+    values = few_values((144, 144, 144), 3, values=16)
     far = isinstance(kind, MutexSpec)
     offsets = neighborhood(1, 4) if far else OFFSETS
     source = write_affinities(tmp_path / "pred.zarr", np.concatenate([values, values]) if far else values, offsets)
-    spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(60, 60, 60))
+    spec = SegmentSpec(fragments=kind, thresholds=(T,), cell_shape_vox=(48, 48, 48))
     bounded = job(source, tmp_path / "out.zarr", spec)
     graph_bytes = 16 * 2**20
     with driver(bounded, tmp_path, str(graph_bytes)) as process:
@@ -328,7 +328,7 @@ def test_memory_stays_below_what_was_said_before(kind: FragmentSpec, tmp_path: P
     assert plan.cells == 27
     assert peak < plan.worker_bytes + graph_bytes
     whole = memory_plan(
-        job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (180, 180, 180)}))
+        job(source, tmp_path / "x.zarr", spec.model_copy(update={"cell_shape_vox": (144, 144, 144)}))
     )
     assert peak - PROCESS_BYTES < (whole.worker_bytes - PROCESS_BYTES) / 2
 
