@@ -136,7 +136,7 @@ class AtrousAutoencoderSpec(LevelAutoencoderSpec):
     """No pooling: kernels of level i are spread over the product of the factors above it.
 
     All levels work at full resolution, so with five of them it takes 47 times the multiply-adds of the others, and
-    nine to twenty-five times the processor time of a step (4 and 8 maps, 96 x 96 voxels).
+    about seven times the processor time of a step (4 maps, 128 x 128 voxels).
     """
 
     kind: Literal["atrous_autoencoder"] = "atrous_autoencoder"

@@ -63,7 +63,7 @@ def reconstruct(data: str | None = None, seed: int = 0, steps: int = 20_000) -> 
 
 
 def quick(data: str | None = None, seed: int = 0, steps: int = 2400) -> ReconstructionJob:
-    """Return the variant for two cores: 109,413 parameters, about two minutes."""
+    """Return the variant for two cores: 109,413 parameters, some minutes."""
     job = reconstruct(data, seed, steps)
     training = job.training.model_copy(
         update={"crop_shape_vox": _QUICK_SIZE, "batch_size": 4, "validate_every": max(1, steps // 4)}
@@ -85,7 +85,7 @@ def comparison(data: str | None = None, seeds: int = 3, steps: int = 20_000) -> 
 
 
 def quick_comparison(data: str | None = None, seeds: int = 3, steps: int = 2400) -> ReconstructionStudy:
-    """Return the comparison for two cores: three quarters of an hour, most of it for the atrous net."""
+    """Return the comparison for two cores: less than an hour, most of it for the atrous net."""
     return _comparison(quick(data, steps=steps), 4, seeds, longer=3)
 
 
@@ -95,7 +95,7 @@ def skips(data: str | None = None, seeds: int = 3, steps: int = 20_000) -> Recon
 
 
 def quick_skips(data: str | None = None, seeds: int = 3, steps: int = 800) -> ReconstructionStudy:
-    """Return the study of skips for two cores: about half an hour."""
+    """Return the study of skips for two cores: less than an hour."""
     return _skips(quick(data, steps=steps), 4, seeds)
 
 

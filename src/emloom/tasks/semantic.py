@@ -302,7 +302,8 @@ def _drawn(this: _Run, item: HeldOut) -> TestedBox:
     spec = _scoring(this, item)
     shares = open_volume(spec.predicted).read(middle)
     return TestedBox(
-        f"{item.name}, z = {middle.start[0]}",
+        item.name,
+        middle.start[0],
         stack.raw.read(middle.shift(item.box.start))[0],
         open_volume(spec.truth).read(middle)[0],
         shares.argmax(axis=0)[0].astype(np.uint8),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emloom.tasks.classreport import class_table
 from emloom.tasks.classscoring import ClassEvaluation
 from emloom.tasks.reconstructionreport import training_section
-from emloom.view.colours import grey, overlay
+from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
 
@@ -23,7 +23,8 @@ class TestedBox:
     """The middle section of a test box.
 
     Attributes:
-        name: of its results, and the section.
+        name: of its results.
+        section: number of the section, from the box's first.
         raw: grey values [Y, X].
         truth: true classes, larger than any class where unknown.
         called: the likeliest classes.
@@ -33,6 +34,7 @@ class TestedBox:
     __test__ = False  # no test, for pytest
 
     name: str
+    section: int
     raw: NDArray[Any]
     truth: NDArray[np.uint8]
     called: NDArray[np.uint8]
@@ -68,10 +70,12 @@ def _pictures(names: Sequence[str], boxes: Sequence[TestedBox]) -> Section:
 
 def _picture(box: TestedBox, count: int) -> Figure:
     tiles = [Tile("raw", grey(box.raw), box.spacing_nm)]
+    ids = np.concatenate([np.zeros(1, np.uint16), distinct_ids(count - 1)])
     for title, classes in (("truth", box.truth), ("emloom", box.called)):
-        known = np.where(classes < count, classes, np.uint8(0))
+        known = ids[np.where(classes < count, classes, np.uint8(0))]
         tiles.append(Tile(title, overlay(box.raw, known), box.spacing_nm))
-    return panel(tiles, alt=f"{box.name}: raw, true classes, likeliest classes.", caption=box.name)
+    words = f"{box.name}, z = {box.section}"
+    return panel(tiles, alt=f"{words}: raw, true classes, likeliest classes.", caption=words)
 
 
 def _scores(found: ClassEvaluation) -> Section:

@@ -52,7 +52,8 @@ def write_study_report(
         title=name,
         subtitle=f"{seeds} seeds · {provenance['written']} · emloom {provenance['environment']['emloom']}",
         scores=[
-            Score(f"PSNR, {each.arm}", said(each.values["psnr_db"], 2), f"dB, {each.test}") for each in found[:4]
+            Score(f"PSNR, {each.arm}", each.values["psnr_db"].value, f"dB on {each.test}; mean over seeds")
+            for each in found[:4]
         ],
         sections=[_test(test, [f for f in found if f.test == test], wavelengths_nm[test]) for test in tests],
         provenance=provenance,

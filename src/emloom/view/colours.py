@@ -18,6 +18,7 @@ from emloom.errors import InputError
 RGB = NDArray[np.uint8]
 
 _GOLDEN = 0.6180339887498949
+_CANDIDATES = 256  # ids that distinct colours are chosen from
 
 
 def id_colours(ids: NDArray[Any]) -> RGB:
@@ -45,6 +46,27 @@ def id_colours(ids: NDArray[Any]) -> RGB:
     colours = _oklch_to_srgb(lightness, np.full(hue.shape, 0.14), 2 * pi * hue)
     colours[unique == 0] = 0
     return colours[inverse].reshape(*ids.shape, 3)
+
+
+def distinct_ids(count: int) -> NDArray[np.uint16]:
+    """Return ids whose colours are far apart: for a few classes, where those of 1, 2, 3 may look alike.
+
+    Each is the one of 1 to 256 whose colour is furthest from all before it, so fewer are a part of more.
+
+    Raises:
+        InputError: fewer than none, or more than 256, are asked for.
+    """
+    if not 0 <= count <= _CANDIDATES:
+        raise InputError(f"{count} distinct ids: ask for 0 to {_CANDIDATES}")
+    ids = np.arange(1, _CANDIDATES + 1, dtype=np.uint16)
+    colours = id_colours(ids).astype(np.float64)
+    chosen = [0]
+    nearest = np.linalg.norm(colours - colours[0], axis=1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(colours - colours[chosen[-1]], axis=1))
+        nearest[chosen] = -1.0
+    return ids[chosen[:count]]
 
 
 def grey(raw_YX: NDArray[Any]) -> RGB:
