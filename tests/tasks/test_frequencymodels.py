@@ -51,6 +51,14 @@ def test_a_model_is_judged_by_what_it_makes_of_the_reference(model: str, tmp_pat
     assert (tmp_path / "out" / "reconstructions" / "mine.zarr" / "provenance.json").stat().st_mtime_ns == before
 
 
+def test_models_of_one_name_are_told_to_be_named(model: str, tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw.zarr", image())
+    spec = reconstruct_models(spec_of(tmp_path, raw, model, model))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="two outputs are called 'mine'"):
+        measure_frequencies(spec)
+
+
 def test_models_that_are_no_reconstruction_are_refused(tmp_path: Path) -> None:
     spec = tiny_model()
     save(tmp_path / "neurons.safetensors", spec, build(spec).state_dict(), {})

@@ -40,8 +40,8 @@ def reconstruct_models(
         InputError: a model is damaged, is no reconstruction, or was made for another voxel size.
     """
     names = list(spec.names) or [_name(path) for path in spec.outputs]
-    if len(names) != len(spec.outputs):
-        return spec  # measuring says what is wrong
+    if len(names) != len(spec.outputs) or len(set(names)) != len(names):
+        return spec.model_copy(update={"names": tuple(names)})  # measuring says what is wrong, before it reads
     models = [path for path in spec.outputs if path.endswith(SUFFIX)]
     for path in models:
         kind = load(Path(path))[0].objective.kind
