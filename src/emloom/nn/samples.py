@@ -25,7 +25,8 @@ from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.base import Rendered, Sample
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
-from emloom.nn.sampling import CropSampler
+from emloom.nn.patchsampling import sampler_of
+from emloom.nn.sampling import Draw
 from emloom.nn.samplingreport import SamplingReport, survey
 from emloom.nn.strategies import SamplingSpec
 from emloom.ops.resample import gather
@@ -134,7 +135,7 @@ class TrainingSamples(Dataset[Sample]):
         self._frames = [maker.frame(source) for source in range(len(maker.volumes))]
         for volume, frame in zip(maker.volumes, self._frames, strict=True):
             require_room(how.augment, volume.raw, frame)
-        self.sampler = CropSampler(maker.volumes, how.sampling, maker.crop.output)
+        self.sampler = sampler_of(maker.volumes, how.sampling, maker.crop.output)
 
     def __len__(self) -> int:
         return self.count
@@ -142,13 +143,21 @@ class TrainingSamples(Dataset[Sample]):
     def plan(self, index: int) -> SamplePlan:
         """Draw every decision of sample `index`."""
         streams = Streams(self.how.seed, 0, index)
-        draw = self.sampler.draw(streams.of("place"))
+        draw = self.sampler.draw(streams.of("place"), self._done(index))
         frame = self._frames[draw.source]
         return draw_plan(self.how.augment, streams, draw.source, draw.start, frame, self.maker.library)
 
     def survey(self, indices: Iterable[int], look_every: int = 0) -> SamplingReport:
         """Return the report of what these samples draw; see `emloom.nn.samplingreport.survey`."""
-        return survey(self.sampler, lambda i: Streams(self.how.seed, 0, i).of("place"), indices, look_every)
+
+        def draw(index: int) -> Draw:
+            return self.sampler.draw(Streams(self.how.seed, 0, index).of("place"), self._done(index))
+
+        return survey(self.sampler, draw, indices, look_every)
+
+    def _done(self, index: int) -> float:
+        """Return the share of the training that is done at a sample."""
+        return index / self.count
 
     def __getitem__(self, index: int) -> Sample:
         seed = int(Streams(self.how.seed, 0, index).of("objective").integers(2**63))

@@ -30,8 +30,8 @@ from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
+from emloom.nn.patchsampling import sampler_of
 from emloom.nn.samples import CropShape, SampleMaker, require_room
-from emloom.nn.sampling import CropSampler
 from emloom.nn.samplingreport import survey
 from emloom.nn.train import TrainingSpec, crop_shape
 from emloom.tasks.heads import blank, codings, output_info
@@ -143,11 +143,11 @@ def check_sampling(this: Trained) -> Finding:
     """Draw crops as training does, and say what they hold."""
     training = this.training
     try:
-        sampler = CropSampler(this.volumes, training.sampling, this.crop.output)
+        sampler = sampler_of(this.volumes, training.sampling, this.crop.output)
     except InputError as problem:
         return Finding("error", "sampling", str(problem))
     seed = training.seed
-    report = survey(sampler, lambda i: Streams(seed, 0, i).of("place"), range(_SURVEYED), look_every=8)
+    report = survey(sampler, lambda i: sampler.draw(Streams(seed, 0, i).of("place")), range(_SURVEYED), look_every=8)
     return Finding("ok", "sampling", f"{training.sampling.kind}: {report.line()}")
 
 
