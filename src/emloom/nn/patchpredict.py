@@ -88,7 +88,8 @@ class PatchPredictor:
         ]
         for done, (j, i) in enumerate(tiles, start=1):
             tile = Box.of(
-                (box.start[0], j * self.tile, i * self.tile), (box.stop[0], (j + 1) * self.tile, (i + 1) * self.tile)
+                (box.start[0], j * self.tile, i * self.tile),
+                (box.stop[0], (j + 1) * self.tile, (i + 1) * self.tile),
             )
             part = tile.intersect(box)
             out[:, *part.slices(box.start)] = self._tile(raw, tile)[:, *part.slices(tile.start)]
@@ -117,9 +118,10 @@ class PatchPredictor:
     def _tile(self, raw: Volume, tile: Box) -> Logits:
         """Return the logits of a tile; sections are answered one after the other, so that none changes another's."""
         first = self.lattice.starts_of(np.array([tile.start]))[0].tolist()
-        extent = [step * (n - 1) + size for n, step, size in zip(
-            tile.shape, self.lattice.stride, self.lattice.shape, strict=True
-        )]
+        extent = [
+            step * (n - 1) + size
+            for n, step, size in zip(tile.shape, self.lattice.stride, self.lattice.shape, strict=True)
+        ]
         reach, step = self.net.spec.sections // 2, self.lattice.stride[1]
         box = Box((first[0], first[1], first[2]), (extent[0], extent[1], extent[2])).grow((reach, 0, 0))
         seen = self._normalised(read_padded(raw, box))
@@ -146,5 +148,7 @@ def _exact() -> Any:
 
 def _finite(logits: Logits) -> Logits:
     if not np.isfinite(logits).all():
-        raise InputError("the network answers with NaN or infinity: its weights diverged; use an earlier checkpoint")
+        raise InputError(
+            "the network answers with NaN or infinity: its weights diverged; use an earlier checkpoint"
+        )
     return logits
