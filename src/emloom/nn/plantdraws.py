@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emloom.ops.artifacts import Artifact, Kind
+from emloom.ops.blemishes import Charging, Lumps, Stain
 from emloom.ops.faults import Area, Blur, Faint, Missing, Shift
 from emloom.ops.tears import Course, Crack, Fold, Scratch
 from emloom.ops.textures import Spacing
@@ -176,10 +177,95 @@ def draw_faint(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rn
     return Faint(area, float(np.clip(1.0 - 0.9 * strength, 0.05, 1.0)), float(brightness), _seed(rng))
 
 
+def draw_debris(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Lumps:
+    """Draw dirt: a lump, one time in four a fibre, with up to six crumbs around it."""
+    point, size = np.array(_point(shape, spacing, rng)), max(_ratio(rng, ranges.size_nm), 4 * min(spacing))
+    long = _ratio(rng, (4.0, 12.0)) if rng.random() < 0.25 else _ratio(rng, (1.0, 2.5))
+    angle = rng.uniform(0, np.pi)
+    lumps = [(*point, 0.5 * size, 0.5 * size / long, angle)]
+    for _ in range(int(rng.choice(7, p=[0.4, 0.2, 0.12, 0.1, 0.08, 0.05, 0.05]))):
+        radius = max(0.5 * size * rng.uniform(0.08, 0.4), 1.5 * min(spacing))
+        lumps.append((*(point + rng.normal(0.0, 0.6 * size, 2)), radius, radius * rng.uniform(0.5, 1.0), angle))
+    dark = rng.random() < 0.7
+    return Lumps(
+        kind="debris",
+        lumps=tuple(tuple(float(v) for v in lump) for lump in lumps),  # type: ignore[misc]
+        ragged=float(rng.uniform(0.2, 0.9)),
+        soft=float(rng.uniform(0.02, 0.3)),
+        fill=float(rng.uniform(-1.0, -0.5) if dark else rng.uniform(0.4, 1.0)),
+        texture=float(rng.uniform(0.1, 0.6)),
+        relief=float(rng.uniform(0.0, 0.5)),
+        opacity=float(rng.uniform(0.6, 1.0) * max(ranges.strength)),
+        halo=float(rng.choice([0.0, -1.0, 1.0], p=[0.3, 0.35, 0.35]) * rng.uniform(*ranges.strength) * 0.6),
+        halo_nm=float(max(rng.uniform(0.05, 0.4) * size, min(spacing))),
+        seed=_seed(rng),
+    )
+
+
+def draw_hole(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Lumps:
+    """Draw a bubble or a hole of the film: round, bright, seldom dark, smaller than debris."""
+    upper = max(ranges.size_nm[0], (ranges.size_nm[0] ** 2 * ranges.size_nm[1]) ** (1 / 3))
+    radius = 0.5 * max(_ratio(rng, (0.6 * ranges.size_nm[0], upper)), 4 * min(spacing))
+    y, x = _point(shape, spacing, rng)
+    bright = rng.random() < 0.85
+    return Lumps(
+        kind="hole",
+        lumps=((y, x, radius * float(rng.uniform(1.0, 1.8)), radius, float(rng.uniform(0, np.pi))),),
+        ragged=float(rng.uniform(0.0, 0.35)),
+        soft=float(rng.uniform(0.05, 0.3)),
+        fill=float(rng.uniform(0.7, 1.0) if bright else rng.uniform(-1.0, -0.8)),
+        texture=float(rng.uniform(0.0, 0.15)),
+        relief=0.0,
+        opacity=float(rng.uniform(0.75, 1.0)),
+        halo=float(rng.uniform(-0.3, 0.1)),
+        halo_nm=float(max(0.15 * radius, min(spacing))),
+        seed=_seed(rng),
+    )
+
+
+def draw_stain(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Stain:
+    """Draw precipitate: a cloud, grains, or both; one time in three the grains are needles."""
+    radius = 0.5 * max(_ratio(rng, ranges.size_nm), 6 * min(spacing))
+    what = rng.choice(3)
+    needle = _ratio(rng, (4.0, 15.0)) if rng.random() < 1 / 3 else _ratio(rng, (1.0, 1.8))
+    grain = max(_ratio(rng, (12.0, 90.0)), 1.2 * min(spacing))
+    return Stain(
+        point_nm=_point(shape, spacing, rng),
+        radius_nm=radius,
+        cloud=0.0 if what == 1 else float(rng.uniform(*ranges.strength) * 1.6),
+        grains=0 if what == 0 else int(rng.integers(5, 90)),
+        grain_nm=grain,
+        needle=needle,
+        density=float(rng.uniform(*ranges.strength) * 3.0),
+        seed=_seed(rng),
+    )
+
+
+def draw_charging(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Charging:
+    """Draw a glow, four times in five bright, with streaks along the scan lines that start there."""
+    radius = 0.5 * max(_ratio(rng, ranges.size_nm), 20 * min(spacing))
+    strength = rng.uniform(*ranges.strength)
+    return Charging(
+        point_nm=_point(shape, spacing, rng),
+        radius_nm=radius,
+        glow=float(strength * (1.1 if rng.random() < 0.8 else -0.9)),
+        streak=float(strength * rng.uniform(0.1, 0.5)),
+        line_nm=float(max(_ratio(rng, (10.0, 120.0)), min(spacing))),
+        tail_nm=float(radius * _ratio(rng, (1.0, 8.0))),
+        along_y=bool(rng.random() < 0.5),
+        backwards=bool(rng.random() < 0.5),
+        seed=_seed(rng),
+    )
+
+
 DRAWS: Mapping[Kind, Draw] = {
     "fold": draw_fold,
     "crack": draw_crack,
     "scratch": draw_scratch,
+    "debris": draw_debris,
+    "hole": draw_hole,
+    "stain": draw_stain,
+    "charging": draw_charging,
     "missing": draw_missing,
     "blur": draw_blur,
     "shift": draw_shift,

@@ -73,12 +73,15 @@ class Planted:
         section: number of the section.
         mask: bool ``[Y, X]``, where it can be seen (`emloom.ops.visibility`); empty where, say, tissue as black as
             the artifact hides it.
+        moved: bool ``[Y, X]``, sound tissue that a fold or crack beside it moved noticeably: neither clean nor
+            damaged, best left out of a loss and of a score. Apart from the mask.
         artifact: the value that was applied.
     """
 
     kind: Kind
     section: int
     mask: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
     artifact: Artifact
 
 
@@ -132,13 +135,13 @@ def draw(
 def carry_out(planting: Planting, sections_ZYX: F32, voxel_size_nm: Vec3) -> tuple[Planted, ...]:
     """Apply what was drawn, in place; see `plant`."""
     spacing = (voxel_size_nm[1], voxel_size_nm[2])
-    planted = tuple(
-        Planted(artifact.kind, section, apply(artifact, sections_ZYX[section], spacing, planting.noise), artifact)
-        for section, artifact in planting.artifacts
-    )
+    planted = []
+    for section, artifact in planting.artifacts:
+        seen = apply(artifact, sections_ZYX[section], spacing, planting.noise)
+        planted.append(Planted(artifact.kind, section, seen.damage, seen.moved, artifact))
     if planting.noise > 0:
         add_noise(sections_ZYX, planting.noise, planting.seed)
-    return planted
+    return tuple(planted)
 
 
 def plant(

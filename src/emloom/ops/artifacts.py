@@ -7,22 +7,29 @@ detector's noise does not stop at an artifact), so that nobody can tell an artif
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.ops import faults, tears
+from emloom.ops import blemishes, faults, tears
+from emloom.ops.blemishes import Charging, Lumps, Stain
 from emloom.ops.faults import Blur, Faint, Missing, Shift
 from emloom.ops.section_effects import add_noise
 from emloom.ops.tears import Crack, Fold, Scratch
 from emloom.ops.textures import F32, Painted, Spacing
 from emloom.ops.visibility import noise_of, visible
 
-Kind = Literal["fold", "crack", "scratch", "blur", "missing", "shift", "low_contrast"]
+Kind = Literal[
+    "fold", "crack", "scratch", "debris", "hole", "stain", "charging", "blur", "missing", "shift", "low_contrast"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Artifact = Fold | Crack | Scratch | Blur | Missing | Shift | Faint
+Artifact = Fold | Crack | Scratch | Lumps | Stain | Charging | Blur | Missing | Shift | Faint
+
+Bits = NDArray[np.bool_]
 
 _BOUND = 2.0  # grey values of a section are about [-1, 1]; paint may leave that range a little
 
@@ -35,25 +42,39 @@ def paint(artifact: Artifact, section_YX: F32, spacing_nm: Spacing) -> Painted:
         section_YX: float32, about [-1, 1]; left as it is.
         spacing_nm: voxel size (y, x).
     """
-    match artifact:
-        case Fold():
-            return tears.fold(section_YX, artifact, spacing_nm)
-        case Crack():
-            return tears.crack(section_YX, artifact, spacing_nm)
-        case Scratch():
-            return tears.scratch(section_YX, artifact, spacing_nm)
-        case Blur():
-            return faults.blur(section_YX, artifact, spacing_nm)
-        case Missing():
-            return faults.missing(section_YX, artifact, spacing_nm)
-        case Shift():
-            return faults.shift(section_YX, artifact, spacing_nm)
-        case Faint():
-            return faults.faint(section_YX, artifact, spacing_nm)
+    return _PAINT[type(artifact)](section_YX, artifact, spacing_nm)
 
 
-def apply(artifact: Artifact, section_YX: F32, spacing_nm: Spacing, noise: float = 0.0) -> NDArray[np.bool_]:
-    """Put an artifact on a section, in place; return where it can be seen, bool ``[Y, X]``.
+_PAINT: Mapping[type, Callable[[F32, Any, Spacing], Painted]] = {
+    Fold: tears.fold,
+    Crack: tears.crack,
+    Scratch: tears.scratch,
+    Lumps: blemishes.lumps,
+    Stain: blemishes.stain,
+    Charging: blemishes.charging,
+    Missing: faults.missing,
+    Blur: faults.blur,
+    Shift: faults.shift,
+    Faint: faults.faint,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What can be seen of an artifact, by `emloom.ops.visibility`.
+
+    Attributes:
+        damage: bool ``[Y, X]``: the picture noticeably differs from that of undamaged tissue.
+        moved: bool ``[Y, X]``: no damage, but tissue that a fold or crack beside it moved noticeably. It looks sound
+            and lies elsewhere than in the next sections: a label here is a matter of taste, so count it as neither.
+    """
+
+    damage: Bits
+    moved: Bits
+
+
+def apply(artifact: Artifact, section_YX: F32, spacing_nm: Spacing, noise: float = 0.0) -> Seen:
+    """Put an artifact on a section, in place; return where it can be seen.
 
     Args:
         artifact: what.
@@ -62,12 +83,16 @@ def apply(artifact: Artifact, section_YX: F32, spacing_nm: Spacing, noise: float
         noise: standard deviation of noise that will be added later: what it hides is not called visible.
     """
     own = noise_of(section_YX)
-    image, cover = paint(artifact, section_YX, spacing_nm)
+    hidden = float(np.hypot(own, noise))
+    image, cover, tissue = paint(artifact, section_YX, spacing_nm)
     image = np.where(image == section_YX, section_YX, np.clip(image, -_BOUND, _BOUND))
-    seen = visible(section_YX, image, spacing_nm, float(np.hypot(own, noise)))
+    damage = visible(tissue, image, spacing_nm, hidden)
+    moved = np.zeros_like(damage)
+    if tissue is not section_YX:
+        moved = visible(section_YX, tissue, spacing_nm, hidden) & ~damage
     if own > 0 and cover.any():
         grain = np.zeros((1, *section_YX.shape), np.float32)
         add_noise(grain, own, artifact.seed)
         image += grain[0] * np.sqrt(cover)
     section_YX[:] = image
-    return seen
+    return Seen(damage, moved)

@@ -6,6 +6,7 @@ border. Grey values are about [-1, 1]. Functions return a new section; they draw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -47,7 +48,7 @@ class Missing:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "missing"
+    kind: ClassVar[Literal["missing"]] = "missing"
     area: Area
     fill: float
     texture: float
@@ -64,7 +65,7 @@ class Blur:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "blur"
+    kind: ClassVar[Literal["blur"]] = "blur"
     area: Area
     sigma_nm: tuple[float, float]
     seed: int
@@ -80,7 +81,7 @@ class Shift:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "shift"
+    kind: ClassVar[Literal["shift"]] = "shift"
     area: Area
     by_nm: tuple[float, float]
     seed: int
@@ -97,7 +98,7 @@ class Faint:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "low_contrast"
+    kind: ClassVar[Literal["low_contrast"]] = "low_contrast"
     area: Area
     scale: float
     brightness: float
@@ -112,7 +113,9 @@ def missing(section_YX: F32, what: Missing, spacing_nm: Spacing) -> Painted:
         place = places(what.seed, 2)[1]
         fill += np.float32(what.texture) * noise_image(section_YX.shape, spacing_nm, (700.0, 700.0), 5, place)
     # A picture that does not exist has no noise either.
-    return Painted(_blend(section_YX, fill, cover), cover if what.texture > 0 else np.zeros_like(cover))
+    return Painted(
+        _blend(section_YX, fill, cover), cover if what.texture > 0 else np.zeros_like(cover), section_YX
+    )
 
 
 def blur(section_YX: F32, what: Blur, spacing_nm: Spacing) -> Painted:
@@ -121,14 +124,14 @@ def blur(section_YX: F32, what: Blur, spacing_nm: Spacing) -> Painted:
     sigma = [nm / size for nm, size in zip(what.sigma_nm, spacing_nm, strict=True)]
     soft = ndimage.gaussian_filter(section_YX, sigma, mode="reflect", truncate=3.0)
     kept = 1 / max(1.0, 4 * np.pi * sigma[0] * sigma[1])  # share of white noise's variance that the filter keeps
-    return Painted(_blend(section_YX, soft, cover), cover * np.float32(1 - kept))
+    return Painted(_blend(section_YX, soft, cover), cover * np.float32(1 - kept), section_YX)
 
 
 def shift(section_YX: F32, what: Shift, spacing_nm: Spacing) -> Painted:
-    """Return the section displaced in the area."""
+    """Return the section displaced in the area; all of that counts as damage."""
     cover = area_of(what.area, section_YX.shape, spacing_nm, what.seed)
     y, x = (_mirrored(n, round(nm / s)) for n, nm, s in zip(section_YX.shape, what.by_nm, spacing_nm, strict=True))
-    return Painted(_blend(section_YX, section_YX[np.ix_(y, x)], cover), np.zeros_like(cover))
+    return Painted(_blend(section_YX, section_YX[np.ix_(y, x)], cover), np.zeros_like(cover), section_YX)
 
 
 def faint(section_YX: F32, what: Faint, spacing_nm: Spacing) -> Painted:
@@ -136,7 +139,7 @@ def faint(section_YX: F32, what: Faint, spacing_nm: Spacing) -> Painted:
     cover = area_of(what.area, section_YX.shape, spacing_nm, what.seed)
     mean = section_YX.mean()
     pale = mean + np.float32(what.brightness) + (section_YX - mean) * np.float32(what.scale)
-    return Painted(_blend(section_YX, pale, cover), cover * np.float32(1 - what.scale**2))
+    return Painted(_blend(section_YX, pale, cover), cover * np.float32(1 - what.scale**2), section_YX)
 
 
 def _blend(section: F32, other: F32, cover: F32) -> F32:
@@ -151,7 +154,7 @@ def _mirrored(extent: int, by: int) -> np.ndarray[tuple[int], np.dtype[np.int64]
     return np.where(at < extent, at, 2 * extent - 1 - at)
 
 
-def area_of(area: Area, shape: tuple[int, ...], spacing_nm: Spacing, seed: int) -> F32:
+def area_of(area: Area, shape: Sequence[int], spacing_nm: Spacing, seed: int) -> F32:
     """Return how much of every voxel lies in an area, float32 ``[Y, X]`` of 0 to 1.
 
     Args:
@@ -174,7 +177,7 @@ def area_of(area: Area, shape: tuple[int, ...], spacing_nm: Spacing, seed: int) 
     return np.asarray(np.clip(inside / soft + 0.5, 0.0, 1.0), np.float32)
 
 
-def from_point(point_nm: tuple[float, float], shape: tuple[int, ...], spacing_nm: Spacing) -> tuple[F64, F64]:
+def from_point(point_nm: tuple[float, float], shape: Sequence[int], spacing_nm: Spacing) -> tuple[F64, F64]:
     """Return the distances from a point along y ``[Y, 1]`` and x ``[1, X]``, nm."""
-    y, x = (np.arange(n) * s - p for n, s, p in zip(shape, spacing_nm, point_nm, strict=True))
+    y, x = (np.arange(n, dtype=float) * s - p for n, s, p in zip(shape, spacing_nm, point_nm, strict=True))
     return y[:, None], x[None, :]

@@ -16,7 +16,7 @@ Grey values are about [-1, 1], black to white. Functions return a new section; t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numba import njit
@@ -63,7 +63,7 @@ class Crack:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "crack"
+    kind: ClassVar[Literal["crack"]] = "crack"
     course: Course
     width_nm: float
     reach_nm: float
@@ -89,7 +89,7 @@ class Fold:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "fold"
+    kind: ClassVar[Literal["fold"]] = "fold"
     course: Course
     width_nm: float
     hidden_nm: float
@@ -110,7 +110,7 @@ class Scratch:
         seed: of its textures.
     """
 
-    kind: ClassVar[str] = "scratch"
+    kind: ClassVar[Literal["scratch"]] = "scratch"
     course: Course
     lines: tuple[tuple[float, float, float], ...]
     broken: float
@@ -119,15 +119,18 @@ class Scratch:
 
 def crack(section_YX: F32, what: Crack, spacing_nm: Spacing) -> Painted:
     """Return the section torn; branches first, so that the main gap crosses them."""
-    image, cover = section_YX, np.zeros_like(section_YX)
     place = places(what.seed, 1)[0]
-    for number, branch in enumerate(what.branches):
-        course = _branch(what.course, branch, place)
-        image, new = _tear(image, what, course, branch[2], (spacing_nm, what.seed + 1 + number))
-        cover = np.maximum(cover, new)
-    image, new = _tear(image, what, what.course, 1.0, (spacing_nm, what.seed))
+    courses = [(_branch(what.course, branch, place), branch[2]) for branch in what.branches]
+    image = tissue = section_YX
+    cover = np.zeros_like(section_YX)
+    for number, (course, share) in enumerate([*courses, (what.course, 1.0)]):
+        how = (spacing_nm, what.seed + len(courses) - number)
+        torn = _tear(image, what, course, share, how)
+        # A gap also moves what is torn already; the undamaged tissue is moved by itself.
+        tissue = torn.tissue if tissue is image else _tear(tissue, what, course, share, how).tissue
+        image, cover = torn.image, np.maximum(cover, torn.cover)
     # What was filled in by a program, as an alignment does, has no noise.
-    return Painted(image, np.maximum(cover, new) if what.texture > 0 else np.zeros_like(cover))
+    return Painted(image, cover if what.texture > 0 else np.zeros_like(cover), tissue)
 
 
 def _branch(main: Course, branch: tuple[float, float, float], place: F64) -> Course:
@@ -151,11 +154,11 @@ def _tear(section: F32, what: Crack, course: Course, share: float, how: tuple[Sp
     at = places(seed, 5)
     t, beside = _along(section.shape, course, spacing, at[0])
     half = 0.5 * what.width_nm * share * _taper(t, course, one_sided)
-    cell = max(what.width_nm, 4 * min(spacing))
-    sides = [half * np.maximum(0.0, 1 + what.ragged * profile(t, cell, 4, at[i], lattice())) for i in (1, 2)]
+    cell = min(max(0.6 * what.width_nm, 6 * min(spacing)), 400.0)
+    sides = [half * np.maximum(0.0, 1 + what.ragged * profile(t, cell, 5, at[i], lattice())) for i in (1, 2)]
     numbers = np.array([what.reach_nm * share, what.fill, what.texture, what.rim, max(what.width_nm, 60.0)])
     frame = np.array([*course.point_nm, course.angle, *spacing])
-    return Painted(*_open(section, frame, (t, beside, sides[0], sides[1]), numbers, (at[4], lattice())))
+    return Painted(*_open(section, frame, (t, beside, half, sides[0], sides[1]), numbers, (at[4], lattice())))
 
 
 def fold(section_YX: F32, what: Fold, spacing_nm: Spacing) -> Painted:
@@ -180,7 +183,7 @@ def scratch(section_YX: F32, what: Scratch, spacing_nm: Spacing) -> Painted:
         strengths[i] = taper * np.minimum(fade, 1.0)
     frame = np.array([*what.course.point_nm, what.course.angle, *spacing_nm])
     image = _score(section_YX, frame, (t, beside), np.array(what.lines, float), strengths)
-    return Painted(image, np.zeros_like(section_YX))
+    return Painted(image, np.zeros_like(section_YX), section_YX)
 
 
 def _along(shape: tuple[int, ...], course: Course, spacing: Spacing, place: F64) -> tuple[F64, F64]:
@@ -253,31 +256,33 @@ def _lookup(row, at):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _open(section, frame, rows, numbers, texture):  # type: ignore[no-untyped-def]
     y0, x0, angle, sy, sx = frame
-    t, beside, left, right = rows
+    t, beside, half, left, right = rows
     reach, fill, grain, rim, cell = numbers
     c, s = np.cos(angle), np.sin(angle)
     pixel, step = min(sy, sx), t[1] - t[0]
-    out, covers = section.copy(), np.zeros_like(section)
+    out, tissue, covers = section.copy(), section.copy(), np.zeros_like(section)
     for y in range(section.shape[0]):
         for x in range(section.shape[1]):
             py, px = y * sy - y0, x * sx - x0
             at = (py * c + px * s - t[0]) / step
             d = px * c - py * s - _lookup(beside, at)
-            a, b = _lookup(left, at), _lookup(right, at)
-            h, sign = (b, 1.0) if d > 0.5 * (b - a) else (a, -1.0)
-            beyond = sign * d - h
-            if h <= 0.0 or beyond > 5.0 * reach:
+            a, b, h = _lookup(left, at), _lookup(right, at), _lookup(half, at)
+            edge, sign = (b, 1.0) if d > 0.5 * (b - a) else (a, -1.0)
+            if h <= 0.0 or sign * d - h > 5.0 * reach:
                 continue
-            move = sign * h * np.exp(-max(beyond, 0.0) / reach)
+            # Tissue moves smoothly; only the edges are ragged, where crumbs are missing or left.
+            move = sign * h * np.exp(-max(sign * d - h, 0.0) / reach)
             value = cubic(section, y + move * s / sy, x - move * c / sx)
+            tissue[y, x] = value
+            beyond = sign * d - edge
             if rim != 0.0:
-                value += rim * np.exp(-abs(beyond) / (2.5 * pixel)) * min(1.0, h / pixel)
+                value += rim * np.exp(-abs(beyond) / (2.5 * pixel)) * min(1.0, edge / pixel)
             cover = min(max(0.5 - beyond / pixel, 0.0), 1.0) * min(1.0, (a + b) / pixel)
             if cover > 0.0:
                 gap = fill + grain * noise_at(y * sy / cell, x * sx / cell, 3, texture[0], texture[1])
                 value += cover * (gap - value)
             out[y, x], covers[y, x] = value, cover
-    return out, covers
+    return out, covers, tissue
 
 
 @njit(cache=True, nogil=True)
@@ -287,31 +292,35 @@ def _close(section, frame, rows, numbers):  # type: ignore[no-untyped-def]
     reach, density, edge = numbers
     c, s = np.cos(angle), np.sin(angle)
     pixel, step = min(sy, sx), t[1] - t[0]
-    out, covers = section.copy(), np.zeros_like(section)
-    for y in range(section.shape[0]):
-        for x in range(section.shape[1]):
+    height, width = section.shape
+    out, tissue, covers = section.copy(), section.copy(), np.zeros_like(section)
+    for y in range(height):
+        for x in range(width):
             py, px = y * sy - y0, x * sx - x0
             at = (py * c + px * s - t[0]) / step
             d = px * c - py * s - _lookup(beside, at)
-            h, gone = _lookup(half, at), _lookup(hidden, at)
+            h = _lookup(half, at)
             sign = 1.0 if d > 0 else -1.0
             beyond = sign * d - h
             if h <= 0.0 or beyond > 5.0 * reach:
                 continue
+            # No tissue can be pulled in from beyond the picture.
+            gone = min(_lookup(hidden, at), 0.5 * min(min(y, height - 1 - y) * sy, min(x, width - 1 - x) * sx))
             move = gone * np.exp(-max(beyond, 0.0) / reach)
             value = cubic(section, y - sign * move * s / sy, x + sign * move * c / sx)
+            tissue[y, x] = value
             cover = min(max(0.5 - beyond / pixel, 0.0), 1.0) * min(1.0, 2.0 * h / pixel)
             if cover > 0.0:
                 # The other flank lies on top, and between the two the strip that turned over.
                 other = cubic(section, y + sign * move * s / sy, x - sign * move * c / sx)
-                turned = d * (1.0 + gone / h) + d
+                turned = d * (1.0 + gone / h)
                 between = cubic(section, y + turned * s / sy, x - turned * c / sx)
                 light = max(0.5 * value + 0.5, 0.0)
                 light *= max(0.5 * other + 0.5, 0.02) ** density * max(0.5 * between + 0.5, 0.02) ** density
                 value += cover * (2.0 * light - 1.0 - value)
             value += edge * np.exp(-abs(beyond) / (1.5 * pixel)) * min(1.0, h / pixel)
             out[y, x], covers[y, x] = value, cover
-    return out, covers
+    return out, covers, tissue
 
 
 @njit(cache=True, nogil=True)

@@ -7,6 +7,7 @@ texture needs no random numbers per voxel, and the same artifact looks alike at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -26,10 +27,12 @@ class Painted(NamedTuple):
     Attributes:
         image: float32 ``[Y, X]``, without the noise a detector would have added to what was painted.
         cover: float32 ``[Y, X]``, 0 to 1: which share of a voxel is paint, whose own noise is gone.
+        tissue: float32 ``[Y, X]``: the tissue moved, but not damaged; the section itself where nothing moves.
     """
 
     image: F32
     cover: F32
+    tissue: F32
 
 
 _LATTICE = 256  # a power of two: the period of the noise in cells
@@ -90,7 +93,7 @@ def profile(t, cell, octaves, place, table):  # type: ignore[no-untyped-def]
 
 
 def noise_image(
-    shape: tuple[int, int], spacing_nm: Spacing, cell_nm: tuple[float, float], octaves: int, place: F64
+    shape: Sequence[int], spacing_nm: Spacing, cell_nm: tuple[float, float], octaves: int, place: F64
 ) -> F32:
     """Return fractal noise on a section, float32 ``[Y, X]`` of about [-1, 1], mean 0.
 
@@ -102,7 +105,7 @@ def noise_image(
         place: ``[2]``, see `places`.
     """
     step = (spacing_nm[0] / cell_nm[0], spacing_nm[1] / cell_nm[1])
-    return _fill(np.empty(shape, np.float32), step, octaves, place, lattice())  # type: ignore[no-any-return]
+    return _fill(np.empty((shape[0], shape[1]), np.float32), step, octaves, place, lattice())  # type: ignore[no-any-return]
 
 
 @njit(cache=True, nogil=True)
