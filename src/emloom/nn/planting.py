@@ -51,6 +51,15 @@ class PlantSpec(Spec):
     noise: float = Field(default=0.05, ge=0)
     """Largest standard deviation of the noise that all sections get at the end, clean and planted alike."""
 
+    @property
+    def margin_nm(self) -> float:
+        """Margin (nm, within sections) to give a sample and to crop after planting, so that nothing mirrored stays.
+
+        What a shift brings in from outside is mirrored at the section's borders: real enough to the eye, not to a
+        network. 0 where no section is shifted.
+        """
+        return self.shift_nm[1] if "shift" in self.kinds else 0.0
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.kinds:

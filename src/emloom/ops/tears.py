@@ -208,7 +208,8 @@ def _uneven(t: F64, half: F64, cells_nm: tuple[float, float], place: F64) -> F64
     """Return by how much an edge wanders along a line and, in places, jags, nm; never to below -half."""
     coarse, fine = (profile(t, cell, 3, place, lattice()) for cell in cells_nm)
     jags = np.minimum(0.6 * half, 0.5 * cells_nm[1]) * fine * np.clip(2 * coarse, 0.1, 1.0)
-    return np.maximum(half * coarse + jags, -half)
+    out: F64 = np.maximum(half * coarse + jags, -half)
+    return out
 
 
 def _taper(t: F64, course: Course, start: float = -np.inf) -> F64:
