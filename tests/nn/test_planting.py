@@ -105,7 +105,7 @@ def test_every_kind_is_seen_most_of_the_time(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_lies_where_something_changed(kind):
-    """A mask reaches at most 60 nm, within which voxels are taken together, and 150 nm, where contrast is measured."""
+    """A mask reaches 60 nm, where voxels are taken together, and 150 nm, where contrast is measured, at most."""
     before, spacing = stack()[1], VOXEL_NM[1:]
     reach = [2 * (round(60 / s) + round(150 / s)) + 1 for s in spacing]
     for seed in range(10):

@@ -53,7 +53,7 @@ class PlantSpec(Spec):
 
     @property
     def margin_nm(self) -> float:
-        """Margin (nm, within sections) to give a sample and to crop after planting, so that nothing mirrored stays.
+        """Margin in nm to give a sample within sections, and to crop after planting: nothing mirrored stays then.
 
         What a shift brings in from outside is mirrored at the section's borders: real enough to the eye, not to a
         network. 0 where no section is shifted.
