@@ -16,7 +16,7 @@ from emloom.geometry import Box
 from emloom.nn.plantdraws import DRAWS
 from emloom.nn.planting import PlantSpec, carry_out, draw, plant
 from emloom.ops.artifacts import KINDS, apply, paint
-from emloom.ops.visibility import noise_of, noticed
+from emloom.ops.visibility import AROUND_NM, noise_of, noticed
 from emloom.testing.phantom import Phantom, PhantomSpec
 
 VOXEL_NM = (30.0, 8.0, 8.0)
@@ -105,9 +105,9 @@ def test_every_kind_is_seen_most_of_the_time(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_lies_where_something_changed(kind):
-    """A mask reaches at most 60 nm, within which voxels are taken together, and 150 nm, where contrast is measured."""
+    """A mask reaches no further than voxels are taken together for it."""
     before, spacing = stack()[1], VOXEL_NM[1:]
-    reach = [2 * (round(60 / s) + round(150 / s)) + 1 for s in spacing]
+    reach = [2 * round(AROUND_NM / s) + 1 for s in spacing]
     for seed in range(10):
         ((_, artifact),) = draw(only(kind), (3, 128, 128), 1, VOXEL_NM, random(seed)).artifacts
         image, _, sound = paint(artifact, before, spacing)
