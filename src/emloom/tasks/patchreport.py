@@ -30,12 +30,10 @@ _OF_POINTS = {
     "recall": "recall",
     "precision": "precision",
     "precision_at_prevalence": "adjusted",
-    "f1": "F1",
     "false_positive_rate": "FPR",
-    "n_true_positive": "true positives",
-    "n_false_positive": "false positives",
-    "false_positives_per_section": "per section",
-    "false_positives_per_mm2": "per mm²",
+    "n_false_positive": "FP",
+    "false_positives_per_section": "FP a section",
+    "false_positives_per_mm2": "FP a mm²",
 }
 _OF_GROUPS = {
     "group": "patches",
@@ -118,7 +116,7 @@ def _thresholds(spec: PatchSpec, found: PatchEvaluation) -> Section:
     )
     if n_sections < _FEW_SECTIONS:
         how += "; too narrow with so few"
-    caption = "highest scores first; FPR: part of the negatives that is called positive"
+    caption = "FPR: part of the negatives that is called positive; FP: patches called so wrongly"
     if spec.prevalence is not None:
         caption += f"; adjusted: precision where {spec.prevalence:g} of all patches are positive"
     return Section(

@@ -176,7 +176,8 @@ def _points(
 ) -> list[dict[str, Any]]:
     threshold, rule = applied
     rules: dict[str, OperatingPoint] = {rule: at_threshold(counted, threshold)}
-    rules["0.5"] = at_threshold(counted, 0.5)
+    if threshold != 0.5:
+        rules["0.5"] = at_threshold(counted, 0.5)
     rules |= {
         f"FPR {rate:g}": at_false_positive_rate(counted, rate) for rate in spec.threshold.false_positive_rates
     }
