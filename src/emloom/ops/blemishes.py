@@ -195,7 +195,7 @@ def _lump(image, cover, frame, look, halo, textures):  # type: ignore[no-untyped
             u, v = (py * c + px * s) / ry, (px * c - py * s) / rx
             near = np.hypot(u, v)
             inside = 1.0 - near
-            if near < 1.2 + ragged:
+            if 1.0 - 1.2 * ragged - border < near < 1.2 + ragged:  # where the unevenness decides
                 inside += ragged * noise_at(py / (0.9 * radius), px / (0.9 * radius), 5, at[0], table)
             alpha = min(max(inside / border + 0.5, 0.0), 1.0)
             value = image[y, x]

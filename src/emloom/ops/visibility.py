@@ -8,8 +8,8 @@ noise of the detector::
     visible(p)  =  noticed(p), or: half of the voxels within 100 nm changed at all, and a third of these
                    are noticed or faded
 
-A voxel alone must stand out from the tissue around it; the last line closes areas in which the picture changed as a
-whole though voxels happen to be alike, as in a blur or a displacement, and leaves a line as thin as it is.
+A voxel alone must stand out from the tissue around it; the last rule closes areas in which the picture changed as
+a whole though voxels happen to be alike, as in a blur or a displacement, and leaves a line as thin as it is.
 """
 
 from __future__ import annotations
