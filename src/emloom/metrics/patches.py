@@ -198,16 +198,20 @@ def covered_voxels(starts: Rows, shape: Vec) -> int:
 
 
 def _union(places: Rows, height: int, width: int) -> int:
-    """Return the area of the union of rectangles at places [N, 2], by counting cells between all their edges."""
+    """Return the area of the union of rectangles at places [N, 2], strip by strip between all their edges in y."""
     if not len(places):
         return 0
-    ys = np.unique(np.concatenate([places[:, 0], places[:, 0] + height]))
     xs = np.unique(np.concatenate([places[:, 1], places[:, 1] + width]))
-    corners = np.zeros((len(ys), len(xs)), np.int64)
-    for dy, dx, sign in ((0, 0, 1), (height, 0, -1), (0, width, -1), (height, width, 1)):
-        np.add.at(corners, (np.searchsorted(ys, places[:, 0] + dy), np.searchsorted(xs, places[:, 1] + dx)), sign)
-    covered = corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
-    return int(np.diff(ys) @ covered.astype(np.int64) @ np.diff(xs))
+    first, last = np.searchsorted(xs, places[:, 1]), np.searchsorted(xs, places[:, 1] + width)
+    ys, strip = np.unique(np.concatenate([places[:, 0], places[:, 0] + height]), return_inverse=True)
+    changes = np.split(np.argsort(strip, kind="stable"), np.cumsum(np.bincount(strip))[:-1])
+    open_, total, n = np.zeros(len(xs), np.int64), 0, len(places)
+    for rows, depth in zip(changes[:-1], np.diff(ys).tolist(), strict=True):
+        step = np.where(rows < n, 1, -1)  # a rectangle begins, or ends
+        np.add.at(open_, first[rows % n], step)
+        np.add.at(open_, last[rows % n], -step)
+        total += depth * int(np.diff(xs) @ (np.cumsum(open_)[:-1] > 0))
+    return total
 
 
 def _counted(rows: Rows, weights: Rows, n: int) -> Rows:

@@ -47,7 +47,7 @@ from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.patchevaluation import WORDS, Calibrated, PatchEvaluation, write_evaluation
 from emloom.tasks.patchspec import PatchSpec, stride_of
 
-TISSUE = "tissue"
+GROUPED = ("tissue", "box")
 EVERYWHERE = "all"
 
 
@@ -83,6 +83,8 @@ def evaluate_patches(spec: PatchSpec) -> PatchEvaluation:
 
 def _paths(spec: PatchSpec) -> dict[str, str]:
     paths = {"found": spec.found, "truth": spec.truth}
+    if spec.raw is not None:
+        paths["raw"] = spec.raw
     if spec.validation is not None:
         paths |= {"validation found": spec.validation.found, "validation truth": spec.validation.truth}
     return paths
@@ -225,12 +227,12 @@ def _sections(patches: Judged, threshold: float) -> dict[str, Any]:
 
 
 def _groups(test: _Tables, threshold: float) -> list[dict[str, Any]]:
-    """Return scores of all patches, of each tissue, and of the patches with each auxiliary class."""
+    """Return scores of all patches, of each tissue and box, and of the patches with each auxiliary class."""
     patches = test.patches
     groups = {EVERYWHERE: np.ones(len(patches), np.bool_)}
-    if TISSUE in patches.columns:
-        tissues = patches.columns[TISSUE]
-        groups |= {f"{TISSUE} {name or '(not said)'}": tissues == name for name in np.unique(tissues).tolist()}
+    for column in GROUPED:
+        words = patches.columns.get(column, np.zeros(0, np.str_))
+        groups |= {f"{column} {word or '(not said)'}": words == word for word in np.unique(words).tolist()}
     for other in test.truth.classes:
         if other in patches.columns:
             groups |= {f"{other}: {word}": patches.columns[other] == word for word in ("yes", "no")}
