@@ -142,8 +142,8 @@ def test_the_originals_are_scored(capsys, tmp_path: Path, real_data: Path) -> No
 def test_a_blank_box_opens_over_its_data_set(capsys, tmp_path: Path) -> None:
     out = tmp_path / "box.nml"
     code, text, _ = emloom(
-        capsys, "artifacts", "labels", "blank", "--box", "5603:5660,24926:25206,29022:29302", "--patch", "1,140,140",
-        "--stride", "1,35,35", "--voxel-size", "35,32,32", "--data-set", "ms109_mag8", "-o", str(out),
+        capsys, "artifacts", "labels", "blank", "--box", "5603:5660,24926:25206,29022:29302",
+        "--patch", "1,140,140", "--stride", "1,35,35", "--voxel-size", "35,32,32", "--data-set", "ms109_mag8", "-o", str(out),
     )  # fmt: skip
     assert code == 0
     assert "1425 patches: 0 artifact, 1425 unsure" in text
@@ -155,8 +155,8 @@ def test_a_blank_box_opens_over_its_data_set(capsys, tmp_path: Path) -> None:
     assert set(tracing.radii_nm.tolist()) == {100.0}
     assert tracing.skeletons.names[0] == "patch00.00:X"
     code, _, error = emloom(
-        capsys, "artifacts", "labels", "blank", "--box", "0:1,0:9,0:9", "--patch", "1,10,10", "--voxel-size", "1,1,1",
-        "-o", str(out),
+        capsys, "artifacts", "labels", "blank", "--box", "0:1,0:9,0:9", "--patch", "1,10,10",
+        "--voxel-size", "1,1,1", "-o", str(out),
     )  # fmt: skip
     assert code == 2
     assert "give a larger box" in error

@@ -223,7 +223,9 @@ def join_labels(tables: Sequence[PatchLabels]) -> PatchLabels:
     named = [
         table
         if BOX in table.columns
-        else replace(table, columns={**table.columns, BOX: np.full(len(table), Path(table.source).stem, np.str_)})
+        else replace(
+            table, columns={**table.columns, BOX: np.array([Path(table.source).stem] * len(table), np.str_)}
+        )
         for table in tables
     ]
     return joined(named, source=" + ".join(table.source for table in tables))
