@@ -143,7 +143,8 @@ def test_a_blank_box_opens_over_its_data_set(capsys, tmp_path: Path) -> None:
     out = tmp_path / "box.nml"
     code, text, _ = emloom(
         capsys, "artifacts", "labels", "blank", "--box", "5603:5660,24926:25206,29022:29302",
-        "--patch", "1,140,140", "--stride", "1,35,35", "--voxel-size", "35,32,32", "--data-set", "ms109_mag8", "-o", str(out),
+        "--patch", "1,140,140", "--stride", "1,35,35", "--voxel-size", "35,32,32",
+        "--data-set", "ms109_mag8", "-o", str(out),
     )  # fmt: skip
     assert code == 0
     assert "1425 patches: 0 artifact, 1425 unsure" in text

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry.box import Vec
+from emloom.geometry.grid import Grid
 from emloom.geometry.patches import UNKNOWN, YES, Labels, PatchLabels
 from emloom.geometry.patchscores import PatchScores
 from emloom.geometry.skeletons import Floats, Rows
@@ -36,7 +37,7 @@ class Judged:
     Attributes:
         starts: int64 [N, 3], first voxel (z, y, x).
         shape: voxels (z, y, x) of a patch.
-        voxel_size_nm: (z, y, x) in nm.
+        grid: voxel size and offset of the volume.
         scores: float64 [N].
         truth: int8 [N], 1 yes, 0 no, -1 unknown.
         columns: further texts about every patch, [N] each, such as "tissue".
@@ -45,7 +46,7 @@ class Judged:
 
     starts: Rows
     shape: Vec
-    voxel_size_nm: tuple[float, float, float]
+    grid: Grid
     scores: Floats
     truth: Labels
     columns: Mapping[str, NDArray[np.str_]]
@@ -81,7 +82,7 @@ class Judged:
 
     def covered_mm2(self) -> float:
         """Return the area of the patches that count, in mm^2, overlaps counted once."""
-        return area_mm2(covered_voxels(self.starts[self.known], self.shape), self.voxel_size_nm)
+        return area_mm2(covered_voxels(self.starts[self.known], self.shape), self.grid.voxel_size_nm)
 
 
 def judged(scores: PatchScores, truth: PatchLabels, name: str | None = None, *, partial: bool = False) -> Judged:
@@ -123,7 +124,7 @@ def judged(scores: PatchScores, truth: PatchLabels, name: str | None = None, *, 
     return Judged(
         truth.starts[rows],
         truth.shape,
-        truth.grid.voxel_size_nm,
+        truth.grid,
         scores.scores[at],
         said[rows],
         {column: values[rows] for column, values in truth.columns.items()},

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from emloom.errors import InputError
+from emloom.geometry import Grid, Vec
 from emloom.geometry.patches import UNKNOWN, YES, PatchLabels
 from emloom.io.files import refuse_existing
+from emloom.io.open import open_volume
 from emloom.io.patchopen import open_patches
 from emloom.io.patchscores import read_scores
 from emloom.metrics.agreement import Agreement, pairwise_agreement
@@ -73,12 +75,31 @@ def evaluate_patches(spec: PatchSpec) -> PatchEvaluation:
     refuse_existing(folder)
     inputs = {name: fingerprint(path) for name, path in _paths(spec).items()}
     test = _read(spec, spec.found, spec.truth)
+    if spec.raw is not None:
+        raw_start(spec.raw, test.patches)
     found = _evaluated(spec, test)
     write_evaluation(folder, found)
     write_provenance(
         folder / "provenance.json", spec.to_dict(), inputs, {"evaluate": time.perf_counter() - started}
     )
     return found
+
+
+def raw_start(path: str, patches: Judged) -> Vec:
+    """Return the voxel of a raw volume at which the volume of the patches begins.
+
+    Raises:
+        InputError: the raw volume cannot be opened, or is of another voxel size or between its voxels.
+    """
+    grid = open_volume(path, kind="raw").info.grid
+    start = grid.containing(patches.grid.centre((0, 0, 0)))
+    if not Grid(grid.voxel_size_nm, grid.to_world(start)).matches(patches.grid):
+        raise InputError(
+            f"{path} has voxels of {grid.voxel_size_nm} nm at {grid.offset_nm} nm, the patches are of "
+            f"{patches.grid.voxel_size_nm} nm at {patches.grid.offset_nm} nm: give the volume that they were "
+            "taken from"
+        )
+    return start
 
 
 def _paths(spec: PatchSpec) -> dict[str, str]:
