@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from emloom.geometry import Box
-from emloom.nn.sampling import CropSampler, Draw
+from emloom.nn.sampling import CropSampler, Draw, Draw
 from emloom.nn.samplingreport import SamplingReport, look, survey
 from emloom.nn.strategies import Balanced, Rejection, SamplingSpec, Uniform
 from tests.nn.lots import rng_of, volume_of
@@ -29,20 +30,26 @@ def rng(index: int) -> np.random.Generator:
     return rng_of(3, 0, index)
 
 
+def drawn(sampler: CropSampler) -> Callable[[int], Draw]:
+    return lambda index: sampler.draw(rng(index))
+
+
 @pytest.mark.parametrize("spec", [Balanced(), Rejection(least_vox=30, tolerate=0.1)], ids=lambda s: s.kind)
 def test_parts_add_up_to_the_whole(spec: SamplingSpec) -> None:
     sampler = sampler_of(spec)
-    whole = survey(sampler, rng, range(60), look_every=3)
-    parts = survey(sampler, rng, range(20), look_every=3) + survey(sampler, rng, range(20, 60), look_every=3)
+    whole = survey(sampler, drawn(sampler), range(60), look_every=3)
+    parts = survey(sampler, drawn(sampler), range(20), look_every=3) + survey(
+        sampler, drawn(sampler), range(20, 60), look_every=3
+    )
     assert parts.to_dict() == whole.to_dict()
     assert parts.line() == whole.line()
-    assert whole.to_dict() != survey(sampler, rng, range(60)).to_dict()
+    assert whole.to_dict() != survey(sampler, drawn(sampler), range(60)).to_dict()
 
 
 def test_figures_are_those_of_a_recount() -> None:
     sampler = sampler_of(Balanced())
     draws = [sampler.draw(rng(i)) for i in range(80)]
-    row = survey(sampler, rng, range(80), look_every=1).to_dict()
+    row = survey(sampler, drawn(sampler), range(80), look_every=1).to_dict()
     assert json.loads(json.dumps(row)) == row
     assert row["draws"] == row["looked_at"] == 80
     assert [v["draws"] for v in row["volumes"]] == [sum(d.source == s for d in draws) for s in (0, 1)]
@@ -85,7 +92,7 @@ def test_the_line_says_what_happened() -> None:
     empty = SamplingReport(sampler)
     assert empty.line() == "0 crops (none); by volume 0/0"
     assert empty.to_dict()["mean_tries"] is None
-    line = survey(sampler, rng, range(30), look_every=5).line()
+    line = survey(sampler, drawn(sampler), range(30), look_every=5).line()
     assert line.startswith("30 crops (suitable ")
     assert "tries each; covering" in line
     assert "% foreground" in line

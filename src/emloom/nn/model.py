@@ -19,15 +19,17 @@ from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
 from emloom.nn.heads import AutoContext, MultiHead
 from emloom.nn.level_autoencoders import LevelAutoencoder, LevelSpec
 from emloom.nn.networks import AnyBackboneSpec, NetworkSpec
+from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
+from emloom.nn.patchnet import PatchNet, PatchNetSpec
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext | Reconstructor
+Network = MultiHead | AutoContext | Reconstructor | PatchNet
 
 
 def _neurons_unless_named(data: Any) -> Any:
@@ -35,7 +37,10 @@ def _neurons_unless_named(data: Any) -> Any:
 
 
 ObjectiveSpec = Annotated[
-    Annotated[NeuronsObjective | ReconstructionObjective | SemanticObjective, Field(discriminator="kind")],
+    Annotated[
+        NeuronsObjective | ReconstructionObjective | SemanticObjective | ArtifactsObjective,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_neurons_unless_named),
 ]
 """What a model learned, told apart by `kind`."""
@@ -48,6 +53,7 @@ _LEARNERS = {
         AnyBackboneSpec | LevelSpec,
         "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
     ),
+    "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
 }  # which networks an objective can learn with, by its kind, and the same in words
 
 
@@ -76,6 +82,8 @@ def build(spec: ModelSpec) -> Network:
     objective, network = spec.objective, spec.network
     if isinstance(objective, SemanticObjective):
         return _classifier(objective, network)
+    if isinstance(network, PatchNetSpec):
+        return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
     if not isinstance(network, AnyBackboneSpec):
         return Reconstructor(autoencoder(network))
     assert isinstance(objective, NeuronsObjective)  # of a valid spec

@@ -33,6 +33,7 @@ give the whole window of every position, and neighbouring ones overlap: it takes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -43,6 +44,7 @@ from torch.nn import functional
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.nn.flat import Conv
 from emloom.nn.layers import draw_weights
 from emloom.nn.tilesize import TileRule
 from emloom.spec import Spec
@@ -74,9 +76,15 @@ class Window:
         """Numbers that one latent sees."""
         return self.maps * self.size**2
 
-    def flat(self, x: Tensor) -> Tensor:
-        """Return all windows of ``[N, maps, Z, Y, X]``, flattened: ``[N, numbers, Z, Y', X']``, map by map."""
-        windows = x.unfold(3, self.size, self.step).unfold(4, self.size, self.step)
+    def flat(self, x: Tensor, every: int = 1) -> Tensor:
+        """Return windows of ``[N, maps, Z, Y, X]``, flattened: ``[N, numbers, Z, Y', X']``, map by map.
+
+        Of the windows along y and x, each `every`-th.
+        """
+        step = self.step * every
+        if self.size == 1:
+            return x[..., ::step, ::step]
+        windows = x.unfold(3, self.size, step).unfold(4, self.size, step)
         return windows.permute(0, 1, 5, 6, 2, 3, 4).flatten(1, 3)
 
     def unflat(self, x: Tensor) -> Tensor:
@@ -193,14 +201,14 @@ class MultiResolutionEncoder(nn.Module):
         for level, (maps, count) in enumerate(zip(spec.maps, spec.convolutions, strict=True), start=1):
             for index in range(1, count + 1):
                 n_out = maps + (aside.get(level, 0) if index == count else 0)
-                conv = nn.Conv3d(n_in, n_out, _PLANE)
+                conv = Conv(n_in, n_out, _PLANE)
                 layers[f"conv{level}{index}"] = _Layer(conv, spec, None if layers else "first")
                 n_in = maps
-        layers["latent"] = _Layer(nn.Conv3d(spec.n_flat, spec.n_latent, _PIXEL), spec, "latent")
+        layers["latent"] = _Layer(Conv(self.numbers(), spec.n_latent, _PIXEL), spec, "latent")
         self.layers = nn.ModuleDict(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the latents.
+    def forward(self, x: Tensor, every: int = 1) -> Tensor:
+        """Return the latents, or of every row and column of them each `every`-th.
 
         Raises:
             InputError: the tile does not fit, see `rule`; or batch norm is to learn from a single patch.
@@ -211,17 +219,37 @@ class MultiResolutionEncoder(nn.Module):
                 "a batch of 1 patch has no statistics for batch norm: train with more patches, or set batch_norm "
                 "to false"
             )
-        aside: dict[int, Tensor] = {}
-        for level, (maps, count) in enumerate(zip(self.spec.maps, self.spec.convolutions, strict=True), start=1):
-            if level > 1:
-                x = functional.max_pool3d(x, _HALVE)
-            for index in range(1, count + 1):
-                x = self.layers[f"conv{level}{index}"](x)
-            aside[level], x = x[:, maps:], x[:, :maps]
-        aside[len(self.spec.maps)] = x
-        flat = [window.flat(aside[window.level]) for window in self.spec.windows]
-        latent: Tensor = self.layers["latent"](torch.cat(flat, dim=1))
+        latent: Tensor = self.layers["latent"](self.seen(self.finish(x), every))
         return latent
+
+    def finish(self, x: Tensor, level: int = 1) -> dict[int, Tensor]:
+        """Return what the latent sees, by level: the maps of the deepest, and those that go straight to it.
+
+        Args:
+            x: what enters `level`: the tile, or what the level above passes on, pooled.
+            level: first level to compute; those that the latent sees come after it.
+        """
+        aside: dict[int, Tensor] = {}
+        for number in range(level, len(self.spec.maps) + 1):
+            aside[number], x = self.one_level(x, number)
+            if number < len(self.spec.maps):
+                x = functional.max_pool3d(x, _HALVE)
+        return aside | {len(self.spec.maps): x}
+
+    def one_level(self, x: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """Return what a level shows to the latent, and what it passes on, before pooling."""
+        for index in range(1, self.spec.convolutions[level - 1] + 1):
+            x = self.layers[f"conv{level}{index}"](x)
+        maps = self.spec.maps[level - 1]
+        return x[:, maps:], x[:, :maps]
+
+    def numbers(self) -> int:
+        """Return how many numbers each latent is made of."""
+        return self.spec.n_flat
+
+    def seen(self, maps: Mapping[int, Tensor], every: int) -> Tensor:
+        """Return what each latent is made of, ``[N, numbers, Z, Y', X']``, from the maps of its levels."""
+        return torch.cat([window.flat(maps[window.level], every) for window in self.spec.windows], dim=1)
 
 
 class MultiResolutionDecoder(nn.Module):

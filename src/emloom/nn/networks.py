@@ -1,7 +1,8 @@
 """Which networks a job may name, and the backbone each spec stands for.
 
 A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`. *Backbones* give
-features, of which heads make answers; *autoencoders* answer by themselves (`emloom.nn.autoencoders`).
+features, of which heads make answers; *autoencoders* answer by themselves (`emloom.nn.autoencoders`), and so do
+*classifiers of patches* (`emloom.nn.patchnet`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from emloom.nn.autoencoders import AnyAutoencoderSpec
+from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.resunet import ResUNet, ResUNetSpec
 from emloom.nn.unet import UNet, UNetSpec
 
@@ -31,7 +33,7 @@ BackboneSpec = Annotated[
 """The same as a field of a job, told apart by `kind`."""
 
 NetworkSpec = Annotated[
-    Annotated[AnyBackboneSpec | AnyAutoencoderSpec, Field(discriminator="kind")],
+    Annotated[AnyBackboneSpec | AnyAutoencoderSpec | PatchNetSpec, Field(discriminator="kind")],
     BeforeValidator(_unet_unless_named),
 ]
 """The shape of any network, as a field of a model."""

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
+from emloom.geometry.box import add
 from emloom.io.volume import Array, Volume, borrow, read_padded
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.crops import TrainingVolume, read_labels
@@ -23,9 +24,10 @@ from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.base import Rendered, Sample
+from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
-from emloom.nn.sampling import CropSampler
+from emloom.nn.sampling import Draw
 from emloom.nn.samplingreport import SamplingReport, survey
 from emloom.nn.strategies import SamplingSpec
 from emloom.ops.resample import gather
@@ -70,7 +72,7 @@ class SampleMaker:
     def frame(self, source: int) -> Frame:
         """Return the frame of samples of a volume: output, and the larger of margin and context around it."""
         grid = self.volumes[source].raw.info.grid
-        reach = [max(a, b) for a, b in zip(self.crop.margin, self._context(source), strict=True)]
+        reach = [max(a, b) for a, b in zip(self._seen(source), self._context(source), strict=True)]
         return Frame(self.crop.output, (reach[0], reach[1], reach[2]), grid.voxel_size_nm)
 
     def render(self, plan: SamplePlan, held_out: bool = False) -> Rendered:
@@ -78,7 +80,7 @@ class SampleMaker:
         volume, frame = self.volumes[plan.source], self.frame(plan.source)
         geometry = Geometry.of(plan, frame)
         output = Box(frame.reach, frame.output)
-        raw_box, label_box = output.grow(self.crop.margin), output.grow(self._context(plan.source))
+        raw_box, label_box = output.grow(self._seen(plan.source)), output.grow(self._context(plan.source))
         span = (self.model.preprocessing.low, self.model.preprocessing.high)
         raw, labels, known = gather(
             geometry.mapping,
@@ -94,6 +96,11 @@ class SampleMaker:
         """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
         return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
+
+    def _seen(self, source: int) -> Vec:
+        """Return the voxels of raw beyond the output: the network's margin, and what the objective asks for."""
+        more = self.model.objective.surround_vox(self.volumes[source].raw.info.grid)
+        return add(self.crop.margin, more)
 
     def _context(self, source: int) -> Vec:
         return self.model.objective.context_vox(self.volumes[source].raw.info.grid)
@@ -134,7 +141,7 @@ class TrainingSamples(Dataset[Sample]):
         self._frames = [maker.frame(source) for source in range(len(maker.volumes))]
         for volume, frame in zip(maker.volumes, self._frames, strict=True):
             require_room(how.augment, volume.raw, frame)
-        self.sampler = CropSampler(maker.volumes, how.sampling, maker.crop.output)
+        self.sampler = sampler_of(maker.volumes, how.sampling, maker.crop.output)
 
     def __len__(self) -> int:
         return self.count
@@ -142,13 +149,21 @@ class TrainingSamples(Dataset[Sample]):
     def plan(self, index: int) -> SamplePlan:
         """Draw every decision of sample `index`."""
         streams = Streams(self.how.seed, 0, index)
-        draw = self.sampler.draw(streams.of("place"))
+        draw = self.sampler.draw(streams.of("place"), self._done(index))
         frame = self._frames[draw.source]
         return draw_plan(self.how.augment, streams, draw.source, draw.start, frame, self.maker.library)
 
     def survey(self, indices: Iterable[int], look_every: int = 0) -> SamplingReport:
         """Return the report of what these samples draw; see `emloom.nn.samplingreport.survey`."""
-        return survey(self.sampler, lambda i: Streams(self.how.seed, 0, i).of("place"), indices, look_every)
+
+        def draw(index: int) -> Draw:
+            return self.sampler.draw(Streams(self.how.seed, 0, index).of("place"), self._done(index))
+
+        return survey(self.sampler, draw, indices, look_every)
+
+    def _done(self, index: int) -> float:
+        """Return the share of the training that is done at a sample."""
+        return index / self.count
 
     def __getitem__(self, index: int) -> Sample:
         seed = int(Streams(self.how.seed, 0, index).of("objective").integers(2**63))

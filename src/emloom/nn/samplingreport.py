@@ -3,8 +3,8 @@
 A draw is a function of (seed, index), so nobody needs to watch the workers: any process can draw the same crops
 again and count them. Reports add up, so the counting may be shared out too::
 
-    survey(sampler, rng_of, range(0, 500)) + survey(sampler, rng_of, range(500, 1000))
-        == survey(sampler, rng_of, range(1000))
+    survey(sampler, draw, range(0, 500)) + survey(sampler, draw, range(500, 1000))
+        == survey(sampler, draw, range(1000))
 """
 
 from __future__ import annotations
@@ -150,21 +150,21 @@ class SamplingReport:
 
 def survey(
     sampler: CropSampler,
-    rng_of: Callable[[int], np.random.Generator],
+    draw_of: Callable[[int], Draw],
     indices: Iterable[int],
     look_every: int = 0,
 ) -> SamplingReport:
     """Draw samples again and count them.
 
     Args:
-        sampler: draws the crops.
-        rng_of: gives the generator of a sample, as the training loader does.
+        sampler: whose crops they are.
+        draw_of: draws a sample, as the training loader does.
         indices: of the samples.
         look_every: read the labels of every sample whose index is a multiple of this; 0: read none.
     """
     report = SamplingReport(sampler)
     for index in indices:
-        draw = sampler.draw(rng_of(index))
+        draw = draw_of(index)
         looks = look_every > 0 and index % look_every == 0
         report.add(draw, look(sampler, draw) if looks else None)
     return report

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emloom.geometry import Vec
 from emloom.spec import Spec
 
 SHARE_SLACK = 1e-9
@@ -85,4 +86,21 @@ class Rejection(CropRules):
     """Labels that are foreground; default: all but 0."""
 
 
-SamplingSpec = Annotated[Uniform | Foreground | Balanced | Rejection, Field(discriminator="kind")]
+class Patches(CropRules):
+    """Labelled patches, a little beside where they were labelled: for classifiers of patches."""
+
+    kind: Literal["patches"] = "patches"
+    yes: float = Field(default=0.5, ge=0, le=1)
+    """Share of patches that hold what is looked for."""
+    yes_at_end: float | None = Field(default=None, ge=0, le=1)
+    """That share at the end of the training, reached linearly; default: it stays."""
+    jitter_vox: Vec = (0, 35, 35)
+    """Largest distance (z, y, x) from the labelled place; the label must still hold there."""
+
+    def share_at(self, progress: float) -> float:
+        """Return the share of yes when so much of the training is done, 0 to 1."""
+        end = self.yes if self.yes_at_end is None else self.yes_at_end
+        return self.yes + (end - self.yes) * progress
+
+
+SamplingSpec = Annotated[Uniform | Foreground | Balanced | Rejection | Patches, Field(discriminator="kind")]

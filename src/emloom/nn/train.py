@@ -40,6 +40,7 @@ from emloom.nn.objectives.base import Sample, Validated
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, ValidationSamples
 from emloom.nn.samplingreport import SamplingReport
 from emloom.nn.strategies import SamplingSpec, Uniform
+from emloom.nn.transfer import StartSpec, start_from, to_training
 from emloom.spec import Spec
 
 _WARMUP_STEPS = 50
@@ -74,6 +75,8 @@ class TrainingSpec(Spec):
     """Which crops are drawn."""
     augment: AugmentSpec = AugmentSpec()
     """What happens to them."""
+    start: StartSpec | None = None
+    """Weights to start from, and which of them stay as they are; default: all are drawn."""
     precision: Precision | Literal["auto"] = "auto"
     """Of products in the network; `auto` is bf16 where the device multiplies it natively, else float32."""
 
@@ -156,6 +159,7 @@ def train(
     fabric.launch()
     maker = SampleMaker(model, data.volumes, crop_shape(state.network, training.crop_shape_vox), data.library)
     _resume(state, folder, model, training)
+    to_training(state.network)
     network, optimizer = fabric.setup(state.network, state.optimizer)
     state.average = {name: tensor.to(fabric.device) for name, tensor in state.average.items()}
     drawn = TrainingSamples(maker, training, training.steps * training.batch_size * fabric.world_size)
@@ -209,7 +213,10 @@ def _fresh_state(model: ModelSpec, training: TrainingSpec) -> _State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = build(model)
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.optimizer.learning_rate)
+    if training.start is not None:
+        start_from(training.start, network)
+    learned = [weights for weights in network.parameters() if weights.requires_grad]
+    optimizer = torch.optim.Adam(learned, lr=training.optimizer.learning_rate)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return _State(network, optimizer, average)
 
@@ -276,7 +283,7 @@ def _validate(
                 seen.append(Validated(raw, answers, targets))
         panel = model.objective.look(state.network, seen)
     state.network.load_state_dict(current)
-    state.network.train()
+    to_training(state.network)
     return math.fsum(losses) / len(losses), panel
 
 
