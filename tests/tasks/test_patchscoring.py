@@ -23,6 +23,7 @@ from emloom.io.open import create_volume
 from emloom.io.patchtables import write_patches
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.recalibrate import fit_platt
+from emloom.ops.logits import decode_probabilities, encode_probabilities
 from emloom.tasks.patchevaluation import PatchEvaluation
 from emloom.tasks.patchreport import write_patch_report
 from emloom.tasks.patchscoring import evaluate_patches, raw_start
@@ -291,6 +292,25 @@ def test_patches_on_no_lattice_have_no_objects_until_a_stride_is_stated(tmp_path
 def _rows_of_units(page: Path) -> list[list[str]]:
     text = page.read_text(encoding="utf-8").partition("counted in")[2].partition("</table>")[0]
     return [re.findall(r"<t[dh][^>]*>([^<]*)<", row) for row in text.split("<tr")[1:]]
+
+
+def test_a_map_of_coded_logits_is_read_as_probabilities(judged_by_all, tmp_path: Path) -> None:
+    spec, found, labels, scores = judged_by_all
+    coded = encode_probabilities(scores)
+    info = VolumeInfo(coded.shape, coded.dtype, LATTICE.map_grid(GRID), kind="logits")
+    create_volume(tmp_path / "map.zarr", info).write(info.box, coded)
+    changes = {"found": str(tmp_path / "map.zarr"), "output": str(tmp_path / "s"), "validation": None}
+    known = spec.model_copy(update=changes)
+    patches = evaluate_patches(known).patches
+    at = LATTICE.indices(patches.starts)
+    assert np.array_equal(patches.scores, decode_probabilities(coded)[tuple(at.T)])
+    assert np.abs(patches.scores - found.patches.scores).max() < 1 / 64 + 1e-6  # half a step of 1/8, slope 1/4
+    first = int(np.flatnonzero(labels.of("debris") >= 0)[0])
+    coded[np.unravel_index(first, SHAPE)] = 0  # never predicted
+    create_volume(tmp_path / "holes.zarr", info).write(info.box, coded)
+    holes = known.model_copy(update={"found": str(tmp_path / "holes.zarr"), "output": str(tmp_path / "t")})
+    with pytest.raises(InputError, match="1 of 360 patches"):
+        evaluate_patches(holes)
 
 
 def test_pictures_are_taken_where_the_patches_are(judged_by_all, tmp_path: Path) -> None:
