@@ -1,11 +1,11 @@
 """A skeleton through a cloud of points: its Euclidean minimum spanning tree.
 
-Of all trees through the points it has the least path, exactly: the ball over an edge of such a tree is empty, so
-the edge is one of every Delaunay triangulation (Toussaint 1980, doi:10.1016/0031-3203(80)90066-7), and the few edges
-of one need to be looked at and no others. Points in a plane or on a line, as on one section, are triangulated there.
-Where that leaves a point out (points closer to each other, or to a plane, than rounding can tell), the tree is
-grown point by point instead (Prim 1957, doi:10.1002/j.1538-7305.1957.tb01515.x): exact always, in a time that grows
-with the square of their number.
+Of all trees through the points it has the least path, exactly: the ball over an edge of such a tree is empty,
+so the edge is one of every Delaunay triangulation (Toussaint 1980, doi:10.1016/0031-3203(80)90066-7), and the
+few edges of one need to be looked at and no others. Points in a plane or on a line, as on one section, are
+triangulated there. Where that leaves a point out (points closer to each other, or to a plane, than rounding can
+tell), the tree is grown point by point instead (Prim 1957, doi:10.1002/j.1538-7305.1957.tb01515.x): exact
+always, in a time that grows with the square of their number.
 """
 
 from __future__ import annotations

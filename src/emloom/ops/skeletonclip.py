@@ -12,13 +12,14 @@ in one::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry.grid import as_nm
-from emloom.geometry.skeletons import Floats, Skeletons
+from emloom.geometry.skeletons import Floats, Rows, Skeletons
 from emloom.ops.skeletonredraw import Redrawn, between, redrawn
 
 Mask = NDArray[np.bool_]
@@ -41,15 +42,15 @@ def crosses(skeletons: Skeletons, start_nm: Sequence[float], stop_nm: Sequence[f
     start, stop = _corners(start_nm, stop_nm)
     found = np.zeros(len(skeletons.ids), bool)
     found[skeletons.skeletons[inside(skeletons, start_nm, stop_nm)]] = True
-    low, high = _spans(skeletons, start, stop)
-    found[skeletons.link_skeletons[low < high]] = True
+    found[skeletons.link_skeletons[_Spans.of(skeletons, start, stop).runs]] = True
     return found
 
 
 def clipped(skeletons: Skeletons, start_nm: Sequence[float], stop_nm: Sequence[float]) -> Redrawn:
     """Return what lies in a box, cut at its faces.
 
-    A path that leaves and comes back is in pieces then, and is one skeleton still.
+    A path that leaves and comes back is in pieces then, and is one skeleton still. Skeletons without a node in the
+    box are dropped.
 
     Args:
         skeletons: any.
@@ -62,24 +63,23 @@ def clipped(skeletons: Skeletons, start_nm: Sequence[float], stop_nm: Sequence[f
     start, stop = _corners(start_nm, stop_nm)
     n = len(skeletons.node_ids)
     keep = inside(skeletons, start_nm, stop_nm)
-    low, high = _spans(skeletons, start, stop)
-    # Coincident nodes have a link that is a point: it is inside if they are.
-    stays = (low < high) | keep[skeletons.links].all(axis=1)
-    links, low, high = skeletons.links[stays], low[stays], high[stays]
-    edges = links.copy()
+    spans = _Spans.of(skeletons, start, stop).running()
+    links, edges = spans.links, spans.links.copy()
     # A path that ends on the upper face keeps the node it ends at.
-    keep[links[low <= 0, 0]] = True
-    keep[links[high >= 1, 1]] = True
-    cuts_low, cuts_high = np.flatnonzero(low > 0), np.flatnonzero(high < 1)
-    edges[cuts_low, 0] = n + np.arange(len(cuts_low))
-    edges[cuts_high, 1] = n + len(cuts_low) + np.arange(len(cuts_high))
-    new = between(
-        skeletons,
-        np.concatenate([links[cuts_low], links[cuts_high]]),
-        np.concatenate([low[cuts_low], high[cuts_high]]),
-    )
-    np.clip(new.positions_nm, start, stop, out=new.positions_nm)  # on the face, whatever rounding did
-    return redrawn(skeletons, keep, new, edges)
+    keep[links[spans.low <= 0, 0]] = True
+    keep[links[spans.high >= 1, 1]] = True
+    enter, leave = np.flatnonzero(spans.low > 0), np.flatnonzero(spans.high < 1)
+    edges[enter, 0] = n + np.arange(len(enter))
+    edges[leave, 1] = n + len(enter) + np.arange(len(leave))
+    cut = np.concatenate([enter, leave])
+    new = between(skeletons, links[cut], np.concatenate([spans.low[enter], spans.high[leave]]))
+    # On the face to the last bit, and nowhere outside, whatever rounding did.
+    np.clip(new.positions_nm, start, stop, out=new.positions_nm)
+    axis = np.concatenate([spans.low_axis[enter], spans.high_axis[leave]])
+    upwards = np.take_along_axis(spans.step[cut], axis[:, None], axis=1)[:, 0] > 0
+    at_start = upwards == (np.arange(len(cut)) < len(enter))
+    new.positions_nm[np.arange(len(cut)), axis] = np.where(at_start, start[axis], stop[axis])
+    return redrawn(skeletons, keep, new, edges, drop_empty=True)
 
 
 def _corners(start_nm: Sequence[float], stop_nm: Sequence[float]) -> tuple[Floats, Floats]:
@@ -89,18 +89,48 @@ def _corners(start_nm: Sequence[float], stop_nm: Sequence[float]) -> tuple[Float
     return np.array(start), np.array(stop)
 
 
-def _spans(skeletons: Skeletons, start: Floats, stop: Floats) -> tuple[Floats, Floats]:
-    """Return from where to where along each link the box is, 0 to 1; low >= high where it is in none of it."""
-    at = skeletons.positions_nm[skeletons.links[:, 0]]
-    step = skeletons.positions_nm[skeletons.links[:, 1]] - at
-    moves = step != 0
-    along = np.where(moves, step, 1.0)
-    with np.errstate(over="ignore"):  # a step so short that the face is infinitely far
-        to_start, to_stop = (start - at) / along, (stop - at) / along
-    beside = ~moves & ~((at >= start) & (at < stop))
-    enters = np.where(moves, np.minimum(to_start, to_stop), -np.inf)
-    leaves = np.where(moves, np.maximum(to_start, to_stop), np.inf)
-    low = np.maximum(enters.max(axis=1), 0.0)
-    high = np.minimum(leaves.min(axis=1), 1.0)
-    high[beside.any(axis=1) | (step == 0).all(axis=1)] = -1.0
-    return low, high
+@dataclass(frozen=True, eq=False)
+class _Spans:
+    """From where to where along links a box is.
+
+    Attributes:
+        links: rows of their nodes [M, 2].
+        step: from the first to the second node, nm [M, 3].
+        low: where the link is first in the box, 0 to 1.
+        high: where it is last; not above `low` where it is in none of it.
+        low_axis: the axis across which it enters there.
+        high_axis: the axis across which it leaves.
+    """
+
+    links: Rows
+    step: Floats
+    low: Floats
+    high: Floats
+    low_axis: Rows
+    high_axis: Rows
+
+    @classmethod
+    def of(cls, skeletons: Skeletons, start: Floats, stop: Floats) -> _Spans:
+        at = skeletons.positions_nm[skeletons.links[:, 0]]
+        step = skeletons.positions_nm[skeletons.links[:, 1]] - at
+        moves = step != 0
+        along = np.where(moves, step, 1.0)
+        with np.errstate(over="ignore"):  # a step so short that the face is infinitely far
+            to_start, to_stop = (start - at) / along, (stop - at) / along
+        enters = np.where(moves, np.minimum(to_start, to_stop), -np.inf)
+        leaves = np.where(moves, np.maximum(to_start, to_stop), np.inf)
+        beside = ~moves & ~((at >= start) & (at < stop))
+        high = np.where(beside.any(axis=1), -1.0, np.minimum(leaves.min(axis=1), 1.0))
+        low = np.maximum(enters.max(axis=1), 0.0)
+        return cls(skeletons.links, step, low, high, enters.argmax(axis=1), leaves.argmin(axis=1))
+
+    @property
+    def runs(self) -> Mask:
+        """bool [M], which links run in the box."""
+        runs: Mask = self.low < self.high
+        return runs
+
+    def running(self) -> _Spans:
+        """Return those of the links that run in the box."""
+        r = self.runs
+        return _Spans(self.links[r], self.step[r], self.low[r], self.high[r], self.low_axis[r], self.high_axis[r])

@@ -2,7 +2,7 @@
 
 Every new node lies on a link of the old skeleton, and says where: what is known of the old nodes (radii, times,
 comments) can follow (`Redrawn`). Repeated edges and edges from a node to itself have no path to redraw and are
-left out; skeletons that lose every node are dropped.
+left out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def between(skeletons: Skeletons, rows: Rows, part: Floats) -> Between:
     return Between(rows, part, a + part[:, None] * (b - a))
 
 
-def redrawn(skeletons: Skeletons, keep: NDArray[np.bool_], new: Between, edges: Rows) -> Redrawn:
+def redrawn(
+    skeletons: Skeletons, keep: NDArray[np.bool_], new: Between, edges: Rows, *, drop_empty: bool = False
+) -> Redrawn:
     """Return kept nodes, new ones, and edges among them.
 
     Args:
@@ -77,16 +79,20 @@ def redrawn(skeletons: Skeletons, keep: NDArray[np.bool_], new: Between, edges: 
         keep: bool [N], which nodes stay.
         new: P nodes on links.
         edges: int64 [E, 2]: rows of old nodes, and N + k for the k-th new one.
+        drop_empty: leave out skeletons without a node.
     """
     n, old = len(skeletons.node_ids), np.flatnonzero(keep)
     whose = np.concatenate([skeletons.skeletons[old], skeletons.skeletons[new.rows[:, 0]]])
     order = np.argsort(whose, kind="stable")  # the nodes of each skeleton stay together
     number = np.full(n + len(new.part), -1, np.int64)
     number[np.concatenate([old, n + np.arange(len(new.part))])[order]] = np.arange(len(order))
-    kept, row = np.unique(whose[order], return_inverse=True)
+    k = len(skeletons.ids)
+    kept = np.unique(whose) if drop_empty else np.arange(k)
+    row = np.zeros(k, np.int64)
+    row[kept] = np.arange(len(kept))
     made = Skeletons(
         skeletons.ids[kept],
-        row.astype(np.int64),
+        row[whose[order]],
         np.concatenate([skeletons.node_ids[old], fresh_ids(skeletons, len(new.part))])[order],
         np.concatenate([skeletons.positions_nm[old], new.positions_nm])[order],
         number[edges].reshape(-1, 2),
