@@ -7,7 +7,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emloom.errors import InputError
@@ -47,6 +47,7 @@ def require_traced_back(old: Skeletons, made: Redrawn) -> None:
 
 
 @given(seeds, st.booleans())
+@settings(max_examples=40)
 def test_boxes_that_tile_space_share_out_the_path(seed: int, lattice: bool) -> None:
     skeletons = any_skeletons(seed) if lattice else neurites(seed, cycles=2)
     rng = np.random.default_rng(seed)
@@ -258,3 +259,31 @@ def slow_simplified(positions: Floats, tolerance: float) -> list[int]:
     middle = 1 + int(np.argmax(away))
     before = slow_simplified(positions[: middle + 1], tolerance)
     return before[:-1] + [middle + k for k in slow_simplified(positions[middle:], tolerance)]
+
+
+@given(seeds, st.floats(1, 300))
+def test_edges_lead_from_parent_to_child_still(seed: int, length: float) -> None:
+    old = neurites(seed)  # edges lead from the first node of each tree on
+    parents = np.full(len(old.node_ids), -1)
+    parents[old.edges[:, 1]] = old.edges[:, 0]
+    roots = parents == -1
+    middle = float(np.median(old.positions_nm[:, 0]))
+    for made in (
+        resampled(old, length, keep=roots),
+        simplified(old, length, keep=roots),
+        clipped(old, (middle, -1e6, -1e6), (1e6, 1e6, 1e6)),
+    ):
+        new = made.skeletons
+        assert (np.bincount(new.edges[:, 1], minlength=len(new.node_ids)) <= 1).all()
+        above = np.full(len(new.node_ids), -1)
+        above[new.edges[:, 1]] = new.edges[:, 0]
+        for child in np.flatnonzero((above >= 0) & made.is_old).tolist():
+            node = int(made.between[child, 0])
+            up = int(above[child])
+            while not made.is_old[up] and above[up] >= 0:
+                up = int(above[up])
+            ancestors = {node}
+            while parents[node] >= 0:
+                node = int(parents[node])
+                ancestors.add(node)
+            assert int(made.between[up, 0]) in ancestors

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry.grid import as_nm
 from emloom.geometry.skeletons import Floats, Rows, Skeletons
-from emloom.ops.skeletonredraw import Redrawn, between, redrawn
+from emloom.ops.skeletonredraw import Redrawn, between, leads_up, redrawn
 
 Mask = NDArray[np.bool_]
 
@@ -63,7 +63,8 @@ def clipped(skeletons: Skeletons, start_nm: Sequence[float], stop_nm: Sequence[f
     start, stop = _corners(start_nm, stop_nm)
     n = len(skeletons.node_ids)
     keep = inside(skeletons, start_nm, stop_nm)
-    spans = _Spans.of(skeletons, start, stop).running()
+    every = _Spans.of(skeletons, start, stop)
+    spans, up = every.running(), leads_up(skeletons)[every.runs]
     links, edges = spans.links, spans.links.copy()
     # A path that ends on the upper face keeps the node it ends at.
     keep[links[spans.low <= 0, 0]] = True
@@ -79,7 +80,7 @@ def clipped(skeletons: Skeletons, start_nm: Sequence[float], stop_nm: Sequence[f
     upwards = np.take_along_axis(spans.step[cut], axis[:, None], axis=1)[:, 0] > 0
     at_start = upwards == (np.arange(len(cut)) < len(enter))
     new.positions_nm[np.arange(len(cut)), axis] = np.where(at_start, start[axis], stop[axis])
-    return redrawn(skeletons, keep, new, edges, drop_empty=True)
+    return redrawn(skeletons, keep, new, np.where(up[:, None], edges, edges[:, ::-1]), drop_empty=True)
 
 
 def _corners(start_nm: Sequence[float], stop_nm: Sequence[float]) -> tuple[Floats, Floats]:

@@ -103,6 +103,18 @@ def redrawn(
     return Redrawn(made, rows, np.concatenate([np.zeros(len(old)), new.part])[order])
 
 
+def leads_up(skeletons: Skeletons) -> NDArray[np.bool_]:
+    """Return bool [M], the links whose edge, the first that lists them, leads from the lower to the higher row.
+
+    In formats with parents an edge leads from the parent to the child: what is redrawn keeps the direction.
+    """
+    low, high = skeletons.edges.min(axis=1), skeletons.edges.max(axis=1)
+    proper = np.flatnonzero(low != high)
+    _, first = np.unique(low[proper] * len(skeletons.node_ids) + high[proper], return_index=True)
+    up: NDArray[np.bool_] = skeletons.edges[proper[first], 0] == low[proper[first]]
+    return up
+
+
 def fresh_ids(skeletons: Skeletons, count: int) -> NDArray[np.uint64]:
     """Return ids above that of every node, ascending; uint64 [count].
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry.skeletons import Floats, Rows, Skeletons
 from emloom.ops.skeletonpaths import Stretches, stretches
-from emloom.ops.skeletonredraw import Between, Redrawn, between, redrawn
+from emloom.ops.skeletonredraw import Between, Redrawn, between, leads_up, redrawn
 
 Mask = NDArray[np.bool_]
 
@@ -37,7 +37,7 @@ def resampled(skeletons: Skeletons, spacing_nm: float, *, keep: Mask | None = No
     if not (np.isfinite(spacing_nm) and spacing_nm > 0):
         raise InputError(f"a spacing of {spacing_nm} nm: give a positive length in nm")
     parts = stretches(skeletons, keep=keep)
-    least = _least_inner(parts) + 1
+    least, forward = _least_inner(parts) + 1, _forward(skeletons, parts)
     n = len(skeletons.node_ids)
     rows, part, edges = [np.zeros((0, 2), np.int64)], [np.zeros(0)], [np.zeros((0, 2), np.int64)]
     first = n
@@ -47,7 +47,7 @@ def resampled(skeletons: Skeletons, spacing_nm: float, *, keep: Mask | None = No
         rows.append(np.stack([path[around], path[around + 1]], axis=1))
         part.append(fraction)
         chain = np.concatenate([path[:1], first + np.arange(len(around)), path[-1:]])
-        edges.append(np.stack([chain[:-1], chain[1:]], axis=1))
+        edges.append(np.stack([chain[:-1], chain[1:]] if forward[index] else [chain[1:], chain[:-1]], axis=1))
         first += len(around)
     new = between(skeletons, np.concatenate(rows), np.concatenate(part))
     stays = np.ones(n, bool)
@@ -76,8 +76,11 @@ def simplified(skeletons: Skeletons, tolerance_nm: float, *, keep: Mask | None =
     chosen = _needed(skeletons.positions_nm[parts.nodes], parts, tolerance_nm)
     last = np.zeros(len(chosen), bool)
     last[parts.first[1:] - 1] = True
-    rows, ends = parts.nodes[chosen], last[chosen]
-    edges = np.stack([rows[:-1][~ends[:-1]], rows[1:][~ends[:-1]]], axis=1) if len(rows) else rows.reshape(0, 2)
+    rows, ends = parts.nodes[chosen], np.flatnonzero(last[chosen])
+    steps = np.setdiff1d(np.arange(len(rows)), ends)
+    edges = np.stack([rows[steps], rows[steps + 1]], axis=1)
+    which = np.repeat(np.arange(len(parts)), np.diff(ends, prepend=-1) - 1)
+    edges = np.where(_forward(skeletons, parts)[which][:, None], edges, edges[:, ::-1])
     stays = np.ones(len(skeletons.node_ids), bool)
     stays[_inner(parts)] = False
     stays[rows] = True
@@ -90,6 +93,16 @@ def _inner(parts: Stretches) -> Rows:
     at_end = np.zeros(len(parts.nodes), bool)
     at_end[parts.first[:-1]] = at_end[parts.first[1:] - 1] = True
     return parts.nodes[~at_end]
+
+
+def _forward(skeletons: Skeletons, parts: Stretches) -> Mask:
+    """Return which stretches run as the edges do; told by the first."""
+    n = len(skeletons.node_ids)
+    a, b = parts.nodes[parts.first[:-1]], parts.nodes[parts.first[:-1] + 1]
+    links = skeletons.links[:, 0] * n + skeletons.links[:, 1]
+    up = leads_up(skeletons)[np.searchsorted(links, np.minimum(a, b) * n + np.maximum(a, b))]
+    forward: Mask = up == (a < b)
+    return forward
 
 
 def _least_inner(parts: Stretches) -> Rows:

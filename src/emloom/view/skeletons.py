@@ -183,13 +183,15 @@ def tree_colours(skeletons: Skeletons, style: Style) -> Floats:
     """Return float64 [K, 3], the colour of each skeleton: that of the style, or by its id."""
     k = len(skeletons.ids)
     few = k <= _MOST_NAMES
-    by_id = id_colours(distinct_ids(k) if few else skeletons.ids + (skeletons.ids == 0)) * (_DARKER / 255.0)
+    ids = distinct_ids(k) if few else skeletons.ids + (skeletons.ids == 0)
+    by_id: Floats = id_colours(ids) * (_DARKER / 255.0)
     if style.colours is None:
         return by_id
     if style.colours.ndim != 2 or len(style.colours) != k or style.colours.shape[1] not in (3, 4):
         raise InputError(f"colours have shape {style.colours.shape}: give [{k}, 3], one per skeleton, 0 to 1")
     given = np.clip(style.colours[:, :3], 0.0, 1.0)
-    return np.where(np.isnan(given).any(axis=1, keepdims=True), by_id, given)
+    chosen: Floats = np.where(np.isnan(given).any(axis=1, keepdims=True), by_id, given)
+    return chosen
 
 
 def _require_nodes(skeletons: Skeletons) -> None:
