@@ -22,6 +22,7 @@ from emloom.cli import (
     machine,
     preview,
     results,
+    skeleton,
     volumes,
 )
 from emloom.errors import InputError
@@ -58,6 +59,7 @@ evaluate.register(app)
 frequency.register(app)
 results.register(app)
 graph.register(app)
+skeleton.register(app)
 datasets.register(app)
 machine.register(app)
 

@@ -45,19 +45,19 @@ def simplified_tracing(tracing: Tracing, tolerance_nm: float) -> Tracing:
     return redrawn_tracing(tracing, simplified(tracing.skeletons, tolerance_nm, keep=spoken_of(tracing)))
 
 
-def trees_named(tracing: Tracing, pattern: str) -> Tracing:
+def trees_named(tracing: Tracing, pattern: str, *, may_be_none: bool = False) -> Tracing:
     """Return the trees whose names hold a match of a regular expression.
 
     Raises:
-        InputError: the pattern is no regular expression, or no name matches.
+        InputError: the pattern is no regular expression, or no name matches and that is an error.
     """
     try:
         found = re.compile(pattern)
     except re.error as problem:
         raise InputError(f"{pattern!r} is no regular expression ({problem}): axon.* is one") from None
     old = tracing.skeletons
-    trees = np.flatnonzero([found.search(name) is not None for name in old.names])
-    if not trees.size:
+    trees = np.array([k for k, name in enumerate(old.names) if found.search(name)], np.int64)
+    if not trees.size and not may_be_none:
         listed = ", ".join(repr(name) for name in old.names[:5])
         raise InputError(f"{tracing.source}: no name of {len(old.names)} trees matches {pattern!r}: {listed} ...")
     nodes = np.flatnonzero(np.isin(old.skeletons, trees))

@@ -88,7 +88,7 @@ def skeleton_plot(skeletons: Skeletons, style: Style | None = None, *, caption: 
     return Figure(png_of(canvas), alt, caption)
 
 
-def write_skeleton_plot(path: str | Path, skeletons: Skeletons, style: Style | None = None) -> bytes:
+def picture_bytes(path: str | Path, skeletons: Skeletons, style: Style | None = None) -> bytes:
     """Return the bytes of a picture in the format that the ending of a path names: `.png`, `.svg` or `.pdf`.
 
     Raises:
@@ -184,7 +184,7 @@ def tree_colours(skeletons: Skeletons, style: Style) -> Floats:
     k = len(skeletons.ids)
     few = k <= _MOST_NAMES
     ids = distinct_ids(k) if few else skeletons.ids + (skeletons.ids == 0)
-    by_id: Floats = id_colours(ids) * (_DARKER / 255.0)
+    by_id = id_colours(ids).astype(np.float64) * (_DARKER / 255.0)
     if style.colours is None:
         return by_id
     if style.colours.ndim != 2 or len(style.colours) != k or style.colours.shape[1] not in (3, 4):
