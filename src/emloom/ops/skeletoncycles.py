@@ -8,14 +8,14 @@ links - nodes + pieces.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from emloom.geometry.skeletons import Floats, Rows, Skeletons
+from emloom.ops.skeletonroots import NO_PARENT, rooted
 from emloom.ops.skeletons import components
 
 Mask = NDArray[np.bool_]
@@ -69,8 +69,9 @@ def cycle_links(skeletons: Skeletons) -> Mask:
     on_cycle = ~tree
     if not on_cycle.any():
         return on_cycle
-    parent, depth = _rooted(skeletons, tree)
-    climbed = _climbed(parent.tolist(), depth.tolist(), skeletons.links[~tree].tolist())
+    _, roots = np.unique(components(skeletons), return_index=True)
+    order, parent = rooted(len(skeletons.node_ids), skeletons.links[tree], roots)
+    climbed = _climbed(order.tolist(), parent.tolist(), skeletons.links[~tree].tolist())
     # A link of the tree is known by its lower node.
     a, b = skeletons.links[tree].T
     lower = np.where(parent[a] == b, a, b)
@@ -83,23 +84,11 @@ def cycle_nodes(skeletons: Skeletons) -> Rows:
     return np.unique(skeletons.links[cycle_links(skeletons)])
 
 
-def _rooted(skeletons: Skeletons, tree: Mask) -> tuple[Rows, Rows]:
-    """Return the parent and depth of each node, pieces hanging from one more node in row N."""
-    n = len(skeletons.node_ids)
-    _, roots = np.unique(components(skeletons), return_index=True)
-    a, b = skeletons.links[tree].T
-    ends = (np.concatenate([a, np.full(len(roots), n)]), np.concatenate([b, roots]))
-    graph: Any = coo_array((np.ones(len(ends[0])), ends), shape=(n + 1, n + 1)).tocsr()
-    order, parent = breadth_first_order(graph, n, directed=False)
-    above = parent.tolist()
-    depth = [0] * (n + 1)
-    for node in order[1:].tolist():
-        depth[node] = depth[above[node]] + 1
-    return parent.astype(np.int64), np.array(depth, np.int64)
-
-
-def _climbed(parent: list[int], depth: list[int], extra: list[list[int]]) -> Mask:
+def _climbed(order: list[int], parent: list[int], extra: list[list[int]]) -> Mask:
     """Return which nodes have the link to their parent on a cycle that one of the extra links closes."""
+    depth = [0] * len(parent)
+    for node in order:
+        depth[node] = depth[parent[node]] + 1 if parent[node] != NO_PARENT else 0
     climbed = np.zeros(len(parent), bool)
     top = list(range(len(parent)))  # where to climb on from: what was climbed once is skipped
 
