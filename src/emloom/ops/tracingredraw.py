@@ -102,11 +102,11 @@ def redrawn_tracing(tracing: Tracing, made: Redrawn) -> Tracing:
     )
     fresh = np.flatnonzero(~made.is_old)
     columns = moved.nodes
-    if "radius" in columns:
+    if "radius" in tracing.nodes:
         radii = made.carried(tracing.nodes.numbers("radius", f"{tracing.source}: node row"))
         texts = [None if np.isnan(radii[row]) else number_text(radii[row]) for row in fresh]
         columns = replace(columns, texts={**columns.texts, "radius": _filled(columns["radius"], fresh, texts)})
-    if "type" in columns:
+    if "type" in tracing.nodes:
         types = tracing.nodes["type"][made.between[fresh, 0]].tolist()
         columns = replace(columns, texts={**columns.texts, "type": _filled(columns["type"], fresh, types)})
     return replace(moved, nodes=columns)
