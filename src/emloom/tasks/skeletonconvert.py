@@ -16,7 +16,7 @@ from pydantic import field_validator
 from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.geometry.tracings import Tracing
-from emloom.io.files import refuse_existing
+from emloom.io.files import refuse_existing, staged
 from emloom.io.nml import write_nmls
 from emloom.io.swcwriter import swc_losses
 from emloom.io.tracings import write_tracing
@@ -93,17 +93,11 @@ def convert_tracing(spec: ConvertTracingSpec) -> ConvertedTracing:
     """
     _require_units(spec)
     refuse_existing(spec.target)
-    ending = Path(spec.target).suffix.lower()
     found = tracings_of(spec.source)
     made = {name: _in_voxels(_parts(tracing, spec), spec.to_voxel_size_nm) for name, tracing in found.items()}
     if not any(len(tracing.skeletons.node_ids) for tracing in made.values()):
         raise InputError(f"{spec.source.path}: nothing of it is left to be written: check the box, in nm, z, y, x")
-    whole, notes = _fitted(made, ending)
-    if len(whole) > 1:
-        write_nmls(spec.target, whole)
-    else:
-        one = next(iter(whole.values()))
-        write_tracing(spec.target, one, unit_nm=spec.to_unit_nm, radius_nm=spec.radius_nm)
+    notes = _write({name: tracing for name, tracing in made.items() if len(tracing.skeletons.ids)}, spec)
     return ConvertedTracing(
         spec.target,
         sum(len(tracing.skeletons.ids) for tracing in made.values()),
@@ -142,21 +136,40 @@ def _in_voxels(tracing: Tracing, size: Vec3 | None) -> Tracing:
     return tracing if size is None else replace(tracing, voxel_size_nm=size)
 
 
-def _fitted(made: Mapping[str, Tracing], ending: str) -> tuple[dict[str, Tracing], tuple[str, ...]]:
-    """Return what the format can hold, by names in an archive, and what it cannot hold, in words."""
-    left = {name: tracing for name, tracing in made.items() if len(tracing.skeletons.ids)}
-    if len(left) > 1 and ending in _ARCHIVES:
-        return {f"{PurePosixPath(name).with_suffix('.nml')}": tracing for name, tracing in left.items()}, ()
-    if len(left) > 1:
-        raise InputError(f"{len(left)} tracings do not go into one file: write an archive, .zip")
-    one = next(iter(left.values()))
+def _write(made: Mapping[str, Tracing], spec: ConvertTracingSpec) -> tuple[str, ...]:
+    """Write what the format can hold, and return what it cannot, in words."""
+    path = Path(spec.target)
+    ending = path.suffix.lower()
+    if ending in _ARCHIVES and len(made) > 1:
+        write_nmls(path, {str(PurePosixPath(name).with_suffix(".nml")): tracing for name, tracing in made.items()})
+        return ()
+    if not ending and len(made) > 1 and all(len(tracing.skeletons.ids) == 1 for tracing in made.values()):
+        return _write_files(path, made, spec)
+    one = next(iter(made.values()))
+    if len(made) > 1:
+        from emloom.ops.tracingmerge import merged
+
+        one = merged(made.values())
     notes: tuple[str, ...] = ()
     if ending not in _NML:
         notes = tuple(f"lost in SWC: {loss}" for loss in swc_losses(one))
-    elif ending == ".nml" and one.attachments:
-        notes = (f"left out: {len(one.attachments)} files beside the tracing; an archive, .zip, would hold them",)
+    elif ending not in _ARCHIVES and one.attachments:
+        notes = (f"left out: {len(one.attachments)} files beside the tracing, which an archive, .zip, can hold",)
         one = one.without_attachments()
-    return {"": one}, notes
+    write_tracing(path, one, unit_nm=spec.to_unit_nm, radius_nm=spec.radius_nm)
+    return notes
+
+
+def _write_files(path: Path, made: Mapping[str, Tracing], spec: ConvertTracingSpec) -> tuple[str, ...]:
+    """Write a folder of SWC files that are called as the files they come from."""
+    notes: list[str] = []
+    with staged(path) as folder:
+        folder.mkdir()
+        for name, tracing in made.items():
+            notes += [f"lost in SWC: {loss} of {name}" for loss in swc_losses(tracing)]
+            file = folder / PurePosixPath(name).with_suffix(".swc").name
+            write_tracing(file, tracing, unit_nm=spec.to_unit_nm, radius_nm=spec.radius_nm)
+    return tuple(notes)
 
 
 def _nodes(tracings: Iterable[Tracing]) -> int:
