@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import zipfile
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
@@ -216,8 +218,6 @@ def test_files_beside_a_tracing_are_left_out_aloud(nml: Path, tmp_path: Path) ->
     (tmp_path / "x.zip").write_bytes(b"voxels")
     old = only(nml)
     write_nmls(tmp_path / "vol.zip", {"t.nml": old})
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "vol.zip", "a") as archive:
         archive.writestr("data.zip", b"voxels")
     beside = only(tmp_path / "vol.zip")
@@ -284,6 +284,15 @@ def test_wrong_endings_and_names_are_said_before_anything_is_read(nml: Path, tmp
         skeleton_info(source(nml, trees="glia"))
     with pytest.raises(InputError, match="a length is positive"):
         ConvertTracingSpec.from_dict({"source": {"path": "a"}, "target": "b", "resample_nm": 0})
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "skeletons.md").read_text(encoding="utf-8")
+    (code,) = [text for text in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "spanning_" in text]
+    names: dict[str, Any] = {}
+    exec(compile(code, "skeletons.md", "exec"), names)
+    assert capsys.readouterr().out.endswith(" True\n")
+    assert names["picture"].startswith(b"\x89PNG")
 
 
 # ---- plot -----------------------------------------------------------------------------------------------------

@@ -278,8 +278,9 @@ def _name(canvas: Canvas, skeletons: Skeletons, style: Style) -> None:
         handles.append(Line2D([], [], color=INK, ls="", marker="o", ms=4, mfc="none", label="end"))
         handles.append(Line2D([], [], color=INK, ls="", marker="o", ms=3.5, label="branch"))
     if handles:
+        columns = 6 if max(len(str(handle.get_label())) for handle in handles) < 12 else 3
         canvas.legend(
-            handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK
         )
 
 
