@@ -14,7 +14,18 @@ from emloom.geometry.skeletons import Floats
 from emloom.ops.skeletonbuild import _grown, spanning_skeletons, spanning_tree
 from emloom.ops.skeletoncycles import cycle_counts, pieces
 
-KINDS = ("any", "voxels", "section", "tilted plane", "line", "almost flat", "clumps", "repeated", "far")
+KINDS = (
+    "any",
+    "voxels",
+    "section",
+    "tilted plane",
+    "line",
+    "almost flat",
+    "almost a line",
+    "clumps",
+    "repeated",
+    "far",
+)
 
 
 def cloud(kind: str, seed: int, n: int) -> Floats:
@@ -27,7 +38,8 @@ def cloud(kind: str, seed: int, n: int) -> Floats:
         "section": lambda: points * [0, 1, 1] + [1200, 0, 0],
         "tilted plane": lambda: points * [0, 1, 1] @ turned,
         "line": lambda: points * [0, 0, 1] @ turned,
-        "almost flat": lambda: points * [1e-10, 1, 1],
+        "almost flat": lambda: points * [10.0 ** rng.uniform(-15, -6), 1, 1] @ turned,
+        "almost a line": lambda: points * [10.0 ** rng.uniform(-15, -6), 10.0 ** rng.uniform(-15, -6), 1],
         "clumps": lambda: rng.integers(0, 3, (n, 3)) * 1e4 + points * 1e-6,
         "repeated": lambda: points[rng.integers(0, max(1, n // 3), n)],
         "far": lambda: points + 1e8,

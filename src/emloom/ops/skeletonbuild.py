@@ -21,6 +21,7 @@ from emloom.geometry.skeletons import Floats, Rows, Skeletons
 from emloom.ops.skeletoncycles import spanning_edges
 
 _FEW = 40  # points of which all pairs are as quick as their triangulation
+_THIN = 1e-9  # thickness over extent below which a triangulation is off by its own rounding
 
 
 def spanning_skeletons(
@@ -76,6 +77,8 @@ def _triangulated(points: Floats) -> Rows | None:
         return np.stack(np.triu_indices(n, 1), axis=1)
     _, extents, axes = np.linalg.svd(points, full_matrices=False)
     rank = int((extents > extents[0] * n * np.finfo(np.float64).eps).sum())
+    if extents[rank - 1] < _THIN * extents[0]:
+        return None
     flat = points @ axes[:rank].T
     if rank == 1:
         order = np.argsort(flat[:, 0], kind="stable")
