@@ -19,7 +19,7 @@ import numpy as np
 
 from emloom.errors import InputError
 from emloom.geometry.columns import Columns, as_texts, stacked
-from emloom.geometry.elements import Element, Group
+from emloom.geometry.elements import Element, Group, stands_last
 from emloom.geometry.grid import Vec3
 from emloom.geometry.skeletons import Skeletons
 from emloom.geometry.tracings import Marks, Others, Tracing
@@ -40,11 +40,6 @@ _UNKNOWN = "?"
 _CONTAINERS = {"things": ("parameters", "branchpoints", "comments", "groups"), "thing": ("nodes", "edges")}
 _INSIDE = {"branchpoints": "branchpoint", "comments": "comment", "groups": "group", "group": "group"}
 Values = dict[str, str]
-
-
-def stands_last(element: Element) -> bool:
-    """Whether an element of the document is written after the trees; the others come first."""
-    return element.tag in ("branchpoints", "comments", "groups", "volume")
 
 
 def parse(chunks: Iterable[bytes], source: str, given: Vec3 | None) -> Tracing:
