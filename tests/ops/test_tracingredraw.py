@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emloom.errors import InputError
 from emloom.geometry.columns import Columns
 from emloom.geometry.elements import Element, Group
 from emloom.geometry.skeletons import Skeletons
-from emloom.geometry.tracings import Marks, Others, Tracing, differences
-from emloom.ops.skeletongraph import degrees
+from emloom.geometry.tracings import Marks, Others, Tracing
 from emloom.ops.tracingredraw import (
     clipped_tracing,
     resampled_tracing,
     simplified_tracing,
     spoken_of,
-    trees_named,
 )
 from tests.ops.neurites import any_skeletons, neurites
 
@@ -106,22 +102,3 @@ def test_a_root_on_a_straight_path_stays() -> None:
     assert sorted(made.edges.tolist()) == [[1, 0], [1, 2]]
     both_ways = Skeletons.from_trees([(1, straight, [(0, 1), (2, 1), (2, 3), (3, 4)])])
     assert simplified_tracing(Tracing.of(both_ways, (1, 1, 1)), 1).skeletons.node_ids.tolist() == [1, 5]
-
-
-def test_trees_are_found_by_name() -> None:
-    s = neurites(3, trees=4)
-    named = Skeletons(
-        s.ids, s.skeletons, s.node_ids, s.positions_nm, s.edges, ("axon 1", "dendrite", "axon 2", ""), "a.nml"
-    )
-    old = tracing_of(named, 1)
-    made = trees_named(old, "^axon")
-    assert made.skeletons.names == ("axon 1", "axon 2")
-    assert made.trees["who"].tolist() == ["t0", "t2"]
-    np.testing.assert_array_equal(made.skeletons.lengths_nm, named.lengths_nm[[0, 2]])
-    np.testing.assert_array_equal(degrees(made.skeletons), degrees(named)[np.isin(named.skeletons, [0, 2])])
-    assert differences(trees_named(old, ""), old) == ()
-    with pytest.raises(InputError, match=r"a.nml: no name of 4 trees matches 'glia': 'axon 1', 'dendrite'"):
-        trees_named(old, "glia")
-    assert len(trees_named(old, "glia", may_be_none=True).skeletons.ids) == 0
-    with pytest.raises(InputError, match=r"'\(' is no regular expression"):
-        trees_named(old, "(")

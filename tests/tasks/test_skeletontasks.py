@@ -280,8 +280,10 @@ def test_wrong_endings_and_names_are_said_before_anything_is_read(nml: Path, tmp
         measure(MeasureSpec(source=source("nowhere.nml"), output="a.xls"))
     with pytest.raises(InputError, match=r"a.gif is no picture: end it with .png, .svg, .pdf"):
         plot(PlotSpec(source=source("nowhere.nml"), output="a.gif"))
-    with pytest.raises(InputError, match="no name of 3 trees matches 'glia': 'axon'"):
+    with pytest.raises(InputError, match="no name of 3 trees matches 'glia'; they are 'axon', 'dendrite', ''"):
         skeleton_info(source(nml, trees="glia"))
+    with pytest.raises(InputError, match=r"'\(' is no regular expression"):
+        skeleton_info(source(nml, trees="("))
     with pytest.raises(InputError, match="a length is positive"):
         ConvertTracingSpec.from_dict({"source": {"path": "a"}, "target": "b", "resample_nm": 0})
 

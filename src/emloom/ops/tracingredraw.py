@@ -8,7 +8,6 @@ point or elements of their own, and roots.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.errors import InputError
 from emloom.geometry.columns import as_texts, number_text
 from emloom.geometry.skeletons import Rows, Skeletons
 from emloom.geometry.tracings import NEW, Tracing, carried
@@ -43,35 +41,6 @@ def resampled_tracing(tracing: Tracing, spacing_nm: float) -> Tracing:
 def simplified_tracing(tracing: Tracing, tolerance_nm: float) -> Tracing:
     """Return the tracing without nodes that a straight line does as well; raises as `simplified`."""
     return redrawn_tracing(tracing, simplified(tracing.skeletons, tolerance_nm, keep=spoken_of(tracing)))
-
-
-def trees_named(tracing: Tracing, pattern: str, *, may_be_none: bool = False) -> Tracing:
-    """Return the trees whose names hold a match of a regular expression.
-
-    Raises:
-        InputError: the pattern is no regular expression, or no name matches and that is an error.
-    """
-    try:
-        found = re.compile(pattern)
-    except re.error as problem:
-        raise InputError(f"{pattern!r} is no regular expression ({problem}): axon.* is one") from None
-    old = tracing.skeletons
-    trees = np.array([k for k, name in enumerate(old.names) if found.search(name)], np.int64)
-    if not trees.size and not may_be_none:
-        listed = ", ".join(repr(name) for name in old.names[:5])
-        raise InputError(f"{tracing.source}: no name of {len(old.names)} trees matches {pattern!r}: {listed} ...")
-    nodes = np.flatnonzero(np.isin(old.skeletons, trees))
-    edges = np.flatnonzero(np.isin(old.skeletons[old.edges[:, 0]], trees))
-    made = Skeletons(
-        old.ids[trees],
-        np.searchsorted(trees, old.skeletons[nodes]).astype(np.int64),
-        old.node_ids[nodes],
-        old.positions_nm[nodes],
-        np.searchsorted(nodes, old.edges[edges]).astype(np.int64),
-        tuple(old.names[k] for k in trees),
-        old.source,
-    )
-    return carried(tracing, made, nodes_from=nodes, trees_from=trees, edges_from=edges)
 
 
 def spoken_of(tracing: Tracing) -> Mask:

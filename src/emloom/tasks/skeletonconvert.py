@@ -20,6 +20,7 @@ from emloom.io.files import refuse_existing, staged
 from emloom.io.nml import write_nmls
 from emloom.io.swcwriter import swc_losses
 from emloom.io.tracings import write_tracing
+from emloom.ops.tracingmerge import merged
 from emloom.ops.tracingredraw import clipped_tracing, resampled_tracing, simplified_tracing
 from emloom.spec import Spec
 from emloom.tasks.tracingsource import TracingSource, tracings_of
@@ -145,11 +146,7 @@ def _write(made: Mapping[str, Tracing], spec: ConvertTracingSpec) -> tuple[str, 
         return ()
     if not ending and len(made) > 1 and all(len(tracing.skeletons.ids) == 1 for tracing in made.values()):
         return _write_files(path, made, spec)
-    one = next(iter(made.values()))
-    if len(made) > 1:
-        from emloom.ops.tracingmerge import merged
-
-        one = merged(made.values())
+    one = merged(made.values()) if len(made) > 1 else next(iter(made.values()))
     notes: tuple[str, ...] = ()
     if ending not in _NML:
         notes = tuple(f"lost in SWC: {loss}" for loss in swc_losses(one))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pydantic import field_validator
 
+from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.geometry.tracings import Tracing
 from emloom.io.tracings import read_tracings
-from emloom.ops.tracingredraw import trees_named
+from emloom.ops.tracingparts import keep_trees_named
 from emloom.spec import Spec
 
 
@@ -43,20 +44,17 @@ def tracings_of(source: TracingSource) -> dict[str, Tracing]:
     """Return the tracings by the names of their files, only the trees that are wanted.
 
     Raises:
-        InputError: as `read_tracings`, or no name of a tree in any file matches.
+        InputError: as `read_tracings`, `trees` is no regular expression, or no tree in any file has such a name.
     """
     found = read_tracings(source.path, unit_nm=source.unit_nm, voxel_size_nm=source.voxel_size_nm)
     if source.trees is None:
         return found
-    return trees_of_all(found, source.trees)
-
-
-def trees_of_all(tracings: dict[str, Tracing], pattern: str) -> dict[str, Tracing]:
-    """Return the tracings with trees whose names match; raises `InputError` where there is none at all."""
-    whole = {
-        name: trees_named(tracing, pattern, may_be_none=len(tracings) > 1) for name, tracing in tracings.items()
-    }
-    found = {name: tracing for name, tracing in whole.items() if len(tracing.skeletons.ids)}
-    if not found:
-        trees_named(next(iter(tracings.values())), pattern)  # says what there is
-    return found
+    chosen = {name: keep_trees_named(tracing, source.trees) for name, tracing in found.items()}
+    left = {name: tracing for name, tracing in chosen.items() if len(tracing.skeletons.ids)}
+    if not left:
+        names = [name for tracing in found.values() for name in tracing.skeletons.names]
+        shown = ", ".join(map(repr, names[:5])) + (" ..." if len(names) > 5 else "")
+        raise InputError(
+            f"{source.path}: no name of {len(names)} trees matches {source.trees!r}; they are {shown}"
+        )
+    return left
