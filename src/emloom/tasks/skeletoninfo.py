@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class SkeletonInfo:
         t, s = self.tracing, self.tracing.skeletons
         at = s.positions_nm
         lengths = s.lengths_nm
-        groups = list(t.tree_groups)
+        in_group = Counter(t.tree_groups)
         radii = t.radii_nm[np.isfinite(t.radii_nm)]
         return {
             "file": self.name,
@@ -47,7 +48,7 @@ class SkeletonInfo:
             "radius_nm": _spread(radii),
             "box_nm": [at.min(axis=0).tolist(), at.max(axis=0).tolist()] if len(at) else None,
             "groups": [
-                {"id": g.id, "name": g.name, "parent": g.parent, "trees": groups.count(g.id)} for g in t.groups
+                {"id": g.id, "name": g.name, "parent": g.parent, "trees": in_group[g.id]} for g in t.groups
             ],
             "comments": len(t.comments.rows),
             "branchpoints": len(t.branchpoints.rows),
