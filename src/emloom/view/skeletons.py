@@ -240,7 +240,7 @@ def _lines(skeletons: Skeletons) -> tuple[list[Any], Any, Any]:
 
 def _dots(ax: Any, points: Floats, skeletons: Skeletons, style: Style, lone: Any, colours: Floats) -> None:
     """Draw nodes without a link, and ends and branches where they are asked for."""
-    _dot(ax, points, lone, colours[skeletons.skeletons], s=9)
+    _dot(ax, points, lone, colours[skeletons.skeletons], s=14)
     if style.marks:
         ends, branches = end_nodes(skeletons), branch_nodes(skeletons)
         smaller = min(1.0, (_MANY / max(1, len(ends))) ** 0.5)
