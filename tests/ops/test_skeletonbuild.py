@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial import QhullError
 from scipy.spatial.distance import cdist
 
 from emloom.errors import InputError
 from emloom.geometry.skeletons import Floats
+from emloom.ops import skeletonbuild
 from emloom.ops.skeletonbuild import _grown, spanning_skeletons, spanning_tree
 from emloom.ops.skeletoncycles import cycle_counts, pieces
 
@@ -87,3 +89,14 @@ def test_clouds_become_trees() -> None:
 def test_what_is_no_cloud_is_refused(points: Floats) -> None:
     with pytest.raises(InputError, match=r"the points of skeleton 3 have shape .*: give \[n, 3\] finite"):
         spanning_skeletons([(3, points)])
+
+
+def test_points_that_cannot_be_triangulated_have_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(points: Floats) -> None:
+        raise QhullError("QH6154 initial simplex is flat")
+
+    points = cloud("any", 0, 90)
+    whole = spanning_tree(points)
+    monkeypatch.setattr(skeletonbuild, "Delaunay", fails)
+    grown = spanning_tree(points)
+    assert {tuple(sorted(edge)) for edge in grown.tolist()} == {tuple(sorted(edge)) for edge in whole.tolist()}

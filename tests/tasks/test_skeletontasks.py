@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ def test_several_files_are_told_apart(nml: Path, tmp_path: Path) -> None:
     assert len(skeleton_info(source(tmp_path / "two.zip"))) == 2
     drawn = plot(PlotSpec(source=source(tmp_path / "two.zip"), output=str(tmp_path / "two.svg"), unit="vx"))
     assert drawn.trees == 6
+    other = replace(only(nml), voxel_size_nm=(1.0, 1.0, 1.0))
+    write_nmls(tmp_path / "sizes.zip", {"a.nml": only(nml), "b.nml": other})
+    with pytest.raises(InputError, match="has voxels of 2 sizes: draw it in um or nm"):
+        plot(PlotSpec(source=source(tmp_path / "sizes.zip"), output=str(tmp_path / "s.svg"), unit="vx"))
+    for number in (5, 9):
+        (tmp_path / f"{number}.swc").write_text("1 0 0 0 0 1 -1\n2 0 0 0 9 1 1\n")
+    drawn = plot(PlotSpec(source=source(tmp_path, unit_nm=8.0), output=str(tmp_path / "swc.svg")))
+    assert (drawn.trees, drawn.nodes) == (2, 4)
+    assert "<!-- 9 -->" in (tmp_path / "swc.svg").read_text()  # in the legend
 
 
 # ---- convert --------------------------------------------------------------------------------------------------
