@@ -150,7 +150,8 @@ def _copied(tracing: Tracing, cut: Rows) -> Tracing:
     of_edge = np.where(between, n + low * n + high, branch[np.where(is_cut[a], b, a)])
     edges = skeletons.edges.copy()
     origin: list[Rows] = [np.arange(n)]
-    ends = np.flatnonzero(is_cut[edges].reshape(-1))  # edge 0's ends, edge 1's ends, ...
+    # Edge 0's ends, edge 1's ends, ...; an edge from a node to itself is no branch, and stays where it is.
+    ends = np.flatnonzero((is_cut[edges] & (a != b)[:, None]).reshape(-1))
     if ends.size:
         keys = np.stack([edges.reshape(-1)[ends], of_edge[ends // 2]])
         pairs, which = np.unique(keys, axis=1, return_inverse=True)
@@ -213,7 +214,9 @@ def merge_trees(
     node_ids[repeated] = free_node_ids(tracing, len(repeated))
     one = replace(old, skeletons=whose, node_ids=node_ids)
     metadata = dict(tracing.others.trees)
-    metadata[int(rows[0])] = _combined(element for row in rows.tolist() for element in metadata.get(row, ()))
+    combined = _combined(element for row in rows.tolist() for element in metadata.get(row, ()))
+    if combined:
+        metadata[int(rows[0])] = combined
     made = with_more_edges(replace(tracing, skeletons=one, others=replace(tracing.others, trees=metadata)), joints)
     left = np.setdiff1d(np.arange(len(old.ids)), rows[1:])
     return taken(made, np.argsort(whose, kind="stable"), left)
