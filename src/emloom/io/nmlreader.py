@@ -11,7 +11,7 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from xml.parsers import expat
 
@@ -86,14 +86,17 @@ class _Rows:
             self.flush()
 
     def flush(self) -> None:
+        shapes = dict.fromkeys(map(tuple, self.batch))  # names of attributes in their order
         names: dict[str, None] = {}
-        keys: object = None
-        for values in self.batch:
-            if values.keys() != keys:
-                keys = values.keys()
-                names |= dict.fromkeys(values)
-                _refuse_many(names, self.source)
-        texts = {name: as_texts(_shared([values.get(name) for values in self.batch])) for name in names}
+        for shape in shapes:
+            names |= dict.fromkeys(shape)
+            _refuse_many(names, self.source)
+        columns: Iterable[Sequence[str | None]]
+        if len(shapes) == 1:  # as nearly always
+            columns = zip(*map(dict.values, self.batch), strict=True)
+        else:
+            columns = ([values.get(name) for values in self.batch] for name in names)
+        texts = {name: as_texts(_shared(column)) for name, column in zip(names, columns, strict=True)}
         self.parts.append(Columns(len(self.batch), texts))
         self.batch = []
 
@@ -111,10 +114,13 @@ def _refuse_many(names: dict[str, None], source: str) -> None:
         )
 
 
-def _shared(column: list[str | None]) -> list[str | None]:
+def _shared(column: Sequence[str | None]) -> Sequence[str | None]:
     """Return the column with equal texts as one object, where many are equal."""
+    some = column[:: 1 + len(column) // 1000]
+    if 4 * len(set(some)) > len(some):
+        return column
     one_of = {text: text for text in column}
-    return column if 4 * len(one_of) > len(column) else [one_of[text] for text in column]
+    return [one_of[text] for text in column]
 
 
 class _Reader:
@@ -230,8 +236,11 @@ class _Reader:
 
     def _node(self, values: Values) -> None:
         self.node_ids.append(self._id("node", values, "id"))
-        number = self._number
-        self.xyz.append((number(values, "x"), number(values, "y"), number(values, "z")))
+        try:
+            self.xyz.append((float(values["x"]), float(values["y"]), float(values["z"])))
+        except (KeyError, ValueError):
+            self._refuse_coordinates(values)
+        del values["id"]
         self.whose.append(len(self.tree_ids) - 1)
         self.nodes.add(values)
         if len(self.node_ids) > MOST_NODES:
@@ -285,11 +294,12 @@ class _Reader:
 
     # ---- numbers ----------------------------------------------------------------------------------------------
 
-    def _number(self, values: Values, key: str) -> float:
-        try:
-            return float(values[key])
-        except (KeyError, ValueError):
-            raise InputError(f"{self._wrong('node', values, key)}: give a number") from None
+    def _refuse_coordinates(self, values: Values) -> None:
+        for key in "xyz":
+            try:
+                float(values[key])
+            except (KeyError, ValueError):
+                raise InputError(f"{self._wrong('node', values, key)}: give a number") from None
 
     def _id(self, element: str, values: Values, key: str) -> int:
         try:
@@ -325,7 +335,7 @@ class _Reader:
         return Tracing(
             skeletons,
             size,
-            self.nodes.columns().replaced("id", None),
+            self.nodes.columns(),
             trees.replaced("id", None),
             self._edge_columns(),
             comments,
