@@ -23,6 +23,7 @@ from emloom.cli import (
     machine,
     preview,
     results,
+    skeleton,
     volumes,
 )
 from emloom.errors import InputError
@@ -60,6 +61,7 @@ frequency.register(app)
 results.register(app)
 graph.register(app)
 artifacts.register(app)
+skeleton.register(app)
 datasets.register(app)
 machine.register(app)
 
