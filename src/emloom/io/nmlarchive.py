@@ -58,8 +58,8 @@ class Budget:
                 if self.left < 0:
                     raise InputError(
                         f"{self.path}/{member.filename} unpacks to far more than a tracing does (at most "
-                        f"{LARGEST} bytes, and {LARGEST_RATIO} times the archive): it is made to fill the memory; if you "
-                        "trust it, unpack it yourself and give the .nml"
+                        f"{LARGEST} bytes, and {LARGEST_RATIO} times the archive): it is made to fill the "
+                        "memory; if you trust it, unpack it yourself and give the .nml"
                     )
                 yield chunk
 

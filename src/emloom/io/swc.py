@@ -5,9 +5,9 @@ hemibrain's files are in voxels of 8 nm, and say so nowhere). It is never guesse
 (Cannon et al., J. Neuroscience Methods 1998, doi:10.1016/S0165-0270(98)00091-0)
 
 As a `Tracing`, the type of a node is its attribute ``type`` (0 undefined, 1 soma, 2 axon, 3 dendrite, 4 apical
-dendrite, 5 fork, 6 end), what stands behind a ``#`` in its line is its comment, and whole lines of comment are kept
-too: ``<meta name="swc" content="...">`` before the first node and ``swc-after`` behind the last, the attribute
-``swc-before`` of the node they precede. An edge points from parent to child. What is read is written back as it
+dendrite, 5 fork, 6 end), what stands behind a ``#`` in its line is its comment, and whole lines of comment are
+kept too: ``<meta name="swc" content="...">`` before the first node and ``swc-after`` behind the last, the
+attribute ``swc-before`` of the node they precede. An edge points from parent to child. What is read is written back as it
 was spelled, line by line; only blanks between numbers are not kept.
 """
 
@@ -134,7 +134,7 @@ class _Lines:
 
 def _read(path: Path, skeleton: int, unit: Vec3) -> Tracing:
     lines = _Lines()
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
         lines.add(line, f"{path}, line {number}")
     rows = lines.nodes
     at = {row[0]: k for k, row in enumerate(rows)}

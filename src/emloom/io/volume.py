@@ -23,7 +23,7 @@ from emloom.geometry import Box, Grid, Vec
 from emloom.geometry.box import as_vec
 
 Array = NDArray[Any]
-Kind = Literal["raw", "labels", "mask", "affinities", "lsds", "probabilities"]
+Kind = Literal["raw", "labels", "mask", "affinities", "lsds", "probabilities", "logits"]
 
 
 @dataclass(frozen=True)

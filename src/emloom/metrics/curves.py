@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum, isfinite, nan
+from math import fsum, inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -248,6 +248,24 @@ def at_recall(ranking: Ranking, recall: float) -> OperatingPoint:
         return OperatingPoint(nan, nan, nan, nan, nan, 0, 0, _reason(ranking))
     reached = np.cumsum(ranking.positives) / ranking.n_positive >= recall
     return at_threshold(ranking, float(ranking.scores[np.argmax(reached)]))
+
+
+def at_false_positive_rate(ranking: Ranking, rate: float) -> OperatingPoint:
+    """Return the lowest threshold whose false-positive rate is at most a stated one, and what it gives.
+
+    Where already the highest score has more false positives, the threshold is infinite: nothing is called
+        positive.
+    NaN where nothing is positive or nothing negative.
+
+    Raises:
+        InputError: the rate is not within 0 and 1.
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"false-positive rate {rate} is not within 0 and 1: 0.01 is one negative in a hundred")
+    if not ranking.n_positive or not ranking.n_negative:
+        return OperatingPoint(nan, nan, nan, nan, nan, 0, 0, _reason(ranking))
+    within = int(np.count_nonzero(np.cumsum(ranking.negatives) / ranking.n_negative <= rate))
+    return at_threshold(ranking, float(ranking.scores[within - 1]) if within else inf)
 
 
 def at_best_f1(ranking: Ranking) -> OperatingPoint:

@@ -118,7 +118,9 @@ class PatchNet(nn.Module):
             InputError: `wanted` is not the patch.
         """
         if tuple(wanted) != self.spec.patch:
-            raise InputError(f"a crop of {tuple(wanted)} voxels is no patch: the network answers for {self.spec.patch}")
+            raise InputError(
+                f"a crop of {tuple(wanted)} voxels is no patch: the network answers for {self.spec.patch}"
+            )
         return (self.spec.sections, *self.spec.patch[1:])
 
     def output_shape(self, input_shape: Sequence[int]) -> Vec:

@@ -64,14 +64,18 @@ class PatchVolume:
     def __post_init__(self) -> None:
         patches = self.patches
         if len(patches.classes) > MOST_CLASSES:
-            raise InputError(f"{patches.source} has {len(patches.classes)} classes: {MOST_CLASSES} can be learned at once")
+            raise InputError(
+                f"{patches.source} has {len(patches.classes)} classes: {MOST_CLASSES} can be learned at once"
+            )
         if not patches.grid.matches(self.raw.grid):
             raise InputError(
                 f"{patches.source} is about {patches.grid}, {self.raw.source} has {self.raw.grid}: give the labels "
                 "of this volume"
             )
         outside = np.flatnonzero(
-            ((patches.starts < 0) | (patches.starts + np.array(patches.shape) > np.array(self.raw.shape))).any(axis=1)
+            ((patches.starts < 0) | (patches.starts + np.array(patches.shape) > np.array(self.raw.shape))).any(
+                axis=1
+            )
         )
         if outside.size:
             raise InputError(

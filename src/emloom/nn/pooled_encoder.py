@@ -84,9 +84,7 @@ class PooledEncoder(MultiResolutionEncoder):
 
     def numbers(self) -> int:
         """Return how many numbers each latent is made of."""
-        return sum(
-            window.maps * (2 * self.cells**2 if window.size > 1 else 1) for window in self.spec.windows
-        )
+        return sum(window.maps * (2 * self.cells**2 if window.size > 1 else 1) for window in self.spec.windows)
 
     def seen(self, maps: Mapping[int, Tensor], every: int) -> Tensor:
         """Return what each latent is made of, ``[N, numbers, Z, Y', X']``."""

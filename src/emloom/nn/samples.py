@@ -23,9 +23,9 @@ from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.base import Rendered, Sample
+from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
-from emloom.nn.patchsampling import sampler_of
 from emloom.nn.sampling import Draw
 from emloom.nn.samplingreport import SamplingReport, survey
 from emloom.nn.strategies import SamplingSpec

@@ -28,9 +28,9 @@ from emloom.nn.crops import TrainingVolume, possible_starts
 from emloom.nn.draw import Frame, Streams, widest_read
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
+from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
-from emloom.nn.patchsampling import sampler_of
 from emloom.nn.samples import CropShape, SampleMaker, require_room
 from emloom.nn.samplingreport import survey
 from emloom.nn.train import TrainingSpec, crop_shape
@@ -147,7 +147,9 @@ def check_sampling(this: Trained) -> Finding:
     except InputError as problem:
         return Finding("error", "sampling", str(problem))
     seed = training.seed
-    report = survey(sampler, lambda i: sampler.draw(Streams(seed, 0, i).of("place")), range(_SURVEYED), look_every=8)
+    report = survey(
+        sampler, lambda i: sampler.draw(Streams(seed, 0, i).of("place")), range(_SURVEYED), look_every=8
+    )
     return Finding("ok", "sampling", f"{training.sampling.kind}: {report.line()}")
 
 

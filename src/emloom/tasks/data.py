@@ -78,6 +78,11 @@ class SplitSpec(Spec):
     gap_nm: float = Field(default=0.0, ge=0)
     """Distance that training keeps from every held-out box."""
 
+    @property
+    def paths(self) -> list[str]:
+        """Every file the stack refers to."""
+        return [self.raw]
+
     def boxes(self, part: Part) -> tuple[Box, ...]:
         """Return the boxes of a part."""
         return tuple(spec.box for spec in (self.validation if part == "validation" else self.test))

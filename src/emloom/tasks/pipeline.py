@@ -14,9 +14,7 @@ How stages are skipped, gone on with and refused: `emloom.tasks.steps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,58 +23,44 @@ import numpy as np
 from emloom.io.files import staged
 from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
-from emloom.nn.model import ModelSpec
-from emloom.nn.train import TrainingData, train
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
-from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, held_out, open_stack
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.judge import judge
-from emloom.tasks.library import library_of
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.report import write_report
 from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.segment import Segmented, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
-from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+from emloom.tasks.steps import Listener, Silent
+from emloom.tasks.trainingjob import Execution
 
 Stage = Literal["train", "predict", "segment", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
-
-
-@dataclass
-class Run:
+class Run(Execution[NeuronsJob]):
     """One execution of a job in a folder."""
 
-    job: NeuronsJob
-    folder: Path
-    hardware: Hardware
-    listener: Listener
-    executor: Executor = field(default_factory=Serial)
-    stacks: list[Stack] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.stacks = [open_stack(spec) for spec in self.job.data]
-        self.library = library_of(self.job, self.stacks[0].raw.info.grid.voxel_size_nm)
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The opened stacks."""
+        return [open_stack(spec) for spec in self.job.data]
 
     @property
-    def model(self) -> ModelSpec:
-        """What is being learned."""
-        return self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm)
+    def volumes(self) -> list[TrainingVolume]:
+        """Where samples are drawn."""
+        return [stack.labelled for stack in self.stacks]
 
-    def keys(self) -> dict[Stage, str]:
+    def keys(self) -> dict[str, str]:
         """Return the key of every stage: parameters, inputs, and the keys of the stages before it."""
         job = self.job
-        inputs = {path: fingerprint(path) for path in job.paths}
-        data = [stack.to_dict() for stack in job.data]
-        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, inputs)
+        trained = self.trained_key()
         predicted = key_of(trained, "predict", *([] if job.orientations == 1 else [job.orientations]))
         segmented = key_of(predicted, job.segmentation.content_hash())
         evaluated = key_of(segmented, job.evaluation.content_hash())
@@ -124,30 +108,14 @@ def run(
         InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
     """
     this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    keys = this.keys()
-    work: dict[Stage, Callable[[Run], None]] = {
-        "train": _train,
+    work = {
+        "train": Run.train,
         "predict": _predict,
         "segment": _segment,
         "evaluate": _evaluate,
         "report": _report,
     }
-    steps = [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES]
-    Plan(job, folder, steps, _DECISIVE).carry_out(this.listener, overwrite=overwrite, until=until)
-    return folder / "report.html"
-
-
-def _train(this: Run) -> None:
-    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
-    data = TrainingData([stack.labelled for stack in this.stacks], validation, this.library)
-    train(
-        this.model,
-        this.job.training,
-        data,
-        this.folder / "train",
-        this.hardware,
-        this.listener.step,
-    )
+    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _predict(this: Run) -> None:
@@ -157,7 +125,7 @@ def _predict(this: Run) -> None:
         stack = this.job.data[item.stack]
         job = PredictJob(
             raw=stack.raw,
-            model=str(this.folder / "train" / "model.safetensors"),
+            model=str(this.checkpoint),
             output=str(this.path("predict", item)),
             box=BoxSpec(start=item.box.start, shape=item.box.shape),
             voxel_size_nm=stack.voxel_size_nm,
@@ -191,8 +159,4 @@ def _evaluate(this: Run) -> None:
 
 
 def _report(this: Run) -> None:
-    inputs = {path: fingerprint(path) for path in this.job.paths}
-    provenance = write_provenance(
-        this.folder / "provenance.json", this.job.to_dict(), inputs, seconds(this.folder, STAGES)
-    )
-    write_report(this.job, this.stacks, this.folder, provenance)
+    write_report(this.job, this.stacks, this.folder, this.provenance(STAGES))

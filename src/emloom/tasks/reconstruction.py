@@ -13,74 +13,52 @@ How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.nn.checkpoint import load_checkpoint
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
-from emloom.nn.library import Library
-from emloom.nn.model import ModelSpec, build, save
+from emloom.nn.model import build, save
 from emloom.nn.reconstruct import RECONSTRUCTION
-from emloom.nn.train import TrainingData, train
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
-from emloom.run.provenance import fingerprint, write_provenance
-from emloom.tasks.data import held_out
 from emloom.tasks.frequency import measure_frequencies
 from emloom.tasks.frequencyreport import write_frequency_report
 from emloom.tasks.frequencyspec import FrequencySpec
-from emloom.tasks.library import open_library
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, TestItem, open_raw_stack
 from emloom.tasks.reconstructionreport import Judged, write_reconstruction_report
 from emloom.tasks.scorefiles import write_scores
-from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+from emloom.tasks.steps import Listener, Silent
+from emloom.tasks.trainingjob import Execution
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
 
 
-@dataclass
-class Run:
+class Run(Execution[ReconstructionJob]):
     """One execution of a job in a folder."""
 
-    job: ReconstructionJob
-    folder: Path
-    hardware: Hardware
-    listener: Listener
-    executor: Executor = field(default_factory=Serial)
-
-    def __post_init__(self) -> None:
-        self.stacks: list[RawStack] = [open_raw_stack(spec) for spec in self.job.data]
-        for item in self.job.tests:
-            _check_type(item)
+    @cached_property
+    def stacks(self) -> list[RawStack]:
+        """The opened stacks."""
+        return [open_raw_stack(spec) for spec in self.job.data]
 
     @property
-    def model(self) -> ModelSpec:
-        """What is being learned."""
-        return self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm)
+    def volumes(self) -> list[TrainingVolume]:
+        """Where samples are drawn."""
+        return [stack.unlabelled for stack in self.stacks]
 
-    @property
-    def library(self) -> Library | None:
-        """The artifacts that augmentation blends in."""
-        spec = self.job.training.augment.defects.library
-        size = self.stacks[0].raw.info.grid.voxel_size_nm
-        return None if spec is None else open_library(spec, self.job.preprocessing, size)
-
-    def keys(self) -> dict[Stage, str]:
+    def keys(self) -> dict[str, str]:
         """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
         job = self.job
-        data = [stack.to_dict() for stack in job.data]
-        own = {path: fingerprint(path) for path in job.paths if path not in {f.raw for f in job.foreign}}
-        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, own)
-        foreign = {each.raw: fingerprint(each.raw) for each in job.foreign}
+        foreign = {each.raw: self.inputs[each.raw] for each in job.foreign}
+        trained = self.trained_key({path: mark for path, mark in self.inputs.items() if path not in foreign})
         predicted = key_of(trained, "predict", [each.to_dict() for each in job.foreign], foreign)
         evaluated = key_of(predicted, job.wavelet.content_hash())
         return {
@@ -132,16 +110,10 @@ def run(
         InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
     """
     this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    keys = this.keys()
-    work: dict[Stage, Callable[[Run], None]] = {
-        "train": _train,
-        "predict": _predict,
-        "evaluate": _evaluate,
-        "report": _report,
-    }
-    steps = [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES]
-    Plan(job, folder, steps, _DECISIVE).carry_out(this.listener, overwrite=overwrite, until=until)
-    return folder / "report.html"
+    for item in job.tests:
+        _check_type(item)
+    work = {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}
+    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _check_type(item: TestItem) -> None:
@@ -154,9 +126,7 @@ def _train(this: Run) -> None:
     if this.job.weights is not None:
         _take_over(this, Path(this.job.weights))
         return
-    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
-    data = TrainingData([stack.unlabelled for stack in this.stacks], validation, this.library)
-    train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+    this.train()
 
 
 def _take_over(this: Run, checkpoint: Path) -> None:
@@ -169,8 +139,8 @@ def _take_over(this: Run, checkpoint: Path) -> None:
         raise InputError(
             f"the weights of {checkpoint} do not fit the network of {this.job.name}: {problem}"
         ) from None
-    (this.folder / "train").mkdir(parents=True, exist_ok=True)
-    save(this.folder / "train" / "model.safetensors", this.model, state, {**info, "weights": str(checkpoint)})
+    this.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    save(this.checkpoint, this.model, state, {**info, "weights": str(checkpoint)})
 
 
 def _predict(this: Run) -> None:
@@ -179,7 +149,7 @@ def _predict(this: Run) -> None:
     for done, item in enumerate(tests, start=1):
         job = PredictJob(
             raw=item.raw,
-            model=str(this.folder / "train" / "model.safetensors"),
+            model=str(this.checkpoint),
             output=str(this.folder / "predict" / f"{item.name}.zarr"),
             box=item.box,
             voxel_size_nm=item.voxel_size_nm,
@@ -215,9 +185,7 @@ def _evaluate(this: Run) -> None:
 
 
 def _report(this: Run) -> None:
-    inputs = {path: fingerprint(path) for path in this.job.paths}
-    took = seconds(this.folder, STAGES)
-    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), inputs, took)
+    provenance = this.provenance(STAGES)
     # What was counted for the scores is read here, not counted again.
     judged = [
         Judged(item, measure_frequencies(this.comparison(item), this.executor).outputs[0])

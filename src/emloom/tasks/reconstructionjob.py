@@ -17,13 +17,11 @@ from emloom.io.volume import Volume, cached
 from emloom.nn.autoencoders import AutoencoderSpec
 from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
-from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
-from emloom.nn.preprocess import Preprocessing
-from emloom.nn.train import TrainingSpec
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, RawStackSpec, check_boxes, held_out, open_mask
 from emloom.tasks.frequencyspec import WaveletSpec
+from emloom.tasks.trainingjob import TrainingJob
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -72,20 +70,16 @@ class TestItem:
     foreign: bool
 
 
-class ReconstructionJob(Spec):
+class ReconstructionJob(TrainingJob):
     """Learn to reconstruct raw stacks, and say which spatial frequencies come through."""
 
     kind: Literal["reconstruction"] = "reconstruction"
-    name: str = Field(min_length=1)
-    """Shown in the report."""
     data: tuple[RawStackSpec, ...] = Field(min_length=1)
     """One or more raw stacks of the same voxel size."""
     foreign: tuple[ForeignSpec, ...] = ()
     """Volumes of any voxel size that are reconstructed, too: how a network does elsewhere."""
     objective: ReconstructionObjective = ReconstructionObjective()
     network: AutoencoderSpec = UNetAutoencoderSpec()
-    preprocessing: Preprocessing = Preprocessing()
-    training: TrainingSpec
     wavelet: WaveletSpec = WaveletSpec()
     """How results are compared with the raw, level by level."""
     weights: str | None = None
@@ -125,19 +119,8 @@ class ReconstructionJob(Spec):
     @property
     def paths(self) -> list[str]:
         """Every file the job reads."""
-        library = self.training.augment.defects.library
-        stacks = [path for stack in self.data for path in stack.paths]
         weights = [] if self.weights is None else [self.weights]
-        return [*stacks, *(each.raw for each in self.foreign), *(library.paths if library else []), *weights]
-
-    def model(self, voxel_size_nm: Vec3) -> ModelSpec:
-        """Return what goes into the checkpoint."""
-        return ModelSpec(
-            objective=self.objective,
-            network=self.network,
-            preprocessing=self.preprocessing,
-            voxel_size_nm=voxel_size_nm,
-        )
+        return [*super().paths, *(each.raw for each in self.foreign), *weights]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,38 +26,32 @@ from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Box
-from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.classbook import class_metrics_named
+from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
-from emloom.nn.model import ModelSpec
 from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
-from emloom.nn.preprocess import Preprocessing
-from emloom.nn.train import TrainingData, TrainingSpec, train
 from emloom.nn.unet import UNetSpec
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
-from emloom.run.provenance import fingerprint, write_provenance
 from emloom.spec import Spec
 from emloom.tasks.classreport import write_class_report
 from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, score_units
 from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec
 from emloom.tasks.classtable import joined, read_units
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open_stack
-from emloom.tasks.library import open_library
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
-from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+from emloom.tasks.steps import Listener, Silent
+from emloom.tasks.trainingjob import Execution, TrainingJob
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-
-_DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
 
 
 class SemanticScoring(Spec):
@@ -72,74 +65,40 @@ class SemanticScoring(Spec):
     """Of intervals: what varies together, and how often it is drawn."""
 
 
-class SemanticJob(Spec):
+class SemanticJob(TrainingJob):
     """Learn to tell classes apart on labelled stacks, and say how well it works on held-out boxes."""
 
     kind: Literal["semantic"] = "semantic"
-    name: str = Field(min_length=1)
-    """Shown in the report."""
     data: tuple[StackSpec, ...] = Field(min_length=1)
     """One or more labelled stacks of the same voxel size; validation boxes choose the checkpoint."""
     objective: SemanticObjective
     network: NetworkSpec = UNetSpec.lean()
-    preprocessing: Preprocessing = Preprocessing()
-    training: TrainingSpec
     scoring: SemanticScoring = SemanticScoring()
 
-    @property
-    def paths(self) -> list[str]:
-        """Every file the job reads."""
-        library = self.training.augment.defects.library
-        stacks = [path for stack in self.data for path in stack.paths]
-        return [*stacks, *(library.paths if library else [])]
 
-    def model(self, voxel_size_nm: Vec3) -> ModelSpec:
-        """Return what goes into the checkpoint."""
-        return ModelSpec(
-            objective=self.objective,
-            network=self.network,
-            preprocessing=self.preprocessing,
-            voxel_size_nm=voxel_size_nm,
-        )
-
-
-@dataclass
-class _Run:
+class _Run(Execution[SemanticJob]):
     """One execution of a job in a folder."""
 
-    job: SemanticJob
-    folder: Path
-    hardware: Hardware
-    listener: Listener
-    executor: Executor = field(default_factory=Serial)
-
-    def __post_init__(self) -> None:
-        self.stacks = [open_stack(spec) for spec in self.job.data]
-
-    @property
-    def voxel_size_nm(self) -> Vec3:
-        return self.stacks[0].raw.info.grid.voxel_size_nm
-
-    @property
-    def model(self) -> ModelSpec:
-        return self.job.model(self.voxel_size_nm)
-
     @cached_property
-    def inputs(self) -> dict[str, str]:
-        return {path: fingerprint(path) for path in self.job.paths}
+    def stacks(self) -> list[Stack]:
+        """The opened stacks."""
+        return [open_stack(spec) for spec in self.job.data]
 
-    def keys(self) -> dict[Stage, str]:
+    @property
+    def volumes(self) -> list[TrainingVolume]:
+        """Where samples are drawn."""
+        return [stack.labelled for stack in self.stacks]
+
+    def keys(self) -> dict[str, str]:
         """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
-        job = self.job
-        data = [stack.to_dict() for stack in job.data]
-        trained = key_of(self.model.content_hash(), job.training.content_hash(), data, self.inputs)
+        trained = self.trained_key()
         predicted = key_of(trained, "predict")
-        evaluated = key_of(predicted, job.scoring.content_hash())
+        evaluated = key_of(predicted, self.job.scoring.content_hash())
         return {
             "train": trained,
             "predict": predicted,
             "evaluate": evaluated,
-            "report": key_of(evaluated, job.name),
+            "report": key_of(evaluated, self.job.name),
         }
 
     def path(self, stage: Stage, item: HeldOut) -> Path:
@@ -178,26 +137,14 @@ def run(
         InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
     """
     this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    keys = this.keys()
-    work: dict[Stage, Callable[[_Run], None]] = {
-        "train": _train,
-        "predict": _predict,
-        "evaluate": _evaluate,
-        "report": _report,
-    }
-    plan = Plan(job, folder, [Step(stage, keys[stage], partial(work[stage], this)) for stage in STAGES], _DECISIVE)
-    plan.carry_out(this.listener, overwrite=overwrite, until=until)
-    return folder / "report.html"
+    work = {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}
+    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _train(this: _Run) -> None:
     for item in held_out(this.job.data):
         _require_known(this, item)
-    validation = [(item.stack, item.box) for item in held_out(this.job.data, "validation")]
-    spec = this.job.training.augment.defects.library
-    library = None if spec is None else open_library(spec, this.job.preprocessing, this.voxel_size_nm)
-    data = TrainingData([stack.labelled for stack in this.stacks], validation, library)
-    train(this.model, this.job.training, data, this.folder / "train", this.hardware, this.listener.step)
+    this.train()
 
 
 def _require_known(this: _Run, item: HeldOut) -> None:
@@ -216,7 +163,7 @@ def _predict(this: _Run) -> None:
         stack = this.job.data[item.stack]
         job = PredictJob(
             raw=stack.raw,
-            model=str(this.folder / "train" / "model.safetensors"),
+            model=str(this.checkpoint),
             output=str(this.path("predict", item)),
             box=BoxSpec(start=item.box.start, shape=item.box.shape),
             voxel_size_nm=stack.voxel_size_nm,
@@ -290,8 +237,7 @@ def true_classes(objective: SemanticObjective, stack: Stack, item: HeldOut) -> N
 
 
 def _report(this: _Run) -> None:
-    took = seconds(this.folder, STAGES)
-    provenance = write_provenance(this.folder / "provenance.json", this.job.to_dict(), this.inputs, took)
+    provenance = this.provenance(STAGES)
     boxes = [_drawn(this, item) for item in this.tested]
     write_semantic_report(this.job.name, _together(this), boxes, this.folder, provenance)
 

@@ -56,7 +56,7 @@ ALL_DTYPES = (
     "float64",
     "bool",
 )
-_KINDS: tuple[Kind | None, ...] = (None, "raw", "labels", "mask", "lsds", "probabilities")
+_KINDS: tuple[Kind | None, ...] = (None, "raw", "labels", "mask", "lsds", "probabilities", "logits")
 _PATIENCE_S = 60.0
 _few = settings(
     deadline=None,

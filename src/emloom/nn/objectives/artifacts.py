@@ -48,7 +48,9 @@ class ArtifactsObjective(Spec):
     """Learn whether patches hold an artifact."""
 
     kind: Literal["artifacts"] = "artifacts"
-    classes: tuple[PatchClass, ...] = Field(default=(PatchClass(name="artifact"),), min_length=1, max_length=MOST_CLASSES)
+    classes: tuple[PatchClass, ...] = Field(
+        default=(PatchClass(name="artifact"),), min_length=1, max_length=MOST_CLASSES
+    )
     """The first is what is looked for."""
     labels: Literal["painted", "patches"] = "painted"
     """What the labels of volumes are: ids of voxels, or what was said of patches."""

@@ -1,0 +1,148 @@
+"""What every job that trains a network has in common, and one execution of it in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from pydantic import Field
+
+from emloom.geometry.grid import Vec3
+from emloom.nn.crops import TrainingVolume
+from emloom.nn.hardware import Hardware
+from emloom.nn.library import Library
+from emloom.nn.model import ModelSpec, ObjectiveSpec
+from emloom.nn.networks import NetworkSpec
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.train import TrainingData, TrainingSpec, train
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.provenance import fingerprint, write_provenance
+from emloom.spec import Spec
+from emloom.tasks.data import SplitSpec, held_out
+from emloom.tasks.library import open_library
+from emloom.tasks.steps import Listener, Plan, Silent, Step, seconds
+
+DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training"})
+"""Fields of a job that decide whether an unfinished training may be gone on with."""
+
+
+class TrainingJob(Spec):
+    """The part of a job that says what is learned from what; kinds of jobs narrow the fields."""
+
+    name: str = Field(min_length=1)
+    """Shown in the report."""
+    data: tuple[SplitSpec, ...] = Field(min_length=1)
+    """One or more stacks of the same voxel size."""
+    objective: ObjectiveSpec
+    network: NetworkSpec
+    preprocessing: Preprocessing = Preprocessing()
+    training: TrainingSpec
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the job reads."""
+        library, start = self.training.augment.defects.library, self.training.start
+        stacks = [path for stack in self.data for path in stack.paths]
+        weights = [] if start is None or start.model is None else [start.model]
+        return [*stacks, *(library.paths if library else []), *weights]
+
+    def model(self, voxel_size_nm: Vec3) -> ModelSpec:
+        """Return what goes into the checkpoint."""
+        return ModelSpec(
+            objective=self.objective,
+            network=self.network,
+            preprocessing=self.preprocessing,
+            voxel_size_nm=voxel_size_nm,
+        )
+
+
+J = TypeVar("J", bound=TrainingJob)
+
+
+@dataclass
+class Execution(Generic[J]):
+    """One execution of a job in a folder; kinds of jobs open their data and do their steps.
+
+    Attributes:
+        job: what to do.
+        folder: where everything is written.
+        hardware: where to compute.
+        listener: told about progress.
+        executor: where blocks run.
+    """
+
+    job: J
+    folder: Path
+    hardware: Hardware = field(default_factory=Hardware)
+    listener: Listener = field(default_factory=Silent)
+    executor: Executor = field(default_factory=Serial)
+
+    @property
+    def volumes(self) -> Sequence[TrainingVolume]:
+        """Where samples are drawn."""
+        raise NotImplementedError
+
+    @property
+    def voxel_size_nm(self) -> Vec3:
+        """Voxel size (z, y, x) of the data."""
+        return self.volumes[0].raw.info.grid.voxel_size_nm
+
+    @property
+    def model(self) -> ModelSpec:
+        """What is being learned."""
+        return self.job.model(self.voxel_size_nm)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained model."""
+        return self.folder / "train" / "model.safetensors"
+
+    @cached_property
+    def library(self) -> Library | None:
+        """The artifacts that augmentation blends in."""
+        spec = self.job.training.augment.defects.library
+        return None if spec is None else open_library(spec, self.job.preprocessing, self.voxel_size_nm)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Path and fingerprint of every file the job reads."""
+        return {path: fingerprint(path) for path in self.job.paths}
+
+    def trained_key(self, inputs: Mapping[str, str] | None = None) -> str:
+        """Return the key of the training: parameters, and fingerprints of what it reads (default: all inputs)."""
+        data = [stack.to_dict() for stack in self.job.data]
+        return key_of(
+            self.model.content_hash(), self.job.training.content_hash(), data, inputs or dict(self.inputs)
+        )
+
+    def train(self) -> None:
+        """Train, or go on where a training stopped."""
+        validation = [(item.stack, item.box) for item in held_out(self.job.data, "validation")]
+        data = TrainingData(self.volumes, validation, self.library)
+        train(self.model, self.job.training, data, self.checkpoint.parent, self.hardware, self.listener.step)
+
+    def provenance(self, stages: Sequence[str]) -> dict[str, Any]:
+        """Write provenance.json, and return it."""
+        took = seconds(self.folder, stages)
+        return write_provenance(self.folder / "provenance.json", self.job.to_dict(), self.inputs, took)
+
+    def carry_out(
+        self,
+        keys: Mapping[str, str],
+        work: Mapping[str, Callable[[Self], None]],
+        *,
+        overwrite: bool = False,
+        until: str = "report",
+    ) -> Path:
+        """Do the steps that are not done, in the order of `work`; return the path of the report.
+
+        Raises:
+            InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
+        """
+        steps = [Step(name, keys[name], partial(do, self)) for name, do in work.items()]
+        Plan(self.job, self.folder, steps, DECISIVE).carry_out(self.listener, overwrite=overwrite, until=until)
+        return self.folder / "report.html"
