@@ -157,7 +157,7 @@ def sights_of(session: LabelSession, raw: Volume, margin_vox: int = MARGIN) -> S
         return context_png(raw, boxes[index], margin_vox, section, wide)
 
     return Sights(
-        Path(raw.info.source).name,
+        _called(raw.info.source),
         session.queue.shape,
         margin_vox,
         black=int(wide.grey(np.array(window.black))),
@@ -190,3 +190,10 @@ def _classes(spec: AnnotateSpec) -> tuple[str, ...]:
     if Path(spec.labels).exists():
         return read_patches(spec.labels).classes
     return ("artifact",)
+
+
+def _called(path: str) -> str:
+    """Return the name of a volume, with its container where it lies in one."""
+    parts = Path(path).parts
+    named = [k for k, part in enumerate(parts) if "." in part]
+    return "/".join(parts[named[-1] :]) if named else parts[-1]

@@ -89,7 +89,7 @@ class Sights:
         black: which grey of a picture (0 to 255) is shown as black at first.
         white: which is shown as white.
         sections: patch -> (first, middle, last section that can be shown).
-        notes: patch -> (name, text) pairs about it.
+        notes: patch -> (name, text) pairs about it; told only when it is answered, so that they sway nobody.
         picture: (patch, section) -> PNG.
     """
 
@@ -241,12 +241,13 @@ class _Desk:
         }
 
     def _patch(self, index: int) -> dict[str, Any]:
+        said = self.session.said(index)
         return {
             "index": index,
             "start": self.session.starts[index],
-            "said": self.session.said(index),
+            "said": said,
             "sections": self.sights.sections(index),
-            "notes": self.sights.notes(index),
+            "notes": [] if None in said else self.sights.notes(index),
         }
 
     def _after(self, index: int) -> dict[str, Any]:

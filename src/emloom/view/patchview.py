@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from emloom.geometry import Box
 from emloom.io.volume import Volume
+from emloom.view.colours import RGB
 
 MARGIN = 35
 """Voxels of tissue shown around a patch of 140, as genEM3's annotators saw it (210 x 210)."""
 
 _SAMPLES = 16
+_FRAME = (255, 90, 54)
+_OUTSIDE = (128, 128, 128)
 _FULL = 255
 
 
@@ -93,3 +96,22 @@ def context_png(raw: Volume, box: Box, margin: int, section: int, window: Window
     buffer = BytesIO()
     Image.fromarray(pixels, "LA").save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def framed(raw: Volume, box: Box, margin: int, section: int, window: Window) -> RGB:
+    """Return the picture of `context` with a frame around the patch, uint8 ``[Y, X, 3]``.
+
+    The frame is drawn on the tissue around the patch and covers none of it; without a margin there is none. Where
+    the picture leaves the volume it is hatched.
+    """
+    values, inside = context(raw, box, margin, section)
+    picture = np.repeat(window.grey(values)[..., None], 3, axis=2)
+    y, x = np.indices(inside.shape)
+    picture[~inside] = 255
+    picture[~inside & ((y + x) % 6 == 0)] = _OUTSIDE
+    last_y, last_x = (margin + n for n in box.shape[1:])
+    for at in range(margin - min(2, margin), margin):
+        far_y, far_x = last_y + margin - at - 1, last_x + margin - at - 1
+        picture[[at, far_y], at : far_x + 1] = _FRAME
+        picture[at : far_y + 1, [at, far_x]] = _FRAME
+    return picture

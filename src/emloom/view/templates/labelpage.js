@@ -218,7 +218,7 @@ async function answer(word) {
   const found = await ask("answer", { index: patch.index, class: name, word });
   state.done = found.done;
   say(`Patch ${found.index + 1}, ${name}: ${word}`);
-  patch = { ...patch, said: found.said };
+  patch = { ...patch, said: found.said, notes: found.notes };
   const open = patch.said.indexOf(null);
   if (open >= 0) {
     mark(open);
