@@ -38,7 +38,9 @@ def drawn(sampler: CropSampler) -> Callable[[int], Draw]:
 def test_parts_add_up_to_the_whole(spec: SamplingSpec) -> None:
     sampler = sampler_of(spec)
     whole = survey(sampler, drawn(sampler), range(60), look_every=3)
-    parts = survey(sampler, drawn(sampler), range(20), look_every=3) + survey(sampler, drawn(sampler), range(20, 60), look_every=3)
+    parts = survey(sampler, drawn(sampler), range(20), look_every=3) + survey(
+        sampler, drawn(sampler), range(20, 60), look_every=3
+    )
     assert parts.to_dict() == whole.to_dict()
     assert parts.line() == whole.line()
     assert whole.to_dict() != survey(sampler, drawn(sampler), range(60)).to_dict()

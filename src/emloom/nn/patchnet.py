@@ -150,11 +150,13 @@ class PatchNet(nn.Module):
         stacks = sections_ZYX.unfold(0, self.spec.sections, 1).permute(0, 3, 1, 2)[:, :, None]
         stacks = _trimmed(stacks, self.spec.encoder.patch, step)
         if step % self.stride == 0:
-            latents = self.encoder(stacks, step // self.stride)
+            logits = self.classifier(self.encoder(stacks, step // self.stride))
         else:
-            latents = self._shared(stacks, step)
-        out: Tensor = self.classifier(latents)
-        return out[:, :, 0].transpose(0, 1)
+            rows, columns = ((n - self.spec.encoder.patch) // step + 1 for n in stacks.shape[3:])
+            of_patches = self.classifier(self._latents(stacks, step, rows, columns))
+            logits = of_patches.reshape(rows, columns, len(stacks), -1).permute(2, 3, 0, 1)[:, :, None]
+        out: Tensor = logits[:, :, 0].transpose(0, 1)
+        return out
 
     def _check(self, shape: Sequence[int], step: int) -> None:
         least = self.input_shape(self.spec.patch)
@@ -164,13 +166,14 @@ class PatchNet(nn.Module):
                 "is at least 1"
             )
 
-    def _shared(self, stacks: Tensor, step: int) -> Tensor:
-        """Return the latents ``[Z, n_latent, 1, Y', X']`` of patches at any step."""
+    def _latents(self, stacks: Tensor, step: int, rows: int, columns: int) -> Tensor:
+        """Return latents ``[N, n_latent, 1, 1, 1]`` of patches: row by row, column by column, section by section."""
         patch, encoder = self.spec.encoder.patch, self.encoder
         if len(encoder.spec.maps) < _SHARED + 2:
-            return self._one_by_one(stacks, step)
+            windows = stacks.unfold(3, patch, step).unfold(4, patch, step)
+            one_by_one: Tensor = encoder(windows.permute(3, 4, 0, 1, 2, 5, 6).flatten(0, 2))
+            return one_by_one
         _, first = encoder.one_level(stacks, 1)
-        rows, columns = ((n - patch) // step + 1 for n in stacks.shape[3:])
         size = encoder.spec.sizes[_SHARED - 1]
         levels: dict[tuple[int, int], Tensor] = {}
         cut = []
@@ -183,15 +186,8 @@ class PatchNet(nn.Module):
             y, x = at[0] // 2, at[1] // 2
             cut.append(levels[phase][..., y : y + size, x : x + size])
         windows = functional.max_pool3d(torch.cat(cut), _HALVE)
-        latents = encoder.layers["latent"](encoder.seen(encoder.finish(windows, _SHARED + 1), 1))
-        return latents.reshape(rows, columns, len(stacks), -1).permute(2, 3, 0, 1)[:, :, None]
-
-    def _one_by_one(self, stacks: Tensor, step: int) -> Tensor:
-        patch = self.spec.encoder.patch
-        windows = stacks.unfold(3, patch, step).unfold(4, patch, step)
-        rows, columns = windows.shape[3:5]
-        patches = windows.permute(3, 4, 0, 1, 2, 5, 6).flatten(0, 2)
-        return self.encoder(patches).reshape(rows, columns, len(stacks), -1).permute(2, 3, 0, 1)[:, :, None]
+        latents: Tensor = encoder.layers["latent"](encoder.seen(encoder.finish(windows, _SHARED + 1), 1))
+        return latents
 
 
 def _trimmed(stacks: Tensor, patch: int, step: int) -> Tensor:

@@ -101,22 +101,21 @@ def _spread(inside: Box, samples: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(0)
     count = min(samples, inside.size)
     flat = np.sort(rng.choice(inside.size, count, replace=False))
-    return np.stack(np.unravel_index(flat, inside.shape), axis=1).astype(np.int64) + np.array(inside.start)
+    found: NDArray[np.int64] = np.stack(np.unravel_index(flat, inside.shape), axis=1).astype(np.int64)
+    return found + np.array(inside.start)
 
 
 def _nothing_known(net: PatchNet, raw: Volume) -> PatchVolume:
     """Return labels of a volume about which nothing is known; they take no room."""
     shape = net.spec.patch
-    none = PatchLabels(
-        raw.info.grid, shape, np.zeros((0, 3), np.int64), ("artifact",), np.zeros((0, 1), np.int8)
-    )
+    none = PatchLabels(raw.info.grid, shape, np.zeros((0, 3), np.int64), ("artifact",), np.zeros((0, 1), np.int8))
     return PatchVolume(none, raw.info)
 
 
 def _answers(net: PatchNet, inputs: Tensor, batch: int) -> F64:
     """Return probabilities ``[N, C]`` of patches, batch by batch."""
     with evaluating(net), torch.inference_mode():
-        parts = [net(part)[net.head].flatten(1) for part in inputs.split(batch)]
+        parts = [net(part)[net.head].flatten(1) for part in torch.split(inputs, batch)]
     return _probabilities(torch.cat(parts).double().numpy())
 
 

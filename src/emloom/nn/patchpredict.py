@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.lattice import Lattice
-from emloom.io.volume import Volume, read_padded
+from emloom.io.volume import Volume, VolumeInfo, read_padded
 from emloom.nn.backends import evaluating
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.preprocess import Preprocessing
@@ -65,8 +65,13 @@ class PatchPredictor:
         self.preprocessing = preprocessing
         self.lattice = lattice_over(net.spec.patch, step)
         self.device = torch.device(device)
-        self.tile = max(1, _TILE // step)
-        """Patches along y and x of one tile."""
+        self.longest = max(1, _TILE // step)
+        """Patches along y and x of one tile, at most."""
+
+    def tile(self, raw: VolumeInfo) -> tuple[int, int]:
+        """Return the patches along y and x of a tile of a volume."""
+        _, rows, columns = map_shape(raw.shape, self.lattice)
+        return min(self.longest, rows), min(self.longest, columns)
 
     def map(self, raw: Volume, box: Box, progress: Callable[[int, int], None] | None = None) -> Logits:
         """Return the logits of all patches of a box of the map, float32 ``[C, Z, Y, X]``.
@@ -81,16 +86,14 @@ class PatchPredictor:
         """
         (channels,) = self.net.channels.values()
         out = np.empty((channels, *box.shape), np.float32)
+        rows, columns = self.tile(raw.info)
         tiles = [
             (j, i)
-            for j in range(box.start[1] // self.tile, -(-box.stop[1] // self.tile))
-            for i in range(box.start[2] // self.tile, -(-box.stop[2] // self.tile))
+            for j in range(box.start[1] // rows, -(-box.stop[1] // rows))
+            for i in range(box.start[2] // columns, -(-box.stop[2] // columns))
         ]
         for done, (j, i) in enumerate(tiles, start=1):
-            tile = Box.of(
-                (box.start[0], j * self.tile, i * self.tile),
-                (box.stop[0], (j + 1) * self.tile, (i + 1) * self.tile),
-            )
+            tile = Box((box.start[0], j * rows, i * columns), (box.shape[0], rows, columns))
             part = tile.intersect(box)
             out[:, *part.slices(box.start)] = self._tile(raw, tile)[:, *part.slices(tile.start)]
             if progress is not None:
@@ -118,10 +121,8 @@ class PatchPredictor:
     def _tile(self, raw: Volume, tile: Box) -> Logits:
         """Return the logits of a tile; sections are answered one after the other, so that none changes another's."""
         first = self.lattice.starts_of(np.array([tile.start]))[0].tolist()
-        extent = [
-            step * (n - 1) + size
-            for n, step, size in zip(tile.shape, self.lattice.stride, self.lattice.shape, strict=True)
-        ]
+        extents = zip(tile.shape, self.lattice.stride, self.lattice.shape, strict=True)
+        extent = [step * (n - 1) + size for n, step, size in extents]
         reach, step = self.net.spec.sections // 2, self.lattice.stride[1]
         box = Box((first[0], first[1], first[2]), (extent[0], extent[1], extent[2])).grow((reach, 0, 0))
         seen = self._normalised(read_padded(raw, box))

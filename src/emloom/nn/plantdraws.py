@@ -1,7 +1,7 @@
 """One draw per kind of synthetic artifact: from ranges and a section's extent to a value that says everything.
 
-Places are drawn where the section sees them; lengths are uniform in their logarithm, for small artifacts are as many
-as there are large ones of any size.
+Places are drawn where the section sees them; lengths are uniform in their logarithm, for small artifacts are as
+many as there are large ones of any size.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _point(shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Pair:
 
 def _course(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng, straight: float) -> Course:
     """Draw a line through a point of the section; `straight` 0 wanders freely, 1 hardly."""
-    length = _ratio(rng, ranges.size_nm)
+    length = max(_ratio(rng, ranges.size_nm), _ratio(rng, ranges.size_nm))
     free = 1.0 - straight
     return Course(
         point_nm=_point(shape, spacing, rng),
@@ -67,13 +67,13 @@ def draw_fold(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng
     """Draw a fold: a band long for its width, that hides one to three times its width of tissue."""
     course = _course(ranges, shape, spacing, rng, straight=0.3)
     width = min(max(_ratio(rng, ranges.width_nm), 2 * min(spacing)), course.length_nm / 4)
-    hidden = width * rng.uniform(0.5, 1.5)
+    hidden = width * rng.uniform(0.3, 1.2)
     edge = rng.choice([-1.0, 1.0], p=[0.7, 0.3]) * rng.uniform(0.0, 0.4)
     return Fold(
         course=course,
         width_nm=width,
         hidden_nm=float(hidden),
-        reach_nm=float(hidden * rng.uniform(2.0, 8.0)),
+        reach_nm=float(hidden * rng.uniform(1.5, 4.0)),
         density=float(rng.uniform(*ranges.strength)),
         edge=float(edge),
         seed=_seed(rng),
@@ -81,7 +81,7 @@ def draw_fold(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng
 
 
 def draw_crack(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Crack:
-    """Draw a crack: black as a program fills it, or dark or bright with what lies beneath; up to three branches."""
+    """Draw a crack, black as a program fills it, or with what lies beneath, and up to three branches."""
     course = _course(ranges, shape, spacing, rng, straight=float(rng.uniform(0.0, 1.0)))
     width = min(max(_ratio(rng, ranges.width_nm), 1.5 * min(spacing)), course.length_nm / 3)
     look = rng.choice(3, p=[0.35, 0.25, 0.4])
@@ -96,7 +96,7 @@ def draw_crack(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rn
     return Crack(
         course=course,
         width_nm=width,
-        reach_nm=width * float(rng.uniform(1.5, 6.0)),
+        reach_nm=width * float(rng.uniform(0.7, 2.5)),
         ragged=float(rng.uniform(0.1, 0.9)),
         fill=-1.0 if look == 0 else float(rng.uniform(-1.0, -0.5) if look == 1 else rng.uniform(0.5, 1.0)),
         texture=0.0 if look == 0 else float(rng.uniform(0.02, 0.2)),
@@ -128,26 +128,26 @@ def draw_scratch(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: 
     return Scratch(course=course, lines=lines, broken=float(rng.uniform(0.0, 0.6)), seed=_seed(rng))
 
 
-def _area(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng, seam: float) -> Area:
-    """Draw an area: the whole section, a side of a line (sharp with the probability `seam`) or a spot, each 1 in 3."""
-    form = int(rng.choice(3))
-    if form == 0:
+def _area(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng, seam: float, spots: float) -> Area:
+    """Draw an area: a spot with the probability `spots`, else the section or what lies on one side of a line.
+
+    A border is sharp with the probability `seam`: a tile's, or that of what broke off.
+    """
+    point, size, sharp = _point(shape, spacing, rng), _ratio(rng, ranges.size_nm), rng.random() < seam
+    if rng.random() < spots:
+        radius = 0.5 * max(size, 4 * min(spacing))
+        soft = 0.0 if sharp else radius * float(rng.uniform(0.5, 1.2))
+        return Area("spot", point, radius_nm=radius, soft_nm=soft, ragged=float(rng.uniform(0.2, 0.8)))
+    if rng.random() < 0.5:
         return Area()
-    point = _point(shape, spacing, rng)
-    size = _ratio(rng, ranges.size_nm)
-    sharp = rng.random() < seam
-    if form == 1:
-        # Tiles are cut along the axes, or nearly so.
-        angle = rng.integers(4) * np.pi / 2 + rng.normal(0.0, 0.1) if sharp else rng.uniform(0, 2 * np.pi)
-        return Area("side", point, float(angle), soft_nm=0.0 if sharp else 0.5 * size)
-    radius = 0.5 * size
-    soft = 0.0 if sharp else radius * float(rng.uniform(0.3, 1.0))
-    return Area("spot", point, radius_nm=radius, soft_nm=soft, ragged=float(rng.uniform(0.0, 0.6)))
+    # Tiles are cut along the axes, or nearly so.
+    angle = rng.integers(4) * np.pi / 2 + rng.normal(0.0, 0.1) if sharp else rng.uniform(0, 2 * np.pi)
+    return Area("side", point, float(angle), soft_nm=0.0 if sharp else 0.5 * size)
 
 
 def draw_missing(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Missing:
     """Draw lost tissue: black or white without noise, or a bright or dark support film."""
-    area = _area(ranges, shape, spacing, rng, seam=1.0)
+    area = _area(ranges, shape, spacing, rng, seam=1.0, spots=0.4)
     fill, texture = [(-1.0, 0.0), (1.0, 0.0), (rng.uniform(0.3, 1.0), 0.1), (rng.uniform(-1.0, 0.0), 0.1)][
         int(rng.choice(4, p=[0.4, 0.1, 0.35, 0.15]))
     ]
@@ -156,7 +156,8 @@ def draw_missing(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: 
 
 def draw_blur(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Blur:
     """Draw a loss of focus, one time in three astigmatic, one in three up to a seam of tiles."""
-    area = _area(ranges, shape, spacing, rng, seam=0.3)
+    area = _area(ranges, shape, spacing, rng, seam=0.0, spots=1.0) if rng.random() < 0.3 else None
+    area = area or _area(ranges, shape, spacing, rng, seam=0.4, spots=0.0)
     sigma = max(_ratio(rng, ranges.blur_nm), min(spacing))
     stretch = _ratio(rng, (1 / 3, 3.0)) if rng.random() < 1 / 3 else 1.0
     return Blur(area, (sigma * stretch**0.5, sigma / stretch**0.5), _seed(rng))
@@ -164,14 +165,16 @@ def draw_blur(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng
 
 def draw_shift(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Shift:
     """Draw a displacement of the section or of a tile of it."""
-    area = _area(ranges, shape, spacing, rng, seam=1.0)
+    area = _area(ranges, shape, spacing, rng, seam=1.0, spots=0.0)
     by, angle = max(_ratio(rng, ranges.shift_nm), 1.5 * max(spacing)), rng.uniform(0, 2 * np.pi)
+    by = min(by, 0.15 * min(n * s for n, s in zip(shape, spacing, strict=True)))  # else most of it is mirrored
     return Shift(area, (float(by * np.cos(angle)), float(by * np.sin(angle))), _seed(rng))
 
 
 def draw_faint(ranges: Ranges, shape: tuple[int, int], spacing: Spacing, rng: Rng) -> Faint:
     """Draw a loss of contrast, with a brightness of its own half of the time."""
-    area = _area(ranges, shape, spacing, rng, seam=0.5)
+    area = _area(ranges, shape, spacing, rng, seam=0.0, spots=1.0) if rng.random() < 0.3 else None
+    area = area or _area(ranges, shape, spacing, rng, seam=0.6, spots=0.0)
     strength = rng.uniform(*ranges.strength)
     brightness = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 0.5) * strength if rng.random() < 0.5 else 0.0
     return Faint(area, float(np.clip(1.0 - 0.9 * strength, 0.05, 1.0)), float(brightness), _seed(rng))

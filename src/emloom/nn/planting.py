@@ -1,8 +1,8 @@
 """Plant synthetic artifacts on clean sections: training data for a detector where nobody has labelled any.
 
-Draw, then apply: `draw` turns a spec and a random generator into artifacts (`emloom.ops.artifacts`), values that say
-everything; `plant` draws and applies. The question a detector answers is about the *middle* section of a sample, so
-neighbours get artifacts of their own: what stands in a neighbour alone must not be called.
+Draw, then apply: `draw` turns a spec and a random generator into artifacts (`emloom.ops.artifacts`), values that
+say everything; `plant` draws and applies. The question a detector answers is about the *middle* section of a
+sample, so neighbours get artifacts of their own: what stands in a neighbour alone must not be called.
 
 Simulated defects as training data: Lee et al. 2017 (arXiv:1706.00120); on film folds, cracks and stains of serial
 sections: Deng et al. 2022 (doi:10.1109/TMI.2022.3194984).
@@ -30,7 +30,7 @@ Pair = tuple[float, float]
 
 
 class PlantSpec(Spec):
-    """Which synthetic artifacts are put on clean sections, how often and how large; ranges are drawn from by ratio."""
+    """Which synthetic artifacts are put on clean sections, how often and how large."""
 
     probability: Probability = 0.5
     """Chance that the middle section of a sample gets an artifact."""
@@ -42,7 +42,7 @@ class PlantSpec(Spec):
     """Length of lines, diameter of spots and grains' clouds."""
     width_nm: Pair = (30.0, 800.0)
     """Width of folds and of the gaps of cracks; scratches take its lower third."""
-    shift_nm: Pair = (40.0, 600.0)
+    shift_nm: Pair = (40.0, 400.0)
     """Displacement of shifted sections, at least a voxel."""
     blur_nm: Pair = (15.0, 120.0)
     """Standard deviation of a blur, at least one voxel."""
@@ -50,6 +50,15 @@ class PlantSpec(Spec):
     """How strongly grey values change, as a share of the most each kind does."""
     noise: float = Field(default=0.05, ge=0)
     """Largest standard deviation of the noise that all sections get at the end, clean and planted alike."""
+
+    @property
+    def margin_nm(self) -> float:
+        """Margin (nm, within sections) to give a sample and to crop after planting, so that nothing mirrored stays.
+
+        What a shift brings in from outside is mirrored at the section's borders: real enough to the eye, not to a
+        network. 0 where no section is shifted.
+        """
+        return self.shift_nm[1] if "shift" in self.kinds else 0.0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

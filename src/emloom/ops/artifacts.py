@@ -1,8 +1,8 @@
 """Artifacts of sections as values, and what each does to a section.
 
-An artifact is a frozen value: a kind, numbers in nm and grey values, and the seed of its textures. `apply` is a pure
-function of it: the same value gives the same bytes. What is painted gets the noise that the section has itself (a
-detector's noise does not stop at an artifact), so that nobody can tell an artifact by the lack of it.
+An artifact is a frozen value: a kind, numbers in nm and grey values, and the seed of its textures. `apply` is a
+pure function of it: the same value gives the same bytes. What is painted gets the noise that the section has
+itself (a detector's noise does not stop at an artifact), so that nobody can tell an artifact by the lack of it.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class Seen:
 
     Attributes:
         damage: bool ``[Y, X]``: the picture noticeably differs from that of undamaged tissue.
-        moved: bool ``[Y, X]``: no damage, but tissue that a fold or crack beside it moved noticeably. It looks sound
-            and lies elsewhere than in the next sections: a label here is a matter of taste, so count it as neither.
+        moved: bool ``[Y, X]``: no damage, but tissue that a fold or crack beside it moved noticeably. It looks
+            sound and lies elsewhere than in the next sections: a label here is a matter of taste, so count it as
+            neither.
     """
 
     damage: Bits

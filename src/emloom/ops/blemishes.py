@@ -2,13 +2,13 @@
 
 ::
 
-    debris    lumps with a ragged border, lit from one side, that throw a halo         paint over tissue
+    debris    lumps with a ragged border, lit from one side, that throw a halo     paint over tissue
     hole      the same, round and bright, with a remainder of the tissue
-    stain     light is lost: a cloud, and grains or needles of precipitate             (1 + n) e^-density - 1
-    charging  glow around a place, and streaks along the scan lines that start there   n + glow + streak(line) decay
+    stain     light is lost: a cloud, and grains or needles of precipitate         (1 + n) e^-density - 1
+    charging  glow around a place, and streaks along scan lines that start there   n + glow + streak(line) decay
 
-Grey values are about [-1, 1], black to white. Functions return a new section; they draw nothing, but for the places
-of a stain's grains, which are a pure function of its seed.
+Grey values are about [-1, 1], black to white. Functions return a new section; they draw nothing, but for the
+places of a stain's grains, which are a pure function of its seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Artifacts of an area: missing, blurred, displaced and faint sections or parts of them.
 
-An area is a whole section, what lies on one side of a straight line (as a tile's seam cuts), or a spot with an uneven
-border. Grey values are about [-1, 1]. Functions return a new section; they draw nothing.
+An area is a whole section, what lies on one side of a straight line (as a tile's seam cuts), or a spot with an
+uneven border. Grey values are about [-1, 1]. Functions return a new section; they draw nothing.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Artifacts along a line: folds, cracks and the scratches of a knife, on one section.
 
-A line has a course: where it passes, its direction, a bend, and how it wanders. Every voxel has a place along it and
-beside it, both in nm, and what happens depends on these alone::
+A line has a course: where it passes, its direction, a bend, and how it wanders. Every voxel has a place along it
+and beside it, both in nm, and what happens depends on these alone::
 
-        course        t along, d beside            crack   tissue | gap | tissue      source d -> d - h e^(-(|d|-h)/reach)
-      .--.    d                                            pulled apart by the gap, at its edges by half of it each
-    --'   '--/--> t                                fold    tissue | doubled | tissue  source d -> d + s e^(-(|d|-b)/reach)
-            /                                              pulled together: a strip 2 s wide lies on itself
+      .--.    d           crack   tissue | gap | tissue       source of d: d - h e^(-(|d| - h) / reach)
+    --'   '--/--> t               pulled apart, at the gap's edges by half of its width h
+            /             fold    tissue | doubled | tissue   source of d: d + s e^(-(|d| - b) / reach)
+                                  pulled together: a strip 2 s wide lies on itself
 
     doubled tissue lets through what its layers let through one after the other: grey values (0 to 1) multiply
 
@@ -20,7 +20,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from emloom.ops.textures import F32, F64, Painted, Spacing, lattice, noise_at, places, profile
 
@@ -58,8 +57,8 @@ class Crack:
         fill: grey value of the gap.
         texture: strength of the gap's texture; 0: a constant without noise, as programs fill in.
         rim: added to the tissue at the edges: shadow below 0, glow above.
-        branches: lines of smaller cracks that start at this one, each (t at which it starts in nm, its angle to the
-            line, its share of width and length).
+        branches: lines of smaller cracks that start at this one, each (t at which it starts in nm, its angle to
+            the line, its share of width and length).
         seed: of its textures.
     """
 
@@ -134,7 +133,7 @@ def crack(section_YX: F32, what: Crack, spacing_nm: Spacing) -> Painted:
 
 
 def _branch(main: Course, branch: tuple[float, float, float], place: F64) -> Course:
-    """Return the course of a branch: its own middle lies where it starts, and only its t >= 0 is torn."""
+    """Return the course of a branch: its own middle lies where it starts, and only what follows is torn."""
     start, angle, share = branch
     beside = _beside(main, np.array([start]), place)[0]
     c, s = np.cos(main.angle), np.sin(main.angle)
@@ -150,12 +149,14 @@ def _branch(main: Course, branch: tuple[float, float, float], place: F64) -> Cou
 
 def _tear(section: F32, what: Crack, course: Course, share: float, how: tuple[Spacing, int]) -> Painted:
     spacing, seed = how
-    one_sided = course is not what.course
     at = places(seed, 5)
     t, beside = _along(section.shape, course, spacing, at[0])
-    half = 0.5 * what.width_nm * share * _taper(t, course, one_sided)
-    cell = min(max(0.6 * what.width_nm, 6 * min(spacing)), 400.0)
-    sides = [half * np.maximum(0.0, 1 + what.ragged * profile(t, cell, 5, at[i], lattice())) for i in (1, 2)]
+    start = (
+        -0.25 * what.width_nm if course is not what.course else -np.inf
+    )  # a branch begins within the gap it leaves
+    half = 0.5 * what.width_nm * share * _taper(t, course, start)
+    cells = min(max(1.5 * what.width_nm, 8 * min(spacing)), 1500.0), 6 * min(spacing)
+    sides = [np.where(half > 0, half + what.ragged * _uneven(t, half, cells, at[i]), 0.0) for i in (1, 2)]
     numbers = np.array([what.reach_nm * share, what.fill, what.texture, what.rim, max(what.width_nm, 60.0)])
     frame = np.array([*course.point_nm, course.angle, *spacing])
     return Painted(*_open(section, frame, (t, beside, half, sides[0], sides[1]), numbers, (at[4], lattice())))
@@ -165,7 +166,7 @@ def fold(section_YX: F32, what: Fold, spacing_nm: Spacing) -> Painted:
     """Return the section folded."""
     at = places(what.seed, 2)
     t, beside = _along(section_YX.shape, what.course, spacing_nm, at[0])
-    swell = _taper(t, what.course, False) * (1 + 0.35 * profile(t, 4 * what.width_nm, 2, at[1], lattice()))
+    swell = _taper(t, what.course) * (1 + 0.35 * profile(t, 4 * what.width_nm, 2, at[1], lattice()))
     numbers = np.array([what.reach_nm, what.density, what.edge])
     frame = np.array([*what.course.point_nm, what.course.angle, *spacing_nm])
     rows = (t, beside, 0.5 * what.width_nm * swell, what.hidden_nm * swell)
@@ -174,15 +175,15 @@ def fold(section_YX: F32, what: Fold, spacing_nm: Spacing) -> Painted:
 
 def scratch(section_YX: F32, what: Scratch, spacing_nm: Spacing) -> Painted:
     """Return the section scratched."""
-    at = places(what.seed, 1 + len(what.lines))
+    at = places(what.seed, 2 + len(what.lines))
     t, beside = _along(section_YX.shape, what.course, spacing_nm, at[0])
-    taper = _taper(t, what.course, False)
+    taper = _taper(t, what.course)
     strengths = np.empty((len(what.lines), t.size))
     for i in range(len(what.lines)):
         fade = np.clip(1.5 + 3 * (profile(t, 900.0, 3, at[1 + i], lattice()) - 2 * what.broken + 0.5), 0.0, 1.5)
         strengths[i] = taper * np.minimum(fade, 1.0)
     frame = np.array([*what.course.point_nm, what.course.angle, *spacing_nm])
-    image = _score(section_YX, frame, (t, beside), np.array(what.lines, float), strengths)
+    image = _score(section_YX, frame, (t, beside), (np.array(what.lines, float), strengths), (at[-1], lattice()))
     return Painted(image, np.zeros_like(section_YX), section_YX)
 
 
@@ -203,11 +204,19 @@ def _beside(course: Course, t: F64, place: F64) -> F64:
     return out
 
 
-def _taper(t: NDArray[np.float64], course: Course, one_sided: bool) -> F64:
-    """Return 1 along a line, running out over its last quarter at each end; 0 beyond."""
+def _uneven(t: F64, half: F64, cells_nm: tuple[float, float], place: F64) -> F64:
+    """Return by how much an edge wanders along a line and, in places, jags, nm; never to below -half."""
+    coarse, fine = (profile(t, cell, 3, place, lattice()) for cell in cells_nm)
+    jags = np.minimum(0.6 * half, 0.5 * cells_nm[1]) * fine * np.clip(2 * coarse, 0.1, 1.0)
+    out: F64 = np.maximum(half * coarse + jags, -half)
+    return out
+
+
+def _taper(t: F64, course: Course, start: float = -np.inf) -> F64:
+    """Return 1 along a line, running out over its last quarter at each end; 0 beyond, and before `start`."""
     left = 0.5 * course.length_nm - np.abs(t)
     out: F64 = np.sqrt(np.clip(left / (0.25 * course.length_nm), 0.0, 1.0))
-    return np.where(t >= 0, out, 0.0) if one_sided else out
+    return np.where(t >= start, out, 0.0)
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------
@@ -216,6 +225,8 @@ def _taper(t: NDArray[np.float64], course: Course, one_sided: bool) -> F64:
 @njit(cache=True, nogil=True, inline="always")
 def _mirror(i, n):  # type: ignore[no-untyped-def]
     """Return the voxel that stands at i where the section is mirrored at its outer faces."""
+    if 0 <= i < n:
+        return i
     i = i % (2 * n)
     return i if i < n else 2 * n - 1 - i
 
@@ -225,14 +236,18 @@ def cubic(section, y, x):  # type: ignore[no-untyped-def]
     """Return the grey value between voxels (Catmull and Rom 1974), which blurs noise less than a linear one."""
     iy, ix = int(np.floor(y)), int(np.floor(x))
     u, v = y - iy, x - ix
+    a, b, c, d = _weight(0, v), _weight(1, v), _weight(2, v), _weight(3, v)
+    inside = 1 <= ix < section.shape[1] - 2
     total = 0.0
-    for a in range(4):
-        wy = _weight(a, u)
-        row = section[_mirror(iy - 1 + a, section.shape[0])]
-        line = 0.0
-        for b in range(4):
-            line += _weight(b, v) * row[_mirror(ix - 1 + b, section.shape[1])]
-        total += wy * line
+    for k in range(4):
+        row = section[_mirror(iy - 1 + k, section.shape[0])]
+        if inside:
+            line = a * row[ix - 1] + b * row[ix] + c * row[ix + 1] + d * row[ix + 2]
+        else:
+            line = 0.0
+            for m in range(4):
+                line += _weight(m, v) * row[_mirror(ix - 1 + m, section.shape[1])]
+        total += _weight(k, u) * line
     return total
 
 
@@ -324,9 +339,10 @@ def _close(section, frame, rows, numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _score(section, frame, rows, lines, strengths):  # type: ignore[no-untyped-def]
+def _score(section, frame, rows, marks, texture):  # type: ignore[no-untyped-def]
     y0, x0, angle, sy, sx = frame
     t, beside = rows
+    lines, strengths = marks
     c, s = np.cos(angle), np.sin(angle)
     pixel, step = min(sy, sx), t[1] - t[0]
     out = section.copy()
@@ -336,10 +352,13 @@ def _score(section, frame, rows, lines, strengths):  # type: ignore[no-untyped-d
             at = (py * c + px * s - t[0]) / step
             d = px * c - py * s - _lookup(beside, at)
             for i in range(lines.shape[0]):
-                # A line thinner than a voxel takes its share of it.
-                half = 0.5 * max(lines[i, 1], pixel)
-                cover = min(max((half - abs(d - lines[i, 0])) / pixel + 0.5, 0.0), 1.0)
+                # A line thinner than a voxel takes its share of it; a broad one fades towards its borders.
+                half, side = 0.5 * max(lines[i, 1], pixel), abs(d - lines[i, 0])
+                cover = min(max((half - side) / max(pixel, 0.6 * half) + 0.5, 0.0), 1.0)
                 if cover > 0.0:
                     thin = min(1.0, lines[i, 1] / pixel)
-                    out[y, x] += cover * thin * lines[i, 2] * _lookup(strengths[i], at)
+                    rough = 1.0 + 0.8 * noise_at(
+                        t[0] / 60.0 + at * step / 60.0, d / 25.0, 3, texture[0], texture[1]
+                    )
+                    out[y, x] += cover * thin * rough * lines[i, 2] * _lookup(strengths[i], at)
     return out

@@ -1,7 +1,7 @@
 """Random textures of artifacts: smooth noise as a function of a place in nm, and grain like a detector's.
 
-Gradient noise (Perlin 1985, doi:10.1145/325165.325247) on a fixed periodic lattice of unit vectors, made once and the
-same everywhere. What differs between artifacts is where in the lattice they look: a seed gives the place. So a
+Gradient noise (Perlin 1985, doi:10.1145/325165.325247) on a fixed periodic lattice of unit vectors, made once and
+the same everywhere. What differs between artifacts is where in the lattice they look: a seed gives the place. So a
 texture needs no random numbers per voxel, and the same artifact looks alike at any voxel size.
 """
 
@@ -73,7 +73,7 @@ def _gradient_noise(y, x, table):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def noise_at(y, x, octaves, place, table):  # type: ignore[no-untyped-def]
-    """Return fractal noise at a place in cells of the first octave; every octave is twice as fine, half as strong."""
+    """Return fractal noise at a place in cells of the first octave; each is twice as fine, half as strong."""
     total, weight, norm, scale = 0.0, 1.0, 0.0, 1.0
     for k in range(octaves):
         total += weight * _gradient_noise(y * scale + place[0] + 17.3 * k, x * scale + place[1] + 5.9 * k, table)
@@ -105,7 +105,8 @@ def noise_image(
         place: ``[2]``, see `places`.
     """
     step = (spacing_nm[0] / cell_nm[0], spacing_nm[1] / cell_nm[1])
-    return _fill(np.empty((shape[0], shape[1]), np.float32), step, octaves, place, lattice())  # type: ignore[no-any-return]
+    out: F32 = _fill(np.empty((shape[0], shape[1]), np.float32), step, octaves, place, lattice())
+    return out
 
 
 @njit(cache=True, nogil=True)

@@ -114,7 +114,7 @@ def predict_map(
     if not job.any_voxel_size:
         require_voxel_size(spec, raw.info.grid.voxel_size_nm, raw.info.source)
     info = map_info(spec, predictor.lattice, raw.info)
-    shape = _block_shape(info.shape, predictor.tile)
+    shape = (min(_SLAB, info.shape[0]), *predictor.tile(raw.info))
     space = Workspace(job.output)
     inputs = space.claim("map", job, {"raw": job.raw, "model": job.model}, discard, {})
     if not space.finished:
@@ -159,11 +159,6 @@ def map_info(spec: ModelSpec, lattice: Lattice, raw: VolumeInfo) -> VolumeInfo:
     grid: Grid = lattice.map_grid(raw.grid)
     channels = len(spec.objective.classes)
     return VolumeInfo(map_shape(raw.shape, lattice), np.dtype(np.uint8), grid, channels, kind="logits")
-
-
-def _block_shape(shape: Vec, tile: int) -> Vec:
-    """Return the voxels of the map that one block predicts: whole tiles of a few sections."""
-    return (min(_SLAB, shape[0]), min(tile, shape[1]), min(tile, shape[2]))
 
 
 def whole_map(predictor: PatchPredictor, raw: Volume) -> Box:

@@ -28,6 +28,8 @@ from emloom.nn.crops import TrainingVolume, possible_starts
 from emloom.nn.draw import Frame, Streams, widest_read
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
+from emloom.nn.patchnet import PatchNet
+from emloom.nn.patchparity import check_patches
 from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
@@ -38,6 +40,7 @@ from emloom.tasks.heads import blank, codings, output_info
 from emloom.tasks.library import open_library
 
 _SURVEYED = 64
+_PATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ def _reach_nm(model: ModelSpec, volume: TrainingVolume) -> float:
 def check_parity(this: Trained) -> Finding:
     """Send the same voxels through the training loader and through tiled prediction."""
     model, network, volume = this.model, this.network, this.volumes[0]
+    if isinstance(network, PatchNet):
+        return _patch_parity(model, network, volume)
     context, lattice = network.context, network.lattice
     inner = tuple(2 * step for step in lattice)
     shape = network.input_shape(tuple(n + 2 * c for n, c in zip(inner, context, strict=True)))
@@ -204,6 +209,16 @@ def check_parity(this: Trained) -> Finding:
     worst = float(np.abs(loader.astype(np.float64) - found).max())
     text = f"training loader and tiled prediction differ by at most {worst:.3g} in {head} on {box}"
     return Finding("ok" if worst <= _step(output) else "error", "parity", text)
+
+
+def _patch_parity(model: ModelSpec, network: PatchNet, volume: TrainingVolume) -> Finding:
+    found = check_patches(model, network, volume.raw, samples=_PATCHES)
+    way, worst = found.worst
+    text = (
+        f"{found.patches} patches through the training loader, in batches, in another order and in maps: "
+        f"probabilities differ by at most {worst:.2g} ({way})"
+    )
+    return Finding("ok" if found.holds else "error", "parity", text)
 
 
 def _step(output: Volume) -> float:

@@ -109,8 +109,9 @@ class ArtifactsObjective(Spec):
         if self.plant is not None:
             raw, middle = made.raw.copy(), len(made.raw) // 2
             planted = plant(self.plant, raw, middle, grid.voxel_size_nm, np.random.default_rng(made.seed))
-            seen = [each.mask for each in planted if each.section == middle]
-            self._add_planted(said, np.any(seen, axis=0) if seen else np.zeros(raw.shape[1:], bool))
+            for each in planted:
+                if each.section == middle:
+                    said[0] = self.with_planted(int(said[0]), each.mask, each.moved)
         target, known = (said == 1)[:, None, None, None], (said >= 0)[:, None, None, None]
         return torch.from_numpy(raw[None]), to_tensors({ARTIFACTS: (target, known)})
 
@@ -140,10 +141,18 @@ class ArtifactsObjective(Spec):
         # What is not known may be of the class: a patch is free of it only where all is known.
         return -1 if answer == 0 and not known.all() else answer
 
-    def _add_planted(self, said: NDArray[np.int8], shown_YX: NDArray[np.bool_]) -> None:
-        answer = self._share_says(float(shown_YX.mean()))
-        if answer != 0 and said[0] != 1:
-            said[0] = answer
+    def with_planted(self, said: int, damaged_YX: NDArray[np.bool_], moved_YX: NDArray[np.bool_]) -> int:
+        """Return what is said of the first class of a patch on which something was planted.
+
+        Args:
+            said: what was said before: 1 yes, 0 no, -1 unknown or unsure.
+            damaged_YX: where the artifact is seen.
+            moved_YX: sound tissue that it moved: neither clean nor damaged.
+        """
+        damaged, moved = (self._share_says(float(each.mean())) for each in (damaged_YX, moved_YX))
+        if said == 1 or damaged == 1:
+            return 1
+        return said if damaged == moved == 0 else -1
 
     def _share_says(self, share: float) -> int:
         if share >= self.yes_share:
