@@ -1,6 +1,6 @@
 """A page in a headless Chromium, driven by keys and clicks, as a person would.
 
-Chromium is asked through a pair of pipes (its DevTools protocol), so no driver and no open port is needed. What the
+Chromium is asked through a pair of pipes (its DevTools protocol), so no driver and no open port is needed. What
 page writes to the console, and what it cannot load, is kept. Every wait has an end.
 """
 
@@ -145,9 +145,7 @@ def driven(program: str, profile: Path) -> Iterator[DrivenPage]:
     # The browser reads from descriptor 3 and writes to 4, whatever their numbers are here.
     shell = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{back}', "sh", *command]
     with profile.with_suffix(".log").open("wb") as said:
-        browser = subprocess.Popen(
-            shell, stdout=said, stderr=said, pass_fds=(there, back), start_new_session=True
-        )
+        browser = subprocess.Popen(shell, stdout=said, stderr=said, pass_fds=(there, back), start_new_session=True)
     os.close(there)
     os.close(back)
     try:

@@ -21,20 +21,21 @@ from emloom.geometry import Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.grid import Vec3
 from emloom.geometry.patches import NO, UNKNOWN, YES, Labels, PatchLabels, Texts, joined
-from emloom.geometry.patchtracings import Answers, answer_in, question, starts_of
+from emloom.geometry.patchtracings import Answers, answer_in, names_of, question, starts_of, tracing_of
 from emloom.geometry.skeletons import Rows
 from emloom.io.files import refuse_existing
-from emloom.io.nml import read_nml_tracing
+from emloom.io.nml import read_nml_tracing, write_nml
 from emloom.io.patchtables import read_patches, write_patches
 from emloom.metrics.agreement import Agreement, agreement, common_rows
 from emloom.spec import Spec
 from emloom.tasks.annotating import open_raw
 from emloom.tasks.labelsession import BETWEEN, JUDGED
-from emloom.tasks.patchsheets import Listing, write_listing
+from emloom.tasks.patchsheets import Listing, in_words, write_listing
 from emloom.tasks.scoredmaps import SCORE, labels_of_map, open_map
 from emloom.view.patchview import MARGIN
 
 _TABLES = (".csv", ".json")
+_FOLDERS = {YES: "yes", NO: "no", UNKNOWN: "unknown"}
 
 
 class DisagreeSpec(Spec):
@@ -288,13 +289,29 @@ def _listing(
         question(name, name == one.classes[0], [(who[0], int(one.of(name)[k])), (who[1], int(other.of(name)[k]))])
         for k, name in enumerate(classes)
     ]
-    scores = other.columns.get(SCORE)
-    words = [
-        name.rpartition(", your")[0] + (f", p {scores[k]}" if scores is not None and scores[k] else "")
-        for k, name in enumerate(names)
-    ]
+    scores = in_words(other.columns.get(SCORE, np.zeros(len(other), np.str_)))
+    told = [name.rpartition(", your")[0] for name in names]
+    words = [", ".join(part for part in pair if part) for pair in zip(told, scores, strict=True)]
     lines = [
         f"{name}: {a.n_disagreements} of {a.n} patches, kappa {a.kappa:.2f}" for name, a in found.items() if a.n
     ]
     text = f"{who[0]} and {who[1]} disagree. " + "; ".join(lines) + "."
     return Listing(one, names, words, "Disagreements", text, {"spec": spec.to_dict()})
+
+
+def outline(labels: str | Path, output: str | Path, annotator: str | None = None) -> int:
+    """Write a loop around every labelled patch, named and coloured by its labels; return how many there are.
+
+    Args:
+        labels: table of labels.
+        output: `.nml`, or an archive of it.
+        annotator: whose labels; None: what all who know agree about.
+
+    Raises:
+        InputError: there is no such table or annotator, or the output exists.
+    """
+    table = read_patches(labels)
+    said = table.consensus() if annotator is None else table.by(annotator)
+    folders = [f"{said.classes[0]}: {_FOLDERS[label]}" for label in said.labels[:, 0].tolist()]
+    write_nml(output, tracing_of(said, names_of(said), groups=folders))
+    return len(said)

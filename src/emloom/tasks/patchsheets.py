@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emloom.geometry.patches import PatchLabels
+from emloom.geometry.patches import PatchLabels, Texts
 from emloom.geometry.patchtracings import tracing_of
 from emloom.io.files import staged, write_bytes_atomic
 from emloom.io.nml import write_nml
@@ -120,6 +118,6 @@ def _report(listing: Listing, sheets: Sequence[Figure]) -> Report:
     return Report(listing.title, f"{len(patches)} patches", sections=sections, provenance=listing.provenance)
 
 
-def numbered(texts: np.ndarray[Any, Any], what: str) -> list[str]:
-    """Return ``what 0.93`` for every text, empty for an empty one."""
-    return [f"{what} {text}" if text else "" for text in texts.tolist()]
+def in_words(scores: Texts) -> list[str]:
+    """Return ``p 0.931`` for every score, empty for an empty one."""
+    return [f"p {float(text):.3f}" if text else "" for text in scores.tolist()]

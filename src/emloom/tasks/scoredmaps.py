@@ -37,6 +37,7 @@ SCORE = "score"
 _MOST_VOXELS = 1 << 22  # of a map, read at once
 _LOGIT_STEP, _LOGIT_LOW = 32 / 256, -16.0
 _SMALLEST, _LARGEST = 1e-12, 1e6
+_LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,10 @@ def logit(p: float) -> float:
 
 
 def score_texts(logits_N: Logits) -> NDArray[np.str_]:
-    """Return logits as probabilities, in words: four digits, as many nines as it takes near 1."""
-    p = 1 / (1 + np.exp(-np.clip(logits_N, -700, 700)))
-    return np.array(
-        [
-            f"{v:.4g}" if v < 0.999 else f"{1 - np.exp(-s):.6f}"
-            for v, s in zip(p.tolist(), logits_N.tolist(), strict=True)
-        ],
-        np.str_,
-    ).reshape(-1)
+    """Return logits as probabilities, [N] texts of six decimals."""
+    p = 1 / (1 + np.exp(-np.clip(logits_N, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)))
+    texts: NDArray[np.str_] = np.array([f"{value:.6f}" for value in p.tolist()], np.str_).reshape(-1)
+    return texts
 
 
 def labels_of_map(scored: ScoredMap, patches: PatchLabels, threshold: float) -> PatchLabels:

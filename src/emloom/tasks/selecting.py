@@ -19,7 +19,7 @@ from emloom.spec import Spec
 from emloom.tasks.annotating import PATCH, open_raw
 from emloom.tasks.candidates import Question, candidates
 from emloom.tasks.patchpicks import unknown_labels
-from emloom.tasks.patchsheets import Listing, numbered, write_listing
+from emloom.tasks.patchsheets import Listing, in_words, write_listing
 from emloom.tasks.scoredmaps import MODEL, SCORE, ScoredPatches, logit, open_map, score_texts
 from emloom.view.patchview import MARGIN
 
@@ -88,7 +88,7 @@ def select(spec: SelectSpec) -> Selection:
         )
     patches = _table(spec, raw, shape, found, labels)
     names, told = _names(spec, patches, found, labels)
-    scores = numbered(patches.columns[SCORE], "p")
+    scores = in_words(patches.columns[SCORE])
     words = [", ".join(part for part in (score, more) if part) for score, more in zip(scores, told, strict=True)]
     text = "p is the probability that the model gives. Numbers are those of the table and of the tracing."
     listing = Listing(patches, names, words, _TITLES[spec.question.how], text, {"spec": spec.to_dict()})
