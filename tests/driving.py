@@ -1,7 +1,7 @@
 """A page in a headless Chromium, driven by keys and clicks, as a person would.
 
 Chromium is asked through a pair of pipes (its DevTools protocol), so no driver and no open port is needed. What
-page writes to the console, and what it cannot load, is kept. Every wait has an end.
+the page writes to the console, and what it cannot load, is kept. Every wait has an end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ import numpy as np
 from tests.browser import _FLAGS
 
 PATIENCE_S = 60
+# The browser reads from descriptor 3 and writes to 4, whatever their numbers are here.
+_LAUNCH = """
+import fcntl, os, sys
+there, back = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3])
+os.dup2(there, 3)
+os.dup2(back, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 _CODES = {" ": ("Space", 32), "Backspace": ("Backspace", 8), "ArrowLeft": ("ArrowLeft", 37)}
 
 
@@ -70,7 +79,10 @@ class DrivenPage:
             ready, _, _ = select.select([self._from], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 raise TimeoutError("the browser says nothing")
-            self._unread += os.read(self._from, 1 << 20)
+            got = os.read(self._from, 1 << 20)
+            if not got:
+                raise ConnectionError("the browser is gone")
+            self._unread += got
         line, _, self._unread = self._unread.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         self._heard(message.get("method", ""), message.get("params", {}))
@@ -89,6 +101,11 @@ class DrivenPage:
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
         self.wait("document.body && document.body.dataset.ready === 'true'")
+
+    def reload(self) -> None:
+        self.value("window.stale = true")
+        self.call("Page.reload")
+        self.wait("!window.stale && document.body && document.body.dataset.ready === 'true'")
 
     def value(self, script: str) -> Any:
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
@@ -142,10 +159,11 @@ def driven(program: str, profile: Path) -> Iterator[DrivenPage]:
     (there, to_browser), (from_browser, back) = os.pipe(), os.pipe()
     flags = [flag for flag in _FLAGS if not flag.startswith("--window-size")]
     command = [program, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-    # The browser reads from descriptor 3 and writes to 4, whatever their numbers are here.
-    shell = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{back}', "sh", *command]
+    launcher = [sys.executable, "-c", _LAUNCH, str(there), str(back), *command]
     with profile.with_suffix(".log").open("wb") as said:
-        browser = subprocess.Popen(shell, stdout=said, stderr=said, pass_fds=(there, back), start_new_session=True)
+        browser = subprocess.Popen(
+            launcher, stdout=said, stderr=said, pass_fds=(there, back), start_new_session=True
+        )
     os.close(there)
     os.close(back)
     try:

@@ -47,6 +47,7 @@ _HEADERS = {
 _JSON = "application/json"
 _LARGEST = 1 << 16
 _PATIENCE_S = 60
+_POLL_S = 0.05
 
 
 class Judging(Protocol):
@@ -161,7 +162,7 @@ def serve(
         raise InputError(
             f"cannot listen on {host}, port {port}: {problem.strerror}; choose another, or port 0 for any"
         ) from None
-    thread = threading.Thread(target=server.serve_forever, name="label page", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="label page", daemon=True)
     thread.start()
     return LabelPage(f"http://{host}:{server.server_port}/{secret}/", server, thread)
 

@@ -64,16 +64,25 @@ function picture(index, z) {
   return pictures.get(key);
 }
 
+// Words and picture change together: nobody shall answer one patch while another is still to be seen.
 async function look() {
-  const wanted = [patch.index, section];
-  const image = await picture(...wanted);
-  if (wanted[0] !== patch.index || wanted[1] !== section) return;
+  let image;
+  try {
+    image = await picture(patch.index, section);
+  } catch (problem) {
+    pixels = null;
+    byId("view").width = byId("view").width; // which empties it
+    tell();
+    throw problem;
+  }
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  tell();
   draw();
+  byId("view").dataset.shown = `${patch.index}/${section}`;
 }
 
 function draw() {
@@ -198,11 +207,14 @@ async function show(found) {
   history.replaceState(null, "", `#${patch.index + 1}`);
   const open = patch.said.indexOf(null);
   mark(open < 0 ? 0 : open);
-  tell();
   await look();
-  for (let index = patch.index + 1; index <= Math.min(patch.index + AHEAD, state.total - 1); index++) {
+  fetchAhead(patch.index).catch(() => {}); // who looks at them will hear
+}
+
+async function fetchAhead(from) {
+  for (let index = from + 1; index <= Math.min(from + AHEAD, state.total - 1); index++) {
     const next = await ask(`patch/${index}`);
-    picture(index, next.sections[1]).catch(() => {});
+    await picture(index, next.sections[1]);
   }
 }
 
@@ -260,7 +272,6 @@ async function turn(to) {
     return;
   }
   section = to;
-  tell();
   await look();
 }
 
@@ -268,7 +279,6 @@ async function reset() {
   framed = true;
   resetContrast();
   section = patch.sections[1];
-  tell();
   await look();
 }
 
