@@ -75,39 +75,44 @@ def question(name: str, first: bool, opinions: Sequence[tuple[str, int]]) -> str
 
 
 def tracing_of(
-    patches: PatchLabels, names: Sequence[str], *, groups: Sequence[str] = (), comments: Sequence[str] = ()
+    patches: PatchLabels,
+    names: Sequence[str],
+    *,
+    rows: Sequence[int] | None = None,
+    groups: Sequence[str] = (),
+    comments: Sequence[str] = (),
 ) -> Tracing:
-    """Return the loops around patches, in the order of rows, coloured by what is said of the first class.
+    """Return loops around patches, coloured by what is said of the first class.
 
     Args:
-        patches: one tree per row.
+        patches: what is outlined.
         names: of the trees.
+        rows: the patch of each tree, as a row of `patches`; None: one tree per row. A patch may have several.
         groups: folder of each tree, empty for none; folders stand in the order of their first trees.
         comments: on the first node of each tree, by which viewers jump from tree to tree; empty for none.
     """
-    n = len(patches)
-    size = np.array(patches.grid.voxel_size_nm)
-    starts = patches.starts + np.array([patches.shape[0] // 2, 0, 0])
+    at = np.arange(len(patches)) if rows is None else np.asarray(rows, np.int64)
+    n = len(at)
+    starts = patches.starts[at] + np.array([patches.shape[0] // 2, 0, 0])
     corners = np.repeat(starts[:, None], 4, axis=1)
     corners[:, :, 1:] += _LOOP * np.array(patches.shape[1:])
-    first = 4 * np.arange(n)[:, None, None]
-    edges = first + np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
+    edges = 4 * np.arange(n)[:, None, None] + np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
     skeletons = Skeletons(
         np.arange(1, n + 1).astype(np.uint64),
         np.repeat(np.arange(n), 4),
         np.arange(1, 4 * n + 1).astype(np.uint64),
-        corners.reshape(-1, 3) * size + np.array(patches.grid.offset_nm),
+        corners.reshape(-1, 3) * np.array(patches.grid.voxel_size_nm) + np.array(patches.grid.offset_nm),
         edges.reshape(-1, 2),
         tuple(names),
         patches.source,
     )
     tracing = Tracing.of(skeletons, patches.grid.voxel_size_nm)
-    tracing = replace(tracing, trees=_coloured(tracing.trees, patches.labels))
+    tracing = replace(tracing, trees=_coloured(tracing.trees, patches.labels[at]))
     if any(groups):
         tracing = _grouped(tracing, groups)
     if any(comments):
-        rows = [4 * k for k, text in enumerate(comments) if text]
-        tracing = replace(tracing, comments=Marks.of(rows, content=[text for text in comments if text]))
+        marked = [4 * k for k, text in enumerate(comments) if text]
+        tracing = replace(tracing, comments=Marks.of(marked, content=[text for text in comments if text]))
     return tracing
 
 

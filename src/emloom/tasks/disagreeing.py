@@ -34,6 +34,8 @@ from emloom.tasks.patchsheets import Listing, in_words, write_listing
 from emloom.tasks.scoredmaps import SCORE, labels_of_map, open_map
 from emloom.view.patchview import MARGIN
 
+Asked = list[tuple[int, str]]
+
 _TABLES = (".csv", ".json")
 _FOLDERS = {YES: "yes", NO: "no", UNKNOWN: "unknown"}
 
@@ -121,14 +123,15 @@ def disagree(spec: DisagreeSpec) -> Disagreement:
     who = (one.annotators[0], other.annotators[0])
     agreements = {name: agreement(one.of(name), other.of(name), names=who) for name in classes}
     differ = np.stack([_differ(one.of(name), other.of(name), spec.unsure) for name in classes], axis=1)
-    row, at = np.nonzero(differ)
-    if not row.size:
+    any_row = np.flatnonzero(differ.any(axis=1))
+    if not any_row.size:
         raise InputError(
             f"{who[0]} and {who[1]} disagree about none of {len(one)} patches: nobody needs to be asked"
         )
-    listing = _listing(spec, one.taken(row), other.taken(row), [classes[k] for k in at.tolist()], agreements)
-    any_row = np.flatnonzero(differ.any(axis=1))
-    both = joined([one.taken(any_row), other.taken(any_row)], source="disagreements")
+    one, other = one.taken(any_row), other.taken(any_row)
+    asked = [(row, classes[at]) for row, at in np.argwhere(differ[any_row]).tolist()]
+    listing = _listing(spec, one, other, asked, agreements)
+    both = joined([one, other], source="disagreements")
     raw = None if spec.raw is None else open_raw(spec.raw, spec.voxel_size_nm)
     write_listing(spec.output, listing, raw, spec.margin_vox, both)
     return Disagreement(both, agreements)
@@ -282,21 +285,23 @@ def _differ(one: Labels, other: Labels, unsure: bool) -> NDArray[np.bool_]:
 
 
 def _listing(
-    spec: DisagreeSpec, one: PatchLabels, other: PatchLabels, classes: list[str], found: dict[str, Agreement]
+    spec: DisagreeSpec, one: PatchLabels, other: PatchLabels, asked: Asked, found: dict[str, Agreement]
 ) -> Listing:
+    """Return what is asked, of patches that both have in the same rows: (row, class) pairs."""
     who = (one.annotators[0], other.annotators[0])
-    names = [
-        question(name, name == one.classes[0], [(who[0], int(one.of(name)[k])), (who[1], int(other.of(name)[k]))])
-        for k, name in enumerate(classes)
-    ]
+    names, told = [], [""] * len(one)
+    for row, name in asked:
+        opinions = [(w, int(each.of(name)[row])) for w, each in zip(who, (one, other), strict=True)]
+        names.append(question(name, name == one.classes[0], opinions))
+        told[row] += ("; " if told[row] else "") + names[-1].rpartition(", your")[0]
     scores = in_words(other.columns.get(SCORE, np.zeros(len(other), np.str_)))
-    told = [name.rpartition(", your")[0] for name in names]
     words = [", ".join(part for part in pair if part) for pair in zip(told, scores, strict=True)]
     lines = [
         f"{name}: {a.n_disagreements} of {a.n} patches, kappa {a.kappa:.2f}" for name, a in found.items() if a.n
     ]
     text = f"{who[0]} and {who[1]} disagree. " + "; ".join(lines) + "."
-    return Listing(one, names, words, "Disagreements", text, {"spec": spec.to_dict()})
+    rows = [row for row, _ in asked]
+    return Listing(one, names, words, "Disagreements", text, {"spec": spec.to_dict()}, rows)
 
 
 def outline(labels: str | Path, output: str | Path, annotator: str | None = None) -> int:

@@ -38,15 +38,16 @@ _COLUMNS = 6
 
 @dataclass(frozen=True)
 class Listing:
-    """Patches to be shown, one entry per row of `patches`.
+    """Patches to be shown.
 
     Attributes:
         patches: each once; what the table holds.
         names: of the trees of the tracing.
-        words: under each picture; empty for none.
+        words: under the picture of each patch; empty for none.
         title: of the page.
         text: what the page says first.
         provenance: what the page says last.
+        rows: the patch of each tree, as a row of `patches`; None: one tree per patch.
     """
 
     patches: PatchLabels
@@ -55,6 +56,7 @@ class Listing:
     title: str
     text: str
     provenance: dict[str, Any]
+    rows: Sequence[int] | None = None
 
 
 def write_listing(
@@ -78,7 +80,9 @@ def write_listing(
         temporary.mkdir()
         write_patches(temporary / TABLE, listing.patches if table is None else table)
         comments = [f"{number} of {len(listing.names)}" for number in range(1, len(listing.names) + 1)]
-        write_nml(temporary / TRACING, tracing_of(listing.patches, listing.names, comments=comments))
+        write_nml(
+            temporary / TRACING, tracing_of(listing.patches, listing.names, rows=listing.rows, comments=comments)
+        )
         if raw is not None:
             sheets = sheets_of(listing, raw, margin)
             for number, sheet in enumerate(sheets, 1):
