@@ -12,6 +12,7 @@ import typer
 
 from emloom import __version__
 from emloom.cli import (
+    artifacts,
     blockwise,
     data,
     datasets,
@@ -22,6 +23,7 @@ from emloom.cli import (
     machine,
     preview,
     results,
+    skeleton,
     volumes,
 )
 from emloom.errors import InputError
@@ -58,6 +60,8 @@ evaluate.register(app)
 frequency.register(app)
 results.register(app)
 graph.register(app)
+artifacts.register(app)
+skeleton.register(app)
 datasets.register(app)
 machine.register(app)
 
