@@ -21,6 +21,7 @@ from emloom.cli import (
     jobs,
     machine,
     preview,
+    qc,
     results,
     volumes,
 )
@@ -51,6 +52,7 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+qc.register(app)
 jobs.register(app)
 blockwise.register(app)
 preview.register(app)
