@@ -31,10 +31,11 @@ from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.lattice import on_grid_of
-from emloom.tasks.qcmap import MAP, MASK, SECTIONS, JudgeTiles, PaintMask
-from emloom.tasks.qcmask import SUMMARY
+from emloom.tasks.qcmap import MAP, SECTIONS, USUAL, CountTiles, JudgeTiles, Tiles, limits_of
+from emloom.tasks.qcmask import MASK, SUMMARY
 from emloom.tasks.qcmeasure import STAGE as MEASURE
 from emloom.tasks.qcmeasure import Measure, Stack, make_tiles
+from emloom.tasks.qcpaint import PaintMask
 from emloom.tasks.qcrules import Flag, judge, not_judged
 from emloom.tasks.qcsections import STAGE as ADD_UP
 from emloom.tasks.qcsections import AddUp, read_sections
@@ -133,7 +134,7 @@ def quality_control(spec: QcSpec, executor: Executor | None = None, on_block: On
     flags, notes = judge(table, rules), not_judged(table)
     table = _with_flags(table, flags)
     write_table(folder / SECTIONS, table)
-    counts = line.paint(key_of(measured, rules.to_dict(), inputs))
+    counts = line.paint(measured, key_of(measured, rules.to_dict(), inputs))
     table["bad_tiles"] = np.zeros(len(table["z"]), np.int64)
     np.add.at(table["bad_tiles"], counts["z"], counts["tiles"] * (counts["code"] > 0))
     write_table(folder / SECTIONS, table)
@@ -169,19 +170,20 @@ class _Line:
         self.stages(ADD_UP).run(ADD_UP, key, add_up.cells(), add_up)
         return read_sections(self.folder, add_up.cells())
 
-    def paint(self, key: str) -> dict[str, NDArray[np.int64]]:
+    def paint(self, measured: str, key: str) -> dict[str, NDArray[np.int64]]:
         """Make the map and the mask; return how many tiles have which code."""
-        spec = self.spec
-        tiles = JudgeTiles(self.stack, self.folder, spec.artifacts)
+        spec, tiles = self.spec, Tiles(self.stack, self.folder)
+        self.stages(USUAL).run(USUAL, measured, tiles.cells(), CountTiles(tiles))
+        judge_tiles = JudgeTiles(tiles, limits_of(tiles, spec.rules), spec.artifacts)
         self.stages(MAP).clear(MAP, key)
-        tiles.make()
-        self.stages(MAP).run(MAP, key, tiles.cells(), tiles)
+        judge_tiles.make()
+        self.stages(MAP).run(MAP, key, tiles.cells(), judge_tiles)
         mask = PaintMask(self.stack, self.folder, spec.masked, spec.mask)
         key = key_of(key, spec.masked)
         self.stages(MASK).clear(MASK, key)
         mask.make()
         self.stages(MASK).run(MASK, key, mask.cells(), mask)
-        return tiles.read()
+        return judge_tiles.read()
 
 
 def _with_flags(table: dict[str, NDArray[Any]], flags: list[Flag]) -> dict[str, NDArray[Any]]:

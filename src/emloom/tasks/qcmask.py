@@ -25,12 +25,12 @@ from emloom.io.volume import Volume, VolumeInfo, check_box
 
 SUMMARY = "qc.json"
 """Written last: a folder that has it is whole."""
-_MASK = "mask.zarr"
+MASK = "mask.zarr"
 
 
 def is_qc(path: str) -> bool:
     """Whether a path is a folder that `emloom qc` wrote, or began to write."""
-    return "://" not in path and (Path(path) / _MASK).is_dir()
+    return "://" not in path and (Path(path) / MASK).is_dir()
 
 
 def open_usable(path: str) -> Volume:
@@ -52,7 +52,7 @@ def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
         return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
     if not (Path(path) / SUMMARY).is_file():
         raise InputError(f"{path} is not finished: run the same `emloom qc` again, it goes on where it stopped")
-    return open_volume(Path(path) / _MASK)
+    return open_volume(Path(path) / MASK)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ class Stack:
         _, y, x = self.info.grid.voxel_size_nm
         return float(self.factor * np.sqrt(y * x))
 
+    @property
+    def line(self) -> int:
+        """Least length of a fold, in pixels of two cells."""
+        return max(8, round(self.band_nm / (2 * self.cell_nm)))
+
     def cells(self) -> list[Block]:
         """Return the blocks."""
         return blocks(self.info.box, (DEPTH, self.patch_vox, self.patch_vox))
@@ -125,6 +130,8 @@ class _Section:
 
     grey: NDArray[Any]
     factor: int
+    line: int
+    """Pixels of half the resolution of cells that a band is long."""
 
     @cached_property
     def void(self) -> NDArray[np.bool_]:
@@ -144,13 +151,31 @@ class _Section:
         return bands.standardised(self.cells, self.void_cells)
 
     @cached_property
+    def scale(self) -> float:
+        """Standard deviations per grey value of a cell; 0 where all are the same."""
+        seen = self.cells[~self.void_cells]
+        low, high = np.percentile(seen, (25, 75)) if seen.size else (0.0, 0.0)
+        return 1.349 / float(high - low) if high > low else 0.0
+
+    @cached_property
+    def half(self) -> NDArray[np.float64]:
+        return bands.halved(self.standard)
+
+    @cached_property
+    def band_spectrum(self) -> NDArray[np.complex128]:
+        return bands.band_spectrum(self.half, self.line)
+
+    @cached_property
     def spectrum(self) -> NDArray[np.complex128]:
         return spectrum(self.standard)
 
 
 def resized(mask_YX: NDArray[np.bool_], own: int, other: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask of squares of `own` voxels on a lattice of squares of `other`: what the first voxel of each says."""
-    y, x = (np.arange(n) * other // own for n in shape)
+    """Return a mask of squares of `own` voxels on a lattice of squares of `other`: what the first voxel of each says.
+
+    A lattice that reaches a little further, because its last squares are partial, goes on as the mask ends.
+    """
+    y, x = (np.minimum(np.arange(n) * other // own, m - 1) for n, m in zip(shape, mask_YX.shape, strict=True))
     return mask_YX[np.ix_(y, x)]
 
 
@@ -171,7 +196,7 @@ class Measure:
         stack, box = self.stack, block.write
         seen = box.grow((1, 0, 0), (2, 0, 0)).intersect(stack.info.box)
         raw = stack.volume.read(seen)
-        around = {seen.start[0] + k: _Section(section, stack.factor) for k, section in enumerate(raw)}
+        around = {seen.start[0] + k: _Section(section, stack.factor, stack.line) for k, section in enumerate(raw)}
         rows, levels, patches, tiles = [], [], [], []
         for z in range(box.start[0], box.stop[0]):
             patch = _Patch(stack, around, z, box)
@@ -258,13 +283,26 @@ class _Patch:
         )
         _, y, x = stack.info.grid.voxel_size_nm
         crack = bands.cracks(self.here.void, edges, stack.band_nm / (sections.VOID_VOX * float(np.sqrt(y * x))))
+        crack = self._of_this_section(crack)
         before, after = self.around.get(self.z - 1), self.around.get(self.z + 1)
         fold = np.zeros(self.here.cells.shape, np.bool_)
-        if before is not None and after is not None and fold.size:
-            long, wide = stack.band_nm / stack.cell_nm, _BAND_NM / stack.cell_nm
-            lone, fold = bands.lone_bands(self.here.standard, before.standard, after.standard, long, wide)
-            crack = crack | _grown(lone, stack.factor, crack.shape)
+        if before is not None and after is not None and min(fold.shape) >= _LEAST_CELLS:
+            spectra = (self.here.band_spectrum, before.band_spectrum, after.band_spectrum)
+            found = bands.lone_bands(self.here.half, spectra, self.here.line)
+            lone, fold = (resized(mask, 2, 1, fold.shape) for mask in found)
+            crack = crack | resized(lone, stack.factor, sections.VOID_VOX, crack.shape)
         return (crack, sections.VOID_VOX), (fold, stack.factor)
+
+    def _of_this_section(self, crack: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return void bands but those where the tissue itself is black or white, in the neighbours as well."""
+        cells = self.here.cells
+        if not crack.any() or 0 in cells.shape:
+            return crack
+        band = resized(crack, sections.VOID_VOX, self.stack.factor, cells.shape)
+        middle = [float(np.median(cells[mask])) if mask.any() else 0.0 for mask in (band, ~self.here.void_cells)]
+        neighbours = [self.around[k].standard for k in (self.z - 1, self.z + 1) if k in self.around]
+        kept = bands.strangers(band, (middle[0] - middle[1]) * self.here.scale, neighbours)
+        return crack & resized(kept, self.stack.factor, sections.VOID_VOX, crack.shape)
 
     def _share(self, mask: NDArray[np.bool_], own: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
         side = self.stack.tile_vox // own
@@ -296,7 +334,7 @@ class _Patch:
             out[name] = int(voxels[..., k][clean].sum())
         after = self.around.get(self.z + 1)
         out["differing"] = -1 if after is None else int(np.count_nonzero(self.here.grey != after.grey))
-        rows, columns = sections.line_steps(self.here.grey)
+        rows, columns = (0, 0) if self.here.void.mean() > _LITTLE_VOID else sections.line_steps(self.here.grey)
         return {**out, "row_steps": rows, "column_steps": columns}
 
     def shifts(self) -> list[dict[str, float]]:
@@ -317,19 +355,8 @@ class _Patch:
         return out
 
 
-_BAND_NM = 60.0  # bands that are narrower may be membranes
 _LEAST_CELLS = 16
-
-
-def _grown(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask of cells on the lattice of void windows, which may reach a little further."""
-    if 0 in mask.shape:
-        return np.zeros(shape, np.bool_)
-    y, x = (
-        np.minimum(np.arange(n) * sections.VOID_VOX // factor, m - 1)
-        for n, m in zip(shape, mask.shape, strict=True)
-    )
-    return mask[np.ix_(y, x)]
+_LITTLE_VOID = 0.005  # saturated spots; more of it makes lines
 
 
 def _fitted(values: NDArray[Any], shape: tuple[int, ...], fill: float = np.nan) -> NDArray[np.float64]:

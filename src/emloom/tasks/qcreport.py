@@ -14,7 +14,8 @@ from emloom.io.open import open_volume
 from emloom.ops.downsample import downsample_mean
 from emloom.ops.outliers import running_median
 from emloom.tasks.qc import QcReport
-from emloom.tasks.qcmap import MAP, MASK
+from emloom.tasks.qcmap import MAP
+from emloom.tasks.qcmask import MASK
 from emloom.tasks.qcrules import Flag
 from emloom.tasks.qcspec import DEFECTS, NAMES, Defect, QcSpec
 from emloom.view.colours import grey

@@ -27,10 +27,11 @@ LEAST_LIKENESS = 0.1
 LEAST_SERIES = 3
 """Sections that a series needs for outliers."""
 
-_SD_OF_CONTRAST = 3.29  # 5th to 95th percentile of a normal distribution, in standard deviations
+SD_OF_CONTRAST = 3.29
+"""5th to 95th percentile of a normal distribution, in standard deviations."""
 _LINES = 1.0  # least effect of stripes: twice as strong as usual
 _SAME = 0.2  # a duplicate differs from the section before by less than this part of what is usual
-_BETWEEN = 0.1  # a section's neighbours resemble each other by this much more than it: it does not belong there
+_BETWEEN = 0.75  # a section resembles its neighbours by less than this part of what these resemble each other
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _void(what: _Judge) -> None:
 
 def _tone(what: _Judge) -> None:
     median, contrast = what.seen("median"), what.seen("contrast")
-    spread = running_median(contrast, what.rules.reach) / _SD_OF_CONTRAST
+    spread = running_median(contrast, what.rules.reach) / SD_OF_CONTRAST
     expected = running_median(median, what.rules.reach)
     away = (median - expected) / spread
     far = max(what.rules.tone, what.rules.spreads * usual_spread(away))
@@ -166,7 +167,8 @@ def _lost(what: _Judge, defect: Defect, statistic: str) -> None:
 
 def _structure(what: _Judge) -> None:
     _lost(what, "blurred", "sharpness")
-    lines = what.seen("stripes")
+    # A band makes steps between lines, too.
+    lines = np.where(what.named("crack", "fold"), np.nan, what.seen("stripes"))
     usual, far = what.usual(lines, _LINES)
     limit = np.where(lines > usual, usual + far, usual - far)
     what.flag(np.abs(lines - usual) > far, "stripes", "stripes", usual, limit)
@@ -200,7 +202,7 @@ def _duplicates(what: _Judge) -> None:
 def _neighbours(what: _Judge) -> None:
     """Flag sections that resemble neither neighbour, then jumps: pairs of good sections that do not go on."""
     rules, n = what.rules, what.n
-    like = _pairs(what, "like_next", 1, "blank")
+    like = _pairs(what, "like_next", 1, "blank", "duplicate")
     expected = running_median(like, rules.reach)
     far = np.maximum((1 - rules.alike) * expected, rules.spreads * usual_spread(like - expected))
     low = (like < expected - far)[: n - 1]
@@ -225,12 +227,12 @@ def _between(what: _Judge, like: F64) -> Bool:
     """Return which inner sections resemble both neighbours less than these resemble each other."""
     across = what.table["like_next_but_one"][: what.n - 2]
     best = np.fmax(like[: what.n - 2], like[1 : what.n - 1])
-    return np.asarray(best < across - _BETWEEN)
+    return np.asarray((across >= LEAST_LIKENESS) & (best < _BETWEEN * across))
 
 
 def _shifts(what: _Judge) -> None:
     """Flag sections that lie to the side of both neighbours, and lasting jumps to the side."""
-    n, known = what.n, _pairs(what, "like_next", 1, "blank", "unlike")
+    n, known = what.n, _pairs(what, "like_next", 1, "blank", "duplicate", "unlike")
     steps = np.stack([np.where(np.isfinite(known), what.table[name], np.nan) for name in ("shift_y", "shift_x")])[
         :, : n - 1
     ]
@@ -243,8 +245,13 @@ def _shifts(what: _Judge) -> None:
     z = 1
     while z < n:
         if large[z - 1]:
-            back = z < n - 1 and large[z] and np.hypot(*(away[:, z - 1] + away[:, z])) < 0.5 * length[z - 1]
+            back = z < n - 1 and large[z] and np.hypot(*(away[:, z - 1] + away[:, z])) < _back_again(length, z)
             name: Defect = "shifted" if back else "jump"
             what.flags.append(Flag(z, name, "shift", float(length[z - 1]), usual, far))
             z += int(back)
         z += 1
+
+
+def _back_again(length: F64, z: int) -> float:
+    """Return how far a section may be from where it was, after a step aside and one back."""
+    return 0.5 * float(length[z - 1] + length[z])

@@ -82,7 +82,7 @@ class RulesSpec(Spec):
 
     reach: Annotated[int, Field(ge=2, le=200)] = 10
     """Sections on either side that a section is compared with."""
-    spreads: Annotated[float, Field(gt=0)] = 6.0
+    spreads: Annotated[float, Field(gt=0)] = 5.0
     """A value stands out where it differs by more than this many usual spreads, and by the effect below."""
     tone: Annotated[float, Field(gt=0)] = 0.75
     """Least effect of dark and bright: parts of the standard deviation of tissue."""
@@ -92,7 +92,7 @@ class RulesSpec(Spec):
     """Least effect of unlike and jumps: the correlation is below this part of what is usual."""
     shift_nm: Annotated[float, Field(gt=0)] = 64.0
     """Least effect of shifts and jumps sideways."""
-    extremes: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    extremes: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Least effect of saturated: part of the voxels, more than usual."""
     blank: Annotated[float, Field(gt=0, le=1)] = 0.9
     """A section is blank where at least this part of it is void; a tile, where half of it is."""
