@@ -90,9 +90,8 @@ def told(found: QcReport) -> list[str]:
     """Return what was found, in lines for a person."""
     info = found.stack.info
     share = found.masked / info.box.size
-    lines = [
-        f"{found.stack.raw}: {found.n_bad} of {info.shape[0]} sections stand out, {share:.2%} of the voxels are masked"
-    ]
+    bad = f"{found.n_bad} of {info.shape[0]} sections stand out"
+    lines = [f"{found.stack.raw}: {bad}, {share:.2%} of the voxels are masked"]
     lines += [f"  note: {note}" for note in found.notes]
     for z, flags in found.worst()[:_LISTED]:
         why = "; ".join(f"{f.defect} ({f.statistic} {f.value:.3g}, limit {f.limit:.3g})" for f in flags)

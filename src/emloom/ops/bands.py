@@ -1,8 +1,8 @@
 """Bands and seams of one section: cracks, folds, and borders of acquisition tiles.
 
 A *band* is long and narrow: its area is at least four squares of its width, the width being twice the largest
-distance to its outside. What leaves the image counts as going on there, so that a broad region does not look narrow
-for being cut. A void region that hangs on the edge of the volume is a margin, no crack.
+distance to its outside. What leaves the image counts as going on there, so that a broad region does not look
+narrow for being cut. A void region that hangs on the edge of the volume is a margin, no crack.
 
 ::
 
@@ -84,7 +84,8 @@ def cracks(void_YX: Bool, edges: Edges, least_length: float) -> Bool:
     width = np.maximum(2 * ndimage.maximum(depth, names, numbers) - 1, 1)
     length = ndimage.sum_labels(found, names, numbers) / width
     margins = ndimage.sum_labels(_rim(found.shape, edges), names, numbers) > 0.5 * length
-    return found & ~np.concatenate([[False], margins])[names]
+    kept: Bool = found & ~np.concatenate([[False], margins])[names]
+    return kept
 
 
 def _rim(shape: tuple[int, ...], edges: Edges) -> Bool:
@@ -110,7 +111,8 @@ def strangers(band_YX: Bool, level: float, neighbours: Sequence[F64]) -> Bool:
     names, count = ndimage.label(band_YX, _EIGHT)
     means = [ndimage.mean(image, names, np.arange(1, count + 1)) for image in neighbours]
     same = np.all([np.sign(level) * mean > _ALIKE for mean in means], axis=0)
-    return band_YX & ~np.concatenate([[False], same])[names]
+    kept: Bool = band_YX & ~np.concatenate([[False], same])[names]
+    return kept
 
 
 def halved(image_YX: F64) -> F64:
@@ -130,8 +132,8 @@ def lone_bands(section_YX: F64, spectra: tuple[Spectrum, Spectrum, Spectrum], le
     """Return the bands of a section that neither neighbour has: (cracks, folds).
 
     Where a fold crosses a membrane nothing gets darker, so differences are averaged along short lines, in 12
-    directions, as matched filters for vessels do (Chaudhuri et al. 1989, doi:10.1109/42.34715): tissue that differs
-    from section to section does so at random, and averages out.
+    directions, as matched filters for vessels do (Chaudhuri et al. 1989, doi:10.1109/42.34715): tissue that
+    differs from section to section does so at random, and averages out.
 
     Args:
         section_YX: the section; grey values of 0 in the middle and a spread of 1 (`standardised`).

@@ -1,7 +1,7 @@
 """Which values of a series along z stand out: running medians, and the spread that is usual around them.
 
-A stack drifts: tissue, stain and focus change slowly. So a value is compared with the median of those around it, and
-the difference with what such differences usually are, their median absolute deviation over the whole series
+A stack drifts: tissue, stain and focus change slowly. So a value is compared with the median of those around it,
+and the difference with what such differences usually are, their median absolute deviation over the whole series
 (times 1.4826, so that it estimates the standard deviation of a normal distribution; Hampel 1974,
 doi:10.1080/01621459.1974.10482962). Up to half of the values around may be wrong without any harm.
 """

@@ -8,12 +8,13 @@ of that tile alone, so the sums of parts are the sums of the whole, in any order
     cells    bins of f x f voxels, summed                 likeness to other sections, with little noise
     void     windows of 4 x 4 voxels of one value         what was never recorded, or was cut away
 
-*Sharpness.* White noise of variance s^2 adds 2 s^2 to the mean squared difference V(k) at every lag k (the nugget of
-a variogram; Matheron 1963, doi:10.2113/gsecongeo.58.8.1246), so V(2) - V(1) is the fine structure without its noise
-and V(8) - V(1) the coarse. Their quotient falls with blur, and neither brightness, contrast nor noise changes it.
+*Sharpness.* White noise of variance s^2 adds 2 s^2 to the mean squared difference V(k) at every lag k (the nugget
+of a variogram; Matheron 1963, doi:10.2113/gsecongeo.58.8.1246), so V(2) - V(1) is the fine structure without its
+noise and V(8) - V(1) the coarse. Their quotient falls with blur; brightness, contrast and noise leave it
+alone.
 
-*Void.* Detectors are noisy: 16 voxels of the same value are not tissue. Fills, tears that an aligner left black and
-saturated areas are.
+*Void.* Detectors are noisy: 16 voxels of the same value are not tissue, but a fill, a tear that an aligner left
+black, or saturated.
 """
 
 from __future__ import annotations

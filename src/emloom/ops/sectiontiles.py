@@ -1,7 +1,7 @@
 """How the tiles of a section differ from the same places in the sections next to it.
 
-Defects are in one section, tissue goes on: what matters is a difference from *both* neighbours, so each statistic is
-the smaller of two. All are 0 or a little below where nothing is wrong, and grow with the defect:
+Defects are in one section, tissue goes on: what matters is a difference from *both* neighbours, so each statistic
+is the smaller of two. All are 0 or a little below where nothing is wrong, and grow with the defect:
 
 =============  ==============================================================================================
 blurred        logarithm of sharpness lost, against the less sharp neighbour
@@ -71,7 +71,8 @@ def _unlike(tiles: Mapping[str, F64]) -> F64:
 
 def _correlation(covariance: F64, own: F64, lag: int) -> F64:
     size = np.sqrt(own * _moved(own, -lag))
-    return np.divide(covariance, size, out=np.full(own.shape, np.nan), where=size > 0)
+    out: F64 = np.divide(covariance, size, out=np.full(own.shape, np.nan), where=size > 0)
+    return out
 
 
 def _moved(values: F64, by: int) -> F64:

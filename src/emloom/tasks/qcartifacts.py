@@ -1,7 +1,8 @@
 """What a learned detector found, put into the map of quality control.
 
-A detector writes probabilities on a lattice of its own: one voxel per patch, with the voxel size and offset that say
-where patches lie. Tiles of the map ask what it says at their centres; `JudgeTiles` treats the answer as one more rule.
+A detector writes probabilities on a lattice of its own: one voxel per patch, with the voxel size and offset that
+say where patches lie. Tiles of the map ask what it says at their centres; to `JudgeTiles` the answer is one more
+rule.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def probabilities_at(artifacts: ArtifactsSpec, tiles: Grid, box: Box) -> F64:
     info = volume.info
     if info.channels is not None or not (info.dtype.kind == "f" or info.dtype == np.uint8):
         raise InputError(
-            f"{artifacts.path} holds {info.dtype} {info.axes}: give one channel of probabilities, floats of 0 to 1 or "
-            "uint8 of 0 to 255"
+            f"{artifacts.path} holds {info.dtype} {info.axes}: give one channel of probabilities, floats of 0 to "
+            "1 or uint8 of 0 to 255"
         )
     places, inside = [], []
     for axis in range(3):

@@ -2,7 +2,7 @@
 
 ::
 
-    usual        measure/tiles.zarr -> usual/z_y_x.parquet                   how tiles of this stack differ: histograms
+    usual        measure/tiles.zarr -> usual/z_y_x.parquet                   how tiles differ in this stack
     map.zarr     measure/tiles.zarr, usual, flags -> map.zarr/code, score    one voxel per tile
 
 Codes are those of `emloom.tasks.qcspec`; where several are found, the lowest. `score` is 128 at the limit of the
@@ -90,7 +90,7 @@ class CountTiles:
 
 
 def limits_of(tiles: Tiles, rules: RulesSpec) -> tuple[tuple[str, float], ...]:
-    """Return by statistic how large it is where a tile is bad: beyond what is usual in this stack, and an effect."""
+    """Return by statistic how large it is where a tile is bad: not usual in this stack, and of some effect."""
     tables = [read_table(_file(tiles.folder, USUAL, cell)) for cell in tiles.cells()]
     lost = -log(rules.loss)
     effects = {"blurred": lost, "low_contrast": lost, "unlike": _UNLIKE, "dark": rules.tone, "bright": rules.tone}
@@ -181,10 +181,10 @@ def tile_ratios(
 ) -> dict[Defect, F64]:
     """Return by defect how close every tile comes to its limit: 1 and more is beyond it."""
     out: dict[Defect, F64] = {
-        "blank": channels["void"] / _VOID,
-        "crack": (channels["crack"] > 0) * 2.0,
-        "fold": (channels["fold"] > 0) * 2.0,
-        "seam": (channels["seam"] > 0) * 1.0,
+        "blank": (channels["void"] - channels["crack"]) / _VOID,  # a crack is void, too
+        "crack": np.where(channels["crack"] > 0, 2.0, 0.0),
+        "fold": np.where(channels["fold"] > 0, 2.0, 0.0),
+        "seam": np.where(channels["seam"] > 0, 1.0, 0.0),
     }
     for name in STATISTICS:
         out[name] = differences[name] / limits[name]  # type: ignore[index]

@@ -33,13 +33,21 @@ def is_qc(path: str) -> bool:
     return "://" not in path and (Path(path) / MASK).is_dir()
 
 
-def open_usable(path: str) -> Volume:
+def source_of(path: str | None) -> str | None:
+    """Return what decides about a mask: of a folder of `emloom qc` its mask, whose report may be written again."""
+    return path if path is None or not is_qc(path) else str(Path(path) / MASK)
+
+
+def open_usable(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
     """Open a mask, not 0 where voxels can be used; a folder of `emloom qc` is turned round.
 
     Raises:
         InputError: there is none, or quality control is not finished.
     """
-    return Usable(open_avoid(path)) if is_qc(path) else open_volume(path, kind="mask")
+    if not is_qc(path):
+        return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
+    bad = open_avoid(path)
+    return Usable(bad, bad.info.box)
 
 
 def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
@@ -61,19 +69,29 @@ class Usable:
 
     Attributes:
         bad: codes of defects, 0 where there is none.
+        box: the part of it that is seen.
     """
 
     bad: Volume
+    box: Box
 
     @property
     def info(self) -> VolumeInfo:
-        """As of the mask of defects."""
-        return self.bad.info.with_(dtype=np.dtype(np.uint8), kind="mask")
+        """As of that part of the mask of defects."""
+        info = self.bad.info
+        return info.with_(
+            shape=self.box.shape, grid=info.grid.crop(self.box), dtype=np.dtype(np.uint8), kind="mask", chunks=None
+        )
+
+    def within(self, box: Box) -> Usable:
+        """Return a part of it."""
+        return Usable(self.bad, box.shift(self.box.start))
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return 1 where voxels can be used."""
         check_box(self.info, box)
-        return (self.bad.read(box) == 0).astype(np.uint8)
+        good: NDArray[np.uint8] = (self.bad.read(box.shift(self.box.start)) == 0).astype(np.uint8)
+        return good
 
     def write(self, box: Box, array: NDArray[Any]) -> None:
         """Raise `InputError`: it is a view."""

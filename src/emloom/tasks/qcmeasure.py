@@ -7,8 +7,8 @@
                       measure/z_y_x.levels.parquet    per section: how often each grey level occurs
                       measure/z_y_x.patches.parquet   per section: how it lies on the next two
 
-A block is one *patch* of some sections: 1024 voxels along y and x, or a little more, and 16 along z. Bands, seams and
-shifts are looked for inside patches; patches lie on one lattice, so no result depends on the blocks.
+A block is one *patch* of some sections: 1024 voxels along y and x, or a little more, and 16 along z. Bands, seams
+and shifts are looked for inside patches; patches lie on one lattice, so no result depends on the blocks.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from emloom.run.stage import Output
 STAGE = "measure"
 DEPTH, PATCH = 16, 1024
 CHANNELS = ("void", "mean", "variance", "fine", "coarse", "own", "next", "next_but_one", "crack", "fold", "seam")
-"""Of `tiles.zarr`: part that is void; mean and variance of voxels; V(2) - V(1) and V(8) - V(1); variance of cells, and
-their covariances with the next section and the one after; parts that are cracks and folds; whether a seam crosses."""
+"""Of `tiles.zarr`: part that is void; mean and variance of voxels; V(2) - V(1) and V(8) - V(1); variance of cells,
+and their covariances with the next section and the one after; parts that are cracks and folds; whether a seam
+crosses."""
 CELL_NM = 16.0
 
 
@@ -57,6 +58,10 @@ class Stack:
     tile_vox: int
     band_nm: float
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is open stays here: workers open it themselves.
+        return Stack, (self.raw, self.voxel_size_nm, self.tile_vox, self.band_nm)
+
     @cached_property
     def volume(self) -> Volume:
         """Open it.
@@ -74,8 +79,8 @@ class Stack:
             raise InputError(f"{self.raw} holds no voxel (shape {info.shape})")
         if info.dtype.kind not in "iu" or info.dtype.itemsize > 2:
             raise InputError(
-                f"{self.raw} holds {info.dtype}: quality control counts grey values of 8 or 16 bits, as microscopes "
-                "write them; give the stack as it was recorded, or scale it to uint16 first"
+                f"{self.raw} holds {info.dtype}: quality control counts grey values of 8 or 16 bits, as "
+                "microscopes write them; give the stack as it was recorded, or scale it to uint16 first"
             )
         return volume
 
@@ -171,7 +176,7 @@ class _Section:
 
 
 def resized(mask_YX: NDArray[np.bool_], own: int, other: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask of squares of `own` voxels on a lattice of squares of `other`: what the first voxel of each says.
+    """Return a mask of squares of `own` voxels on a lattice of squares of `other`: what their first voxels say.
 
     A lattice that reaches a little further, because its last squares are partial, goes on as the mask ends.
     """

@@ -1,4 +1,4 @@
-"""The page of `emloom qc`: the worst sections as pictures, with the reason; measurements along z; where defects are."""
+"""The page of `emloom qc`: the worst sections as pictures, why they are, and where defects are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_qc_report(spec: QcSpec, found: QcReport) -> Path:
     info = found.stack.info
     worst = found.worst()
     report = Report(
-        title=f"Quality of {Path(spec.raw).name if '.h5' not in spec.raw else Path(spec.raw.split('.h5')[0]).name}",
+        title=f"Quality of {_name_of(spec.raw)}",
         subtitle=f"{spec.raw} · {provenance['written']} · emloom {provenance['environment']['emloom']}",
         scores=[
             Score(
@@ -80,14 +80,17 @@ def _n_tiles(found: QcReport) -> int:
 def _summary(spec: QcSpec, found: QcReport) -> Section:
     info = found.stack.info
     z, y, x = info.grid.voxel_size_nm
-    text = f"{info.shape[0]} sections of {info.shape[1]} x {info.shape[2]} voxels, {z:g} x {y:g} x {x:g} nm (z, y, x)."
+    n, rows_, columns_ = info.shape
+    text = f"{n} section{'s' * (n > 1)} of {rows_} x {columns_} voxels, {z:g} x {y:g} x {x:g} nm (z, y, x)."
     if max(z, y, x) < 1.5 * min(z, y, x):
         text += (
-            " Voxels are isotropic: sections are taken to be those along z, as a FIB-SEM mills them; what is wrong "
-            "along another axis is not looked for."
+            " Voxels are isotropic: sections are taken to be those along z, as a FIB-SEM mills them; what is "
+            "wrong along another axis is not looked for."
         )
     text += "".join(f"\n\nNote: {note}." for note in found.notes)
-    text += f"\n\nLater stages take this folder as a mask: {MASK} is 0 where nothing is wrong, else the code of the defect."
+    text += (
+        f"\n\nLater stages take this folder as a mask: {MASK} is 0 where nothing is wrong, else a defect's code."
+    )
     by_section = {name: len({flag.z for flag in found.flags if flag.defect == name}) for name in DEFECTS}
     rows: list[list[Cell]] = [
         [
@@ -110,12 +113,18 @@ def _summary(spec: QcSpec, found: QcReport) -> Section:
 
 def _worst(folder: Path, found: QcReport, worst: list[tuple[int, list[Flag]]]) -> Section:
     text = (
-        "Each with the section before and after it, in the grey values of the file, and with the tiles that were found. "
+        "Each with the section before and after it, in one grey scale, and with the tiles that were found. "
         "A section stands out against those around it: look whether you agree."
         if worst
         else "No section stands out."
     )
     return Section("Worst sections", text, [_picture(folder, found, z, flags) for z, flags in worst])
+
+
+def _name_of(path: str) -> str:
+    """Return the name of the file or folder that holds a volume."""
+    parts = Path(path).parts
+    return next((part for part in parts if Path(part).suffix and part != ".."), parts[-1])
 
 
 def reason(flag: Flag) -> str:
@@ -151,11 +160,9 @@ def _picture(folder: Path, found: QcReport, z: int, flags: list[Flag]) -> Figure
         if title == f"z = {z}"
     )
     if tiles.any() and not (tiles == tiles[0, 0]).all():
-        images.append(
-            Tile(
-                "found", coloured(here, _on_picture(found, tiles, window, factor, here.shape), max(NAMES)), spacing
-            )
-        )
+        names = ", ".join(NAMES[code].replace("_", " ") for code in np.unique(tiles[tiles > 0]).tolist())
+        marks = _on_picture(found, tiles, window, factor, here.shape)
+        images.append(Tile(f"found: {names}", coloured(here, marks, max(NAMES)), spacing))
     why = "; ".join(reason(flag) for flag in flags)
     return mosaic(
         images, columns=4, alt=f"Section {z} with its neighbours: {why}.", caption=f"Section {z}. {why}."
@@ -206,6 +213,8 @@ def _along_z(spec: QcSpec, found: QcReport) -> Section:
         series.append(
             Series(title, values, running_median(values, spec.rules.reach), marked & np.isfinite(values))
         )
+    if len(z) < 2:
+        return Section("Along the stack", "There is one section only.")
     text = (
         "What was measured of every section (line), what is usual around it (dotted: the running median of "
         f"{spec.rules.reach} sections on either side), and what stands out (points)."

@@ -59,7 +59,7 @@ class Flag:
         """How far beyond the limit, in distances of the limit from what was expected; at least 1."""
         usual = self.expected if isfinite(self.expected) else 0.0
         reach = abs(self.limit - usual)
-        return max(1.0, abs(self.value - usual) / reach) if reach > 0 else 1.0
+        return max(1.0, abs(self.value - usual) / reach) if reach > 0 else 1.0 + abs(self.value)
 
 
 @dataclass
@@ -124,8 +124,8 @@ def not_judged(table: dict[str, F64]) -> list[str]:
         ]
     if not _is_alike(table):
         return [
-            "sections hardly resemble their neighbours: unlike sections, jumps and shifts were not looked for; align "
-            "the stack first"
+            "sections hardly resemble their neighbours: unlike sections, jumps and shifts were not looked for; "
+            "align the stack first"
         ]
     return []
 
@@ -192,42 +192,74 @@ def _duplicates(what: _Judge) -> None:
     logs = np.log(distance, out=np.full(distance.shape, np.nan), where=distance > 0)
     usual, far = what.usual(logs, -log(_SAME))
     near = np.append(False, (logs < usual - far)[:-1])
-    shifted = {name: np.append(np.nan, values[:-1]) for name, values in
-               (("usual", 1 - np.exp(usual)), ("limit", 1 - np.exp(usual - far)), ("is", what.table["like_next"]))}  # fmt: skip
     for z in np.flatnonzero(same | near).tolist():
-        found = (float(shifted[name][z]) for name in ("is", "usual", "limit"))
-        what.flags.append(Flag(z, "duplicate", "like_previous", *found))
+        limits = (1 - float(np.exp(usual[z - 1])), 1 - float(np.exp(usual[z - 1] - far)))
+        what.flags.append(Flag(z, "duplicate", "like_previous", float(what.table["like_next"][z - 1]), *limits))
+
+
+@dataclass(frozen=True)
+class _Likeness:
+    """How alike sections and later ones are; index z is about z and z + lag.
+
+    Attributes:
+        values: correlation, NaN where nothing can be said.
+        usual: what was expected.
+        limit: below it a pair is unlike.
+    """
+
+    values: F64
+    usual: F64
+    limit: F64
+
+    @classmethod
+    def of(cls, what: _Judge, statistic: str, lag: int) -> _Likeness:
+        values = _pairs(what, statistic, lag, "blank", "duplicate")
+        usual = running_median(values, what.rules.reach)
+        far = np.maximum((1 - what.rules.alike) * usual, what.rules.spreads * usual_spread(values - usual))
+        return cls(values, usual, usual - far)
+
+    def before(self, lag: int) -> tuple[Bool, Bool]:
+        """Return of every section whether it is known how alike it is to that `lag` before, and unlike."""
+        known, low = (np.append(np.zeros(lag, np.bool_), of[:-lag]) for of in self.after())
+        return known, low
+
+    def after(self) -> tuple[Bool, Bool]:
+        """Return of every section whether it is known how alike it is to the later one, and unlike."""
+        return np.isfinite(self.values), self.values < self.limit
 
 
 def _neighbours(what: _Judge) -> None:
     """Flag sections that resemble neither neighbour, then jumps: pairs of good sections that do not go on."""
-    rules, n = what.rules, what.n
-    like = _pairs(what, "like_next", 1, "blank", "duplicate")
-    expected = running_median(like, rules.reach)
-    far = np.maximum((1 - rules.alike) * expected, rules.spreads * usual_spread(like - expected))
-    low = (like < expected - far)[: n - 1]
-    known = np.isfinite(like)[: n - 1]
-    before, after = np.append(False, low), np.append(low, False)
-    no_before, no_after = ~np.append(False, known), ~np.append(known, False)
-    unlike = (before | no_before) & (after | no_after) & (before | after)
-    unlike[1:-1] |= _between(what, like)
-    best = np.fmax(np.append(np.nan, like[: n - 1]), like)
-    usual = np.fmax(expected, np.append(np.nan, expected[: n - 1]))
-    for z in np.flatnonzero(unlike).tolist():
-        limit = max(
-            float(np.nanmax([(expected - far)[z], (expected - far)[z - 1] if z else np.nan])), float(best[z])
-        )
-        what.flags.append(Flag(z, "unlike", "like_neighbours", float(best[z]), float(usual[z]), limit))
-    for z in (np.flatnonzero(low & ~unlike[:-1] & ~unlike[1:]) + 1).tolist():
-        values = (float(v[z - 1]) for v in (like, expected, expected - far))
-        what.flags.append(Flag(z, "jump", "like_previous", *values))
+    near, across = _Likeness.of(what, "like_next", 1), _Likeness.of(what, "like_next_but_one", 2)
+    sides = []
+    for first, second in ((near.before(1), across.before(2)), (near.after(), across.after())):
+        # Where the neighbour is blank, the section beyond it is asked.
+        sides.append((first[0] | second[0], np.where(first[0], first[1], second[1])))
+    (known_before, low_before), (known_after, low_after) = sides
+    unlike = (low_before | low_after) & (low_before | ~known_before) & (low_after | ~known_after)
+    between = _between(what, near.values)
+    best = np.fmax(near.values, np.append(np.nan, near.values[:-1]))
+    for z in np.flatnonzero(unlike | between).tolist():
+        at = z if np.isfinite(near.values[z]) else z - 1
+        usual, limit = float(near.usual[at]), float(near.limit[at])
+        if not unlike[z]:
+            usual = float(what.table["like_next_but_one"][z - 1])
+            limit = _BETWEEN * usual
+        what.flags.append(Flag(z, "unlike", "like_neighbours", float(best[z]), usual, limit))
+    unlike |= between
+    jumps = near.after()[1][:-1] & ~unlike[:-1] & ~unlike[1:]
+    for z in np.flatnonzero(jumps).tolist():
+        values = (float(of[z]) for of in (near.values, near.usual, near.limit))
+        what.flags.append(Flag(z + 1, "jump", "like_previous", *values))
 
 
 def _between(what: _Judge, like: F64) -> Bool:
-    """Return which inner sections resemble both neighbours less than these resemble each other."""
-    across = what.table["like_next_but_one"][: what.n - 2]
-    best = np.fmax(like[: what.n - 2], like[1 : what.n - 1])
-    return np.asarray((across >= LEAST_LIKENESS) & (best < _BETWEEN * across))
+    """Return which sections resemble both neighbours less than these resemble each other."""
+    out = np.zeros(what.n, np.bool_)
+    across = what.table["like_next_but_one"][:-2]
+    best = np.maximum(like[:-2], like[1:-1])
+    out[1:-1] = (across >= LEAST_LIKENESS) & (best < _BETWEEN * across)
+    return out
 
 
 def _shifts(what: _Judge) -> None:

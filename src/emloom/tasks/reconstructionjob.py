@@ -22,7 +22,7 @@ from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.train import TrainingSpec
 from emloom.spec import Spec
-from emloom.tasks.data import BoxSpec, RawStackSpec, check_boxes, held_out, open_mask
+from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -163,7 +163,7 @@ def open_raw_stack(spec: RawStackSpec) -> RawStack:
             closer to each other than the gap.
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
-    avoid = open_mask(spec.avoid, spec)
+    avoid = avoided(spec.avoid, spec)
     if avoid is not None:
         check_same_grid(raw, avoid)
     check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)
