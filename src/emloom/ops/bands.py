@@ -229,26 +229,21 @@ class Seam:
     strength: float
 
 
-def seams(section_YX: NDArray[np.float64], tile: int, spread: float) -> list[Seam]:
+def seams(strips: tuple[F64, F64], spread: float) -> list[Seam]:
     """Return the strongest seam of a patch along rows, and along columns, where there are any.
 
     A line is cut into parts of a tile's length. A seam steps the same way in all of them, further than other lines
     do; a membrane is a line, no step, and a border of a cell ends.
 
     Args:
-        section_YX: grey values; void filled with something in the middle.
-        tile: voxels along a part.
+        strips: `sections.strip_means` of the patch.
         spread: grey values that tissue varies by; steps of less than 0.15 of it are no seams.
     """
     found = []
-    for axis in (0, 1):
-        seen = section_YX if axis == 1 else section_YX.T
-        parts = seen.shape[0] // tile
-        if parts < _LEAST_PARTS or seen.shape[1] < 4 * _SIDE:
-            continue
-        strips = seen[: parts * tile].reshape(parts, tile, -1).mean(axis=1)
-        seam = _strongest(strips, spread, axis)
-        found += [] if seam is None else [seam]
+    for axis, parts in enumerate(strips):
+        if len(parts) >= _LEAST_PARTS and parts.shape[1] >= 4 * _SIDE:
+            seam = _strongest(parts, spread, axis)
+            found += [] if seam is None else [seam]
     return found
 
 
@@ -271,7 +266,7 @@ def _strongest(strips: F64, spread: float, axis: int) -> Seam | None:
         near = (strips[:, gap:] - strips[:, :-gap])[:, _SIDE - 1 : _SIDE - 1 + wide.shape[1] - gap + 1]
         steps = wide[:, : near.shape[1]]
         # The median of the parts: the edge of something in a few of them is no seam.
-        mean, usual = np.median(near, axis=0), np.median(steps, axis=0)
+        mean, usual = _middle(near), _middle(steps)
         others = MAD * float(np.median(np.abs(mean - np.median(mean))))
         strength = np.abs(mean) / max(others, 1e-9)
         good = (
@@ -285,6 +280,12 @@ def _strongest(strips: F64, spread: float, axis: int) -> Seam | None:
             seam = Seam(axis, x + _SIDE, float(mean[x]), float(strength[x]))
             best = seam if best is None or seam.strength > best.strength else best
     return best
+
+
+def _middle(parts: F64) -> F64:
+    """Return the median along the first axis, the lower of two; several times as fast as numpy's for few parts."""
+    out: F64 = np.sort(parts, axis=0)[(len(parts) - 1) // 2]
+    return out
 
 
 def _steps_of(strips: F64, side: int) -> F64:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 
 Ints = NDArray[np.int64]
+F64 = NDArray[np.float64]
 
 VOID_VOX = 4
 """Voxels along the side of a window that is void where they all have one value."""
@@ -221,6 +222,50 @@ def line_steps(section_YX: NDArray[Any]) -> tuple[int, int]:
     Lines that a scanning beam drew brighter or darker are steps between rows that no tissue has.
     Divided by the squared lengths and the number of lines they are variances that can be compared.
     """
-    wide = section_YX.astype(np.int64)
-    rows, columns = np.diff(wide.sum(axis=1)), np.diff(wide.sum(axis=0))
+    whole = np.zeros((*section_YX.shape[:1], 1), np.int64), np.zeros((1, section_YX.shape[1]), np.int64)
+    n = max(section_YX.shape)
+    _strips(
+        section_YX, np.zeros((1, 1), np.bool_), (n, n), (*whole, np.zeros_like(whole[0]), np.zeros_like(whole[1]))
+    )
+    rows, columns = (np.diff(sums.reshape(-1)) for sums in whole)
     return int((rows * rows).sum()), int((columns * columns).sum())
+
+
+def strip_means(section_YX: NDArray[Any], void: NDArray[np.bool_], tile: int) -> tuple[F64, F64]:
+    """Return the means, beside void, of the parts of rows and of columns that are a tile long.
+
+    Args:
+        section_YX: integers of 8 or 16 bits.
+        void: `void_windows` of it.
+        tile: voxels of a part; what is left at the end is dropped.
+
+    Returns:
+        float64 [parts along x, Y] and [parts along y, X]; where all is void, the mean of the others.
+    """
+    n_y, n_x = section_YX.shape
+    shapes = (n_y, max(1, n_x // tile)), (max(1, n_y // tile), n_x)
+    sums = tuple(np.zeros(shape, np.int64) for shape in shapes * 2)
+    _strips(section_YX, void, (tile, tile), sums)
+    out = []
+    for total, count in zip(sums[:2], sums[2:], strict=True):
+        mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+        out.append(np.where(count > 0, mean, total.sum() / max(1, count.sum())))
+    return np.ascontiguousarray(out[0].T), out[1]
+
+
+@njit(cache=True, nogil=True)
+def _strips(section, void, tile, out):  # type: ignore[no-untyped-def]
+    """Add up parts of rows and columns, and count their voxels; without `void`, all of them."""
+    rows, columns, n_rows, n_columns = out
+    everything = void.size == 1
+    for y in range(section.shape[0]):
+        i = y // tile[0]
+        for x in range(section.shape[1]):
+            if everything or not void[y // VOID_VOX, x // VOID_VOX]:
+                v, j = np.int64(section[y, x]), x // tile[1]
+                if j < rows.shape[1]:
+                    rows[y, j] += v
+                    n_rows[y, j] += 1
+                if i < columns.shape[0]:
+                    columns[i, x] += v
+                    n_columns[i, x] += 1

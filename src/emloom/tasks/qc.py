@@ -34,8 +34,9 @@ from emloom.tasks.lattice import on_grid_of
 from emloom.tasks.qcmap import MAP, SECTIONS, USUAL, CountTiles, JudgeTiles, Tiles, limits_of
 from emloom.tasks.qcmask import MASK, SUMMARY
 from emloom.tasks.qcmeasure import STAGE as MEASURE
-from emloom.tasks.qcmeasure import Measure, Stack, make_tiles
+from emloom.tasks.qcmeasure import Measure, make_tiles
 from emloom.tasks.qcpaint import PaintMask
+from emloom.tasks.qcpatch import Stack
 from emloom.tasks.qcrules import Flag, judge, not_judged
 from emloom.tasks.qcsections import STAGE as ADD_UP
 from emloom.tasks.qcsections import AddUp, read_sections

@@ -27,7 +27,8 @@ from emloom.ops.sectiontiles import STATISTICS, histogram, tile_differences, usu
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.qcartifacts import probabilities_at
-from emloom.tasks.qcmeasure import CHANNELS, DEPTH, Stack, tiles_path
+from emloom.tasks.qcmeasure import tiles_path
+from emloom.tasks.qcpatch import CHANNELS, DEPTH, Stack
 from emloom.tasks.qcrules import SD_OF_CONTRAST
 from emloom.tasks.qcspec import CODES, ArtifactsSpec, Defect, RulesSpec
 

@@ -17,7 +17,7 @@ from emloom.io.volume import VolumeInfo
 from emloom.run.stage import Output
 from emloom.tasks.qcmap import MAP
 from emloom.tasks.qcmask import MASK
-from emloom.tasks.qcmeasure import DEPTH, Stack
+from emloom.tasks.qcpatch import DEPTH, Stack
 from emloom.tasks.qcspec import CODES, Defect
 
 

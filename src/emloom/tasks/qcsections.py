@@ -35,7 +35,8 @@ from emloom.ops.histogram import percentile
 from emloom.ops.sections import level_values
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
-from emloom.tasks.qcmeasure import CHANNELS, DEPTH, Stack, table_path, tiles_path
+from emloom.tasks.qcmeasure import table_path, tiles_path
+from emloom.tasks.qcpatch import CHANNELS, DEPTH, Stack
 
 STAGE = "sections"
 F64 = NDArray[np.float64]
