@@ -93,19 +93,8 @@ ScorerSpec = Annotated[
 """How features become a score."""
 
 
-class _Scorer:
-    """What all share: arrays by name, and the check of features."""
-
-    spec: Any
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all but the spec, by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "spec"}  # type:
-        ignore[arg - type]
-
-
 @dataclass(frozen=True, eq=False)
-class LinearProbe(_Scorer):
+class LinearProbe:
     """A fitted line.
 
     Attributes:
@@ -140,7 +129,7 @@ class LinearProbe(_Scorer):
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours(_Scorer):
+class Neighbours:
     """Labelled patches.
 
     Attributes:
@@ -180,7 +169,7 @@ class Neighbours(_Scorer):
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryBank(_Scorer):
+class MemoryBank:
     """What clean tissue looks like.
 
     Attributes:
@@ -223,7 +212,8 @@ class MemoryBank(_Scorer):
         far, item = distances[n, farthest], rows[n, farthest]
         b = min(self.spec.neighbours, len(self.items))
         if b == 1 or not len(n):
-            return far
+            alone: F64 = far
+            return alone
         items = self.items.astype(np.float64)
         _, around = nearest(items[item], items, b)
         position = self._standard(features_NPD)[n, farthest].astype(np.float64)
@@ -244,7 +234,7 @@ class MemoryBank(_Scorer):
 
 
 @dataclass(frozen=True, eq=False)
-class Deviation(_Scorer):
+class Deviation:
     """The distribution of a number among clean patches.
 
     Attributes:
@@ -303,8 +293,13 @@ def fit_scorer(spec: ScorerSpec, features_NPD: F32, labels_N: Labels) -> Scorer:
     return fitted
 
 
+def arrays_of(scorer: Scorer) -> dict[str, NDArray[Any]]:
+    """Return all of a scorer but its spec, by name."""
+    return {each.name: getattr(scorer, each.name) for each in fields(scorer) if each.name != "spec"}
+
+
 def scorer_of(spec: ScorerSpec, arrays: Mapping[str, NDArray[Any]]) -> Scorer:
-    """Return the scorer that has these `arrays`; raises `InputError` where one is missing or too many."""
+    """Return the scorer of `arrays_of`; raises `InputError` where the names are others."""
     kind = _OF[type(spec)]
     wanted = {each.name for each in fields(kind)} - {"spec"}
     if set(arrays) != wanted:
@@ -321,7 +316,7 @@ def _known(features: F32, labels: Labels) -> tuple[F64, NDArray[np.bool_]]:
 
 
 def _clean(features: F32, labels: Labels) -> F32:
-    clean = features[labels == NO]
+    clean: F32 = features[labels == NO]
     if not len(clean):
         raise InputError(f"none of {len(labels)} patches is labelled no: there is no clean tissue to learn from")
     return clean

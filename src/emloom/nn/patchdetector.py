@@ -26,7 +26,7 @@ from emloom.geometry import Vec
 from emloom.geometry.grid import Vec3
 from emloom.geometry.patches import Labels
 from emloom.io.volume import Volume
-from emloom.nn.anomaly import DeviationSpec, MemoryBank, Scorer, ScorerSpec, fit_scorer, scorer_of
+from emloom.nn.anomaly import DeviationSpec, MemoryBank, Scorer, ScorerSpec, arrays_of, fit_scorer, scorer_of
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
 from emloom.nn.model import ModelSpec, Network, load
 from emloom.nn.patchfeatures import ErrorFeatures, FeatureSpec, LevelFeatures, PatchFeatures, PixelFeatures
@@ -121,33 +121,27 @@ def model_mark(model: ModelSpec, network: Network) -> str:
 
 
 def fit_detector(
-    spec: BaselineSpec,
-    features: PatchFeatures,
-    features_NPD: NDArray[np.float32],
-    labels_N: Labels,
-    about: DetectorSpec,
+    features: PatchFeatures, features_NPD: NDArray[np.float32], labels_N: Labels, spec: DetectorSpec
 ) -> PatchDetector:
     """Return a detector fitted to features of labelled patches.
 
     Args:
-        spec: which.
         features: what computed them.
         features_NPD: float32 [N, P, D].
         labels_N: int8 [N], 1 yes, 0 no, -1 unknown.
-        about: what else its file says; its baseline is replaced by `spec`.
+        spec: what its file will say.
 
     Raises:
         InputError: there are no patches it could learn from.
     """
-    scorer = fit_scorer(spec.scorer, features_NPD, labels_N)
-    return PatchDetector(about.model_copy(update={"baseline": spec}), features, scorer)
+    return PatchDetector(spec, features, fit_scorer(spec.baseline.scorer, features_NPD, labels_N))
 
 
 def save_detector(path: str | Path, detector: PatchDetector) -> None:
     """Write a detector, atomically; the folder must exist."""
     arrays = {
         f"{_SCORER}{name}": torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
-        for name, array in detector.scorer.arrays().items()
+        for name, array in arrays_of(detector.scorer).items()
     }
     save_checkpoint(path, arrays, detector.spec)
 

@@ -14,6 +14,7 @@ alone shows (law 9), up to rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 from typing import Protocol
 
 import torch
@@ -151,11 +152,13 @@ class Windows:
 
     def latents(self, seen_ZYX: Tensor, tile: Vec, step: Pair) -> Tensor:
         """Return the latents; of a variational autoencoder their means."""
-        latents = self._encoder(self._shown(seen_ZYX), step[0] // self.stride[0])
+        every = max(1, gcd(*step) // self.stride[0])
+        latents = self._encoder(self._shown(seen_ZYX), every)
         net = None if self._network is None else self._network.net
         if isinstance(net, VariationalAutoencoder):
             latents = net.mu(latents)
-        out: Tensor = latents[0, :, 0].permute(1, 2, 0)
+        y, x = (max(1, n // (every * self.stride[0])) for n in step)
+        out: Tensor = latents[0, :, 0, ::y, ::x].permute(1, 2, 0)
         return out
 
     def reconstruction(self, seen_ZYX: Tensor, tile: Vec) -> Tensor:
