@@ -16,7 +16,8 @@ from emloom.geometry import Box
 from emloom.nn.plantdraws import DRAWS
 from emloom.nn.planting import PlantSpec, carry_out, draw, plant
 from emloom.ops.artifacts import KINDS, apply, paint
-from emloom.ops.visibility import noise_of, noticed
+from emloom.ops.tears import Course, Crack
+from emloom.ops.visibility import AROUND_NM, noise_of, noticed
 from emloom.testing.phantom import Phantom, PhantomSpec
 
 VOXEL_NM = (30.0, 8.0, 8.0)
@@ -105,9 +106,9 @@ def test_every_kind_is_seen_most_of_the_time(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_lies_where_something_changed(kind):
-    """A mask reaches at most 60 nm, within which voxels are taken together, and 150 nm, where contrast is measured."""
+    """A mask reaches no further than voxels are taken together for it."""
     before, spacing = stack()[1], VOXEL_NM[1:]
-    reach = [2 * (round(60 / s) + round(150 / s)) + 1 for s in spacing]
+    reach = [2 * round(AROUND_NM / s) + 1 for s in spacing]
     for seed in range(10):
         ((_, artifact),) = draw(only(kind), (3, 128, 128), 1, VOXEL_NM, random(seed)).artifacts
         image, _, sound = paint(artifact, before, spacing)
@@ -168,6 +169,39 @@ def test_grain_of_what_is_painted_is_that_of_the_section():
                 rows = section[0][:, 1:] - section[0][:, :-1]
                 measured.append(rows[inside[:, 1:] & inside[:, :-1]].std() / 2**0.5)
         assert np.median(measured) == pytest.approx(sigma, rel=0.35)
+
+
+def test_moved_tissue_keeps_its_noise():
+    """Between voxels noise is averaged away; nobody can tell a fold or crack by flanks that are too smooth."""
+    sigma = 0.15
+    flat = random(0).normal(0.0, sigma, (1, 256, 256)).astype(np.float32)
+    for kind in ("fold", "crack"):
+        measured = []
+        for seed in range(12):
+            section = flat.copy()
+            ((_, artifact),) = draw(only(kind), (1, 256, 256), 0, (30, 8, 8), random(seed)).artifacts
+            image, _, sound = paint(artifact, section[0], (8, 8))
+            flank = (sound != section[0]) & (image == sound)
+            apply(artifact, section[0], (8, 8))
+            if flank.sum() > 400:
+                measured.append(section[0][flank].std())
+        assert len(measured) >= 4
+        assert np.median(measured) == pytest.approx(sigma, rel=0.1)
+
+
+def test_what_a_program_filled_in_is_constant_branches_and_all():
+    course = Course((1024.0, 1024.0), 0.4, 10.0, 50.0, 900.0, 3000.0)
+    branches = ((300.0, 0.8, 0.5), (-200.0, -0.9, 0.4))
+    for texture in (0.0, 0.1):
+        crack = Crack(course, 200.0, 300.0, 0.5, -1.0, texture, 0.0, branches, 7)
+        section = tissue((1, 256, 256))[0].clip(-0.8, 0.8)
+        gap = paint(crack, section, (8, 8)).image < -0.9
+        apply(crack, section, (8, 8))
+        black = np.abs(section + 1) < 1e-5
+        if texture == 0:
+            assert (gap & black).sum() > 0.8 * gap.sum()
+        else:
+            assert black.sum() < 20
 
 
 def test_the_same_artifact_looks_alike_at_any_voxel_size():

@@ -12,6 +12,7 @@ import typer
 
 from emloom import __version__
 from emloom.cli import (
+    artifacts,
     blockwise,
     data,
     datasets,
@@ -58,6 +59,7 @@ evaluate.register(app)
 frequency.register(app)
 results.register(app)
 graph.register(app)
+artifacts.register(app)
 datasets.register(app)
 machine.register(app)
 

@@ -42,7 +42,7 @@ class PlantSpec(Spec):
     """Length of lines, diameter of spots and grains' clouds."""
     width_nm: Pair = (30.0, 800.0)
     """Width of folds and of the gaps of cracks; scratches take its lower third."""
-    shift_nm: Pair = (40.0, 400.0)
+    shift_nm: Pair = (80.0, 400.0)
     """Displacement of shifted sections, at least a voxel."""
     blur_nm: Pair = (15.0, 120.0)
     """Standard deviation of a blur, at least one voxel."""
@@ -53,7 +53,7 @@ class PlantSpec(Spec):
 
     @property
     def margin_nm(self) -> float:
-        """Margin (nm, within sections) to give a sample and to crop after planting, so that nothing mirrored stays.
+        """Margin in nm to give a sample within sections, and to crop after planting: nothing mirrored stays then.
 
         What a shift brings in from outside is mirrored at the section's borders: real enough to the eye, not to a
         network. 0 where no section is shifted.

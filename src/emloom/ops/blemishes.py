@@ -195,7 +195,7 @@ def _lump(image, cover, frame, look, halo, textures):  # type: ignore[no-untyped
             u, v = (py * c + px * s) / ry, (px * c - py * s) / rx
             near = np.hypot(u, v)
             inside = 1.0 - near
-            if near < 1.2 + ragged:
+            if 1.0 - 1.2 * ragged - border < near < 1.2 + ragged:  # where the unevenness decides
                 inside += ragged * noise_at(py / (0.9 * radius), px / (0.9 * radius), 5, at[0], table)
             alpha = min(max(inside / border + 0.5, 0.0), 1.0)
             value = image[y, x]
@@ -203,10 +203,10 @@ def _lump(image, cover, frame, look, halo, textures):  # type: ignore[no-untyped
                 value += (1.0 - alpha) * halo[0] * np.exp(min(inside, 0.0) * radius / halo[1])
             if alpha > 0.0:
                 qy, qx = py / (0.45 * radius), px / (0.45 * radius)
-                rough = noise_at(qy, qx, 4, at[1], table)
+                rough = noise_at(qy, qx, 3, at[1], table)
                 paint = fill + texture * rough
                 if relief != 0.0:
-                    paint += relief * (noise_at(qy + 0.15, qx + 0.1, 4, at[1], table) - rough) * 3.0
+                    paint += relief * (noise_at(qy + 0.15, qx + 0.1, 3, at[1], table) - rough) * 3.0
                     paint += relief * 0.5 * (u * 0.7 + v * 0.3)
                 value += alpha * opacity * (paint - value)
                 cover[y, x] = max(cover[y, x], alpha * opacity)

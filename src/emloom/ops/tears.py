@@ -128,8 +128,9 @@ def crack(section_YX: F32, what: Crack, spacing_nm: Spacing) -> Painted:
         # A gap also moves what is torn already; the undamaged tissue is moved by itself.
         tissue = torn.tissue if tissue is image else _tear(tissue, what, course, share, how).tissue
         image, cover = torn.image, np.maximum(cover, torn.cover)
-    # What was filled in by a program, as an alignment does, has no noise.
-    return Painted(image, cover if what.texture > 0 else np.zeros_like(cover), tissue)
+    if what.texture == 0:  # filled in by a program, as an alignment does: a constant without noise
+        cover = np.where(np.abs(image - np.float32(what.fill)) < 1e-5, np.float32(0), cover)
+    return Painted(image, cover, tissue)
 
 
 def _branch(main: Course, branch: tuple[float, float, float], place: F64) -> Course:
@@ -151,9 +152,8 @@ def _tear(section: F32, what: Crack, course: Course, share: float, how: tuple[Sp
     spacing, seed = how
     at = places(seed, 5)
     t, beside = _along(section.shape, course, spacing, at[0])
-    start = (
-        -0.25 * what.width_nm if course is not what.course else -np.inf
-    )  # a branch begins within the gap it leaves
+    # A branch begins within the gap it leaves.
+    start = -np.inf if course is what.course else -0.25 * what.width_nm
     half = 0.5 * what.width_nm * share * _taper(t, course, start)
     cells = min(max(1.5 * what.width_nm, 8 * min(spacing)), 1500.0), 6 * min(spacing)
     sides = [np.where(half > 0, half + what.ragged * _uneven(t, half, cells, at[i]), 0.0) for i in (1, 2)]
@@ -233,7 +233,7 @@ def _mirror(i, n):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def cubic(section, y, x):  # type: ignore[no-untyped-def]
-    """Return the grey value between voxels (Catmull and Rom 1974), which blurs noise less than a linear one."""
+    """Return the grey value between voxels (Catmull and Rom 1974), and the share of noise's variance it keeps."""
     iy, ix = int(np.floor(y)), int(np.floor(x))
     u, v = y - iy, x - ix
     a, b, c, d = _weight(0, v), _weight(1, v), _weight(2, v), _weight(3, v)
@@ -248,7 +248,8 @@ def cubic(section, y, x):  # type: ignore[no-untyped-def]
             for m in range(4):
                 line += _weight(m, v) * row[_mirror(ix - 1 + m, section.shape[1])]
         total += _weight(k, u) * line
-    return total
+    kept = a * a + b * b + c * c + d * d
+    return total, kept * (_weight(0, u) ** 2 + _weight(1, u) ** 2 + _weight(2, u) ** 2 + _weight(3, u) ** 2)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -287,7 +288,7 @@ def _open(section, frame, rows, numbers, texture):  # type: ignore[no-untyped-de
                 continue
             # Tissue moves smoothly; only the edges are ragged, where crumbs are missing or left.
             move = sign * h * np.exp(-max(sign * d - h, 0.0) / reach)
-            value = cubic(section, y + move * s / sy, x - move * c / sx)
+            value, kept = cubic(section, y + move * s / sy, x - move * c / sx)
             tissue[y, x] = value
             beyond = sign * d - edge
             if rim != 0.0:
@@ -296,7 +297,7 @@ def _open(section, frame, rows, numbers, texture):  # type: ignore[no-untyped-de
             if cover > 0.0:
                 gap = fill + grain * noise_at(y * sy / cell, x * sx / cell, 3, texture[0], texture[1])
                 value += cover * (gap - value)
-            out[y, x], covers[y, x] = value, cover
+            out[y, x], covers[y, x] = value, (1.0 - cover) * (1.0 - kept) + cover
     return out, covers, tissue
 
 
@@ -322,19 +323,19 @@ def _close(section, frame, rows, numbers):  # type: ignore[no-untyped-def]
             # No tissue can be pulled in from beyond the picture.
             gone = min(_lookup(hidden, at), 0.5 * min(min(y, height - 1 - y) * sy, min(x, width - 1 - x) * sx))
             move = gone * np.exp(-max(beyond, 0.0) / reach)
-            value = cubic(section, y - sign * move * s / sy, x + sign * move * c / sx)
+            value, kept = cubic(section, y - sign * move * s / sy, x + sign * move * c / sx)
             tissue[y, x] = value
             cover = min(max(0.5 - beyond / pixel, 0.0), 1.0) * min(1.0, 2.0 * h / pixel)
             if cover > 0.0:
                 # The other flank lies on top, and between the two the strip that turned over.
-                other = cubic(section, y + sign * move * s / sy, x - sign * move * c / sx)
+                other, _ = cubic(section, y + sign * move * s / sy, x - sign * move * c / sx)
                 turned = d * (1.0 + gone / h)
-                between = cubic(section, y + turned * s / sy, x - turned * c / sx)
+                between, _ = cubic(section, y + turned * s / sy, x - turned * c / sx)
                 light = max(0.5 * value + 0.5, 0.0)
                 light *= max(0.5 * other + 0.5, 0.02) ** density * max(0.5 * between + 0.5, 0.02) ** density
                 value += cover * (2.0 * light - 1.0 - value)
             value += edge * np.exp(-abs(beyond) / (1.5 * pixel)) * min(1.0, h / pixel)
-            out[y, x], covers[y, x] = value, cover
+            out[y, x], covers[y, x] = value, (1.0 - cover) * (1.0 - kept) + cover
     return out, covers, tissue
 
 

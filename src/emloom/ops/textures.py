@@ -26,7 +26,7 @@ class Painted(NamedTuple):
 
     Attributes:
         image: float32 ``[Y, X]``, without the noise a detector would have added to what was painted.
-        cover: float32 ``[Y, X]``, 0 to 1: which share of a voxel is paint, whose own noise is gone.
+        cover: float32 ``[Y, X]``, 0 to 1: which share of a voxel's own noise (its variance) is gone.
         tissue: float32 ``[Y, X]``: the tissue moved, but not damaged; the section itself where nothing moves.
     """
 

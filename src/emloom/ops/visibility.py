@@ -3,12 +3,13 @@
 A label should say what can be known from the picture. With sd the standard deviation around a voxel, and sigma the
 noise of the detector::
 
-    noticed(p)  =  |after - before| > max(0.08, 0.6 sd_before, 2.5 sigma)              sd within 400 nm
-    faded(p)    =  (sd_after^2 + sigma^2) < 0.4 (sd_before^2 + sigma^2)                sd within 150 nm
-    visible(p)  =  noticed(p), or half of the voxels within 60 nm are noticed or faded
+    noticed(p)  =  |after - before| > max(0.08, 0.6 sd_before, 2.5 sigma)           sd within 400 nm
+    faded(p)    =  (sd_after^2 + sigma^2) < 0.4 (sd_before^2 + sigma^2)             sd within 150 nm
+    visible(p)  =  noticed(p), or: half of the voxels within 100 nm changed at all, and a third of these
+                   are noticed or faded
 
-A voxel alone must stand out from the tissue around it; the last line closes areas in which the picture changed as
-a whole though some voxels happen to be alike, as in a blur or a displacement.
+A voxel alone must stand out from the tissue around it; the last rule closes areas in which the picture changed as
+a whole though voxels happen to be alike, as in a blur or a displacement, and leaves a line as thin as it is.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ LEAST_CHANGE = 0.08
 _OF_CONTRAST = 0.6
 _OF_NOISE = 2.5
 _CONTRAST_NM = 400.0
-_FADED_NM = 150.0
+FADED_NM = 150.0
 _FADED = 0.4
-_AROUND_NM = 60.0
-_SHARE = 0.5
+AROUND_NM = 100.0
+_LEAST_TRACE = 0.02
+_CHANGED, _SEEN = 0.5, 1 / 3
 
 
 def noise_of(section_YX: F32) -> float:
@@ -61,12 +63,14 @@ def noticed(before_YX: F32, after_YX: F32, spacing_nm: Spacing, sigma: float) ->
 def visible(before_YX: F32, after_YX: F32, spacing_nm: Spacing, sigma: float) -> Bits:
     """Return where the change can be seen, bool ``[Y, X]``; contains `noticed`. Arguments as there."""
     seen = noticed(before_YX, after_YX, spacing_nm, sigma)
-    near = _half(_FADED_NM, spacing_nm)
+    near = _half(FADED_NM, spacing_nm)
     before, after = variance(before_YX, near), variance(after_YX, near)
     faded = after + sigma**2 < _FADED * (before + sigma**2)
     faded &= before > np.square(LEAST_CHANGE)  # where nothing was to be seen, nothing is lost
-    share = box_mean(seen | faded, _half(_AROUND_NM, spacing_nm))
-    return np.asarray(seen | (share >= _SHARE))
+    around = _half(AROUND_NM, spacing_nm)
+    changed = box_mean(np.abs(after_YX - before_YX) > _LEAST_TRACE, around)
+    area = (changed >= _CHANGED) & (box_mean(seen | faded, around) >= _SEEN * changed)
+    return np.asarray(seen | area)
 
 
 def _half(reach_nm: float, spacing_nm: Spacing) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 ::
 
-    map.zarr/artifacts    czyx uint8, logits of every class, coded as `emloom.ops.logits` says; voxel size and
-                          offset say where its patches lie (`Lattice.of_map`)
+    map.zarr/<class>      uint8, logits coded as `emloom.ops.logits` says, one volume per class of the model;
+                          voxel size and offset say where its patches lie (`Lattice.of_map`)
 
 A block is a slab of sections of some tiles. A map is resumable and bit-identical for any division, as every other
 prediction is (`emloom.tasks.predict`); a dense map takes `step_vox`^2 times less room than its raw.
@@ -19,13 +19,13 @@ import numpy as np
 from pydantic import Field
 
 from emloom.errors import InputError
-from emloom.geometry import Block, Box, Vec, blocks
-from emloom.geometry.grid import Grid, Vec3
+from emloom.geometry import Block, blocks
+from emloom.geometry.grid import Vec3
 from emloom.geometry.lattice import Lattice
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.model import ModelSpec, load
-from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective
+from emloom.nn.objectives.artifacts import ArtifactsObjective
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.patchpredict import PatchPredictor, map_shape
 from emloom.nn.samples import require_voxel_size
@@ -51,7 +51,7 @@ class MapJob(Spec):
     model: str
     """Checkpoint of a classifier of patches."""
     output: str
-    """Container (`.zarr`) to be made, with one volume, `artifacts`."""
+    """Container (`.zarr`) to be made, with one volume per class."""
     step_vox: int = Field(default=32, ge=1)
     """Voxels along y and x from patch to patch. Multiples of the encoder's stride (16) are many times faster."""
     voxel_size_nm: Vec3 | None = None
@@ -79,10 +79,13 @@ class MapBlock:
     def __call__(self, block: Block) -> list[Output]:
         """Predict and write the block's voxels of the map."""
         key = ("patch predictor", self.model_mark, self.device, self.job.step_vox)
-        _, predictor = once(key, lambda: patch_predictor(self.job.model, self.job.step_vox, self.device))
+        spec, predictor = once(key, lambda: patch_predictor(self.job.model, self.job.step_vox, self.device))
         coded = encode_logits(predictor.map(open_raw(self.job), block.write))
-        open_volume(self.folder / ARTIFACTS, writable=True).write(block.write, coded)
-        return [Output.voxels(ARTIFACTS, block.write, coded)]
+        written = []
+        for name, of_class in zip(class_names(spec), coded, strict=True):
+            open_volume(self.folder / name, writable=True).write(block.write, of_class)
+            written.append(Output.voxels(name, block.write, of_class))
+        return written
 
 
 def predict_map(
@@ -102,7 +105,7 @@ def predict_map(
         discard: delete the unfinished or finished result of another job in the output's place.
 
     Returns:
-        Path of the map.
+        Path of the map of the first class.
 
     Raises:
         InputError: an input is missing or damaged, the model is no classifier of patches or was made for another
@@ -113,13 +116,14 @@ def predict_map(
     spec, predictor = patch_predictor(job.model, job.step_vox, device)
     if not job.any_voxel_size:
         require_voxel_size(spec, raw.info.grid.voxel_size_nm, raw.info.source)
-    info = map_info(spec, predictor.lattice, raw.info)
+    info = map_info(predictor.lattice, raw.info)
     shape = (min(_SLAB, info.shape[0]), *predictor.tile(raw.info))
     space = Workspace(job.output)
     inputs = space.claim("map", job, {"raw": job.raw, "model": job.model}, discard, {})
     if not space.finished:
-        if not (space.folder / ARTIFACTS).exists():
-            create_volume(space.folder / ARTIFACTS, info.with_(chunks=chunk_within(shape)))
+        for name in class_names(spec):
+            if not (space.folder / name).exists():
+                create_volume(space.folder / name, info.with_(chunks=chunk_within(shape)))
         key = key_of("map", job.model_dump(mode="json", exclude={"output"}), inputs)
         work = MapBlock(job, space.folder.absolute(), device, inputs["model"])
         stage = Stage("map", key, blocks(info.box, shape), work)
@@ -127,7 +131,7 @@ def predict_map(
         seconds = {"map": time.perf_counter() - started}
         write_provenance(space.folder / "provenance.json", job.to_dict(), inputs, seconds, {"computed_by": device})
         space.finish()
-    return str(Path(job.output) / ARTIFACTS)
+    return str(Path(job.output) / class_names(spec)[0])
 
 
 def patch_predictor(path: str | Path, step: int, device: str = "cpu") -> tuple[ModelSpec, PatchPredictor]:
@@ -153,14 +157,14 @@ def open_raw(job: MapJob) -> Volume:
     return raw
 
 
-def map_info(spec: ModelSpec, lattice: Lattice, raw: VolumeInfo) -> VolumeInfo:
-    """Return what the map of a raw volume says about itself."""
+def class_names(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of the classes of a classifier of patches; the first is what is looked for."""
     assert isinstance(spec.objective, ArtifactsObjective)  # of a classifier of patches
-    grid: Grid = lattice.map_grid(raw.grid)
-    channels = len(spec.objective.classes)
-    return VolumeInfo(map_shape(raw.shape, lattice), np.dtype(np.uint8), grid, channels, kind="logits")
+    return spec.objective.names
 
 
-def whole_map(predictor: PatchPredictor, raw: Volume) -> Box:
-    """Return the box of the map of a volume."""
-    return Box.whole(map_shape(raw.info.shape, predictor.lattice))
+def map_info(lattice: Lattice, raw: VolumeInfo) -> VolumeInfo:
+    """Return what the map of a raw volume says about itself."""
+    return VolumeInfo(
+        map_shape(raw.shape, lattice), np.dtype(np.uint8), lattice.map_grid(raw.grid), kind="logits"
+    )

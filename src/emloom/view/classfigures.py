@@ -143,7 +143,9 @@ def ranking_plot(
     return Figure(png_of(canvas), alt, caption)
 
 
-def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *, caption: str = "") -> Figure:
+def reliability_plot(
+    rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *, caption: str = "", unit: str = "voxels"
+) -> Figure:
     """Return frequency against probability, over how many voxels have that probability.
 
     Args:
@@ -151,6 +153,7 @@ def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *
         xlabel: what the probability is of.
         ylabel: what the frequency is of.
         caption: printed below.
+        unit: what was counted, in the plural.
 
     Raises:
         InputError: there is no bin.
@@ -160,7 +163,7 @@ def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *
     canvas = new_canvas(WIDTH_IN, 5.4)
     grid = canvas.add_gridspec(2, 1, height_ratios=[3, 1])
     ax = plot_axes(canvas, xlabel, ylabel, grid[0])
-    below = plot_axes(canvas, xlabel, "voxels", grid[1])
+    below = plot_axes(canvas, xlabel, unit, grid[1])
     x, y = [row.confidence for row in rows], [row.accuracy for row in rows]
     ax.plot([0, 1], [0, 1], color=INK, lw=1.2, ls=":", label="calibrated")
     ax.vlines(x, x, y, color=VERMILION, lw=1.6, label="gap")
@@ -172,7 +175,7 @@ def reliability_plot(rows: Sequence[ReliabilityRow], xlabel: str, ylabel: str, *
     add_legend(ax)
     widest = max(rows, key=lambda row: abs(row.accuracy - row.confidence))
     alt = (
-        f"Reliability of {sum(row.n for row in rows)} voxels in {len(rows)} bins; the largest gap is at a mean "
+        f"Reliability of {sum(row.n for row in rows)} {unit} in {len(rows)} bins; the largest gap is at a mean "
         f"probability of {widest.confidence:.3f}, where the frequency is {widest.accuracy:.3f}."
     )
     return Figure(png_of(canvas), alt, caption)

@@ -1,0 +1,19 @@
+"""`emloom artifacts`: find folds, cracks, debris and the like; a group of commands, each in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from emloom.cli import artifacts_evaluate, artifacts_labels
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of this file."""
+    group = typer.Typer(
+        name="artifacts",
+        help="Folds, cracks, debris and other artifacts: labels of patches, and detectors of them.",
+        no_args_is_help=True,
+    )
+    artifacts_labels.register(group)
+    artifacts_evaluate.register(group)
+    app.add_typer(group)
