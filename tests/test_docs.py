@@ -48,6 +48,9 @@ def test_every_command_parses(page: str, line: str) -> None:
     # Parses and checks the arguments, as the shell would hand them over, without running anything.
     with group.make_context("emloom", [verb, *words]) as outer:
         name, command, rest = group.resolve_command(outer, [verb, *words])  # type: ignore[attr-defined]
+        while hasattr(command, "resolve_command"):  # a group, such as `emloom artifacts`
+            outer = command.make_context(name, rest, parent=outer)
+            name, command, rest = command.resolve_command(outer, rest)
         command.make_context(name, rest, parent=outer).close()
 
 

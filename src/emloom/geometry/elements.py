@@ -6,7 +6,7 @@ that one that emloom has never heard of is kept like any other; a `NamedBox` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -76,6 +76,11 @@ class Element:
         return int(number)
 
 
+def stands_last(element: Element) -> bool:
+    """Whether an element of the whole file (`Others.document`) stands behind its trees; the others come first."""
+    return element.tag in ("branchpoints", "comments", "groups", "volume")
+
+
 @dataclass(frozen=True)
 class Group:
     """A folder of trees, in another folder or in none.
@@ -93,6 +98,19 @@ class Group:
     parent: int | None = None
     attributes: Attributes = ()
     others: tuple[Element, ...] = ()
+
+
+def nested(groups: Iterable[Group]) -> tuple[Group, ...]:
+    """Return groups in the order of a file: each before those in it, and those before the next at its side."""
+    inside: dict[int | None, list[Group]] = {}
+    for group in groups:
+        inside.setdefault(group.parent, []).append(group)
+    order: list[Group] = []
+    waiting = inside.get(None, [])[::-1]
+    while waiting:
+        order.append(waiting.pop())
+        waiting += inside.get(order[-1].id, [])[::-1]
+    return tuple(order)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,21 @@ branch point whose node does not exist, or exists in several trees, too, because
 
 Files of strangers are safe to read: a document type declaration, the only place where entities can be defined, is
 refused, so nothing expands and nothing is fetched; an element of over `LARGEST_ELEMENT` bytes, elements nested
-deeper than `DEEPEST`, and more than `MOST_NODES` nodes are refused while they are read, not after.
+deeper than `DEEPEST`, more than `MOST_ATTRIBUTES` and more than `MOST_NODES` are refused while they are read, not
+after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from xml.parsers import expat
 
 import numpy as np
 
 from emloom.errors import InputError
 from emloom.geometry.columns import Columns, as_texts, stacked
-from emloom.geometry.elements import Element, Group
+from emloom.geometry.elements import Element, Group, stands_last
 from emloom.geometry.grid import Vec3
 from emloom.geometry.skeletons import Skeletons
 from emloom.geometry.tracings import Marks, Others, Tracing
@@ -27,6 +29,8 @@ LARGEST_ELEMENT = 4 << 20
 """Bytes of one tag with its attributes: a comment may be a letter, not a library."""
 DEEPEST = 100
 """Elements inside each other: groups nest, but a person can still find what is in them."""
+MOST_ATTRIBUTES = 200
+"""Different attributes of nodes, trees or edges: each is a column, with a place for every row."""
 MOST_NODES = 50_000_000
 """Nodes of one file: more do not fit in the memory of most machines."""
 
@@ -36,11 +40,6 @@ _UNKNOWN = "?"
 _CONTAINERS = {"things": ("parameters", "branchpoints", "comments", "groups"), "thing": ("nodes", "edges")}
 _INSIDE = {"branchpoints": "branchpoint", "comments": "comment", "groups": "group", "group": "group"}
 Values = dict[str, str]
-
-
-def stands_last(element: Element) -> bool:
-    """Whether an element of the document is written after the trees; the others come first."""
-    return element.tag in ("branchpoints", "comments", "groups", "volume")
 
 
 def parse(chunks: Iterable[bytes], source: str, given: Vec3 | None) -> Tracing:
@@ -76,7 +75,8 @@ def parse(chunks: Iterable[bytes], source: str, given: Vec3 | None) -> Tracing:
 class _Rows:
     """Attributes of many elements, gathered into columns a batch at a time to save memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self.source = source
         self.batch: list[Values] = []
         self.parts: list[Columns] = []
 
@@ -92,13 +92,23 @@ class _Rows:
             if values.keys() != keys:
                 keys = values.keys()
                 names |= dict.fromkeys(values)
+                _refuse_many(names, self.source)
         texts = {name: as_texts(_shared([values.get(name) for values in self.batch])) for name in names}
         self.parts.append(Columns(len(self.batch), texts))
         self.batch = []
 
     def columns(self) -> Columns:
         self.flush()
+        _refuse_many(dict.fromkeys(name for part in self.parts for name in part.texts), self.source)
         return self.parts[0] if len(self.parts) == 1 else stacked(self.parts)
+
+
+def _refuse_many(names: dict[str, None], source: str) -> None:
+    if len(names) > MOST_ATTRIBUTES:
+        raise InputError(
+            f"the elements of {source} have more than {MOST_ATTRIBUTES} different attributes, {list(names)[-1]!r} "
+            "the last: no tracing has; export it again"
+        )
 
 
 def _shared(column: list[str | None]) -> list[str | None]:
@@ -117,7 +127,7 @@ class _Reader:
         self.kept: list[tuple[str, Values, list[Element], list[str]]] = []
         self.keep: Callable[[Element], None] = self._keep_in_document
         self.tree_ids: list[int] = []
-        self.trees, self.nodes = _Rows(), _Rows()
+        self.trees, self.nodes = _Rows(source), _Rows(source)
         self.node_ids: list[int] = []
         self.whose: list[int] = []
         self.xyz: list[tuple[float, float, float]] = []
@@ -129,8 +139,9 @@ class _Reader:
         self.inside_groups: list[int] = []
         self.parameters: list[Element] = []
         self.document: list[Element] = []
-        self.of_tree: dict[int, tuple[Element, ...]] = {}
-        self.of_node: dict[int, tuple[Element, ...]] = {}
+        self.of_tree: dict[int, list[Element]] = {}
+        self.of_node: dict[int, list[Element]] = {}
+        self.of_group: dict[int, list[Element]] = {}
         parser.buffer_text = True
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
@@ -237,9 +248,9 @@ class _Reader:
         number = self._id("group", values, "id")
         name = values.pop("name", "")
         del values["id"]
-        parent = self.inside_groups[-1] if self.inside_groups else None
+        parent = self.groups[self.inside_groups[-1]].id if self.inside_groups else None
+        self.inside_groups.append(len(self.groups))
         self.groups.append(Group(number, name, parent, tuple(values.items())))
-        self.inside_groups.append(number)
 
     # ---- what is kept without being understood ----------------------------------------------------------------
 
@@ -264,18 +275,13 @@ class _Reader:
         self.document.append(element)
 
     def _keep_in_tree(self, element: Element) -> None:
-        row = len(self.tree_ids) - 1
-        self.of_tree[row] = (*self.of_tree.get(row, ()), element)
+        self.of_tree.setdefault(len(self.tree_ids) - 1, []).append(element)
 
     def _keep_in_node(self, element: Element) -> None:
-        row = len(self.node_ids) - 1
-        self.of_node[row] = (*self.of_node.get(row, ()), element)
+        self.of_node.setdefault(len(self.node_ids) - 1, []).append(element)
 
     def _keep_in_group(self, element: Element) -> None:
-        inside = self.inside_groups[-1]
-        at = next(k for k in reversed(range(len(self.groups))) if self.groups[k].id == inside)
-        old = self.groups[at]
-        self.groups[at] = Group(old.id, old.name, old.parent, old.attributes, (*old.others, element))
+        self.of_group.setdefault(self.inside_groups[-1], []).append(element)
 
     # ---- numbers ----------------------------------------------------------------------------------------------
 
@@ -324,9 +330,9 @@ class _Reader:
             self._edge_columns(),
             comments,
             branchpoints,
-            tuple(self.groups),
+            tuple(replace(g, others=tuple(self.of_group.get(k, ()))) for k, g in enumerate(self.groups)),
             tuple(self.parameters),
-            Others(tuple(sorted(self.document, key=stands_last)), self.of_tree, self.of_node),
+            Others(tuple(sorted(self.document, key=stands_last)), _tuples(self.of_tree), _tuples(self.of_node)),
             (),
             unit,
         )
@@ -349,6 +355,7 @@ class _Reader:
 
     def _edge_columns(self) -> Columns:
         names = dict.fromkeys(name for values in self.edge_values.values() for name in values)
+        _refuse_many(names, self.source)
         n = len(self.ends)
         return Columns(
             n, {name: as_texts([self.edge_values.get(k, {}).get(name) for k in range(n)]) for name in names}
@@ -362,7 +369,7 @@ class _Reader:
         row_of: dict[str, int] = {}
         for row, node in enumerate(self.node_ids):
             row_of[str(node)] = -1 if str(node) in row_of else row
-        rows, found = [], _Rows()
+        rows, found = [], _Rows(self.source)
         for values in listed:
             row = row_of.get(values.get(key, "").strip(), -1)
             if row == -1:
@@ -372,3 +379,7 @@ class _Reader:
                 rows.append(row)
                 found.add(values)
         return Marks(np.array(rows, np.int64), found.columns())
+
+
+def _tuples(lists: dict[int, list[Element]]) -> dict[int, tuple[Element, ...]]:
+    return {row: tuple(elements) for row, elements in lists.items()}

@@ -14,11 +14,10 @@ import numpy as np
 
 from emloom.errors import InputError
 from emloom.geometry.columns import Columns, Texts, as_texts
-from emloom.geometry.elements import Element, Group
+from emloom.geometry.elements import Element, Group, stands_last
 from emloom.geometry.skeletons import Rows
 from emloom.geometry.tracings import Marks, Tracing
 from emloom.io.coordinates import coordinate_texts
-from emloom.io.nmlreader import stands_last
 from emloom.io.nmlscale import with_scale
 
 # Name of XML 1.0, fifth edition.

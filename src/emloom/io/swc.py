@@ -7,8 +7,8 @@ hemibrain's files are in voxels of 8 nm, and say so nowhere). It is never guesse
 As a `Tracing`, the type of a node is its attribute ``type`` (0 undefined, 1 soma, 2 axon, 3 dendrite, 4 apical
 dendrite, 5 fork, 6 end), what stands behind a ``#`` in its line is its comment, and whole lines of comment are
 kept too: ``<meta name="swc" content="...">`` before the first node and ``swc-after`` behind the last, the
-attribute ``swc-before`` of the node they precede. An edge points from parent to child. What is read is written back as it
-was spelled, line by line; only blanks between numbers are not kept.
+attribute ``swc-before`` of the node they precede. An edge points from parent to child. What is read is written
+back as it was spelled, line by line; only blanks between numbers are not kept.
 """
 
 from __future__ import annotations

@@ -4,20 +4,24 @@ Patches that overlap, or lie at one place of neighbouring sections, show the sam
 one, and worse after each was shifted about, they put the answers of the test into the training. So space is cut
 first::
 
-    +---------+---------+      blocks of `block_vox`; each goes to one split as a whole, at random, so that every
-    | train . | val   . |      split gets its part of the positives, then of the others
+    +---------+---------+      blocks of `block_vox`; each goes to one split as a whole
+    | train . | val   . |
     |    [a].[b]      . |      a patch grown by half the gap on every side must lie in blocks of its own split:
     +---------+---------+      a and b do not; they belong to no split (-1)
 
 Two patches of different splits are then at least `gap_vox` apart along z, along y or along x: their grown boxes
 lie in different blocks, which do not meet.
 
+Blocks are shared out in several ways, at random and in slabs along an axis, and the way is taken that leaves every
+split nearest to its part of the positives and of the others. Scattered blocks resemble each other more; in a box
+that is full of patches, slabs lose fewer of them to the gap.
+
 Rows derived from another (shifted copies) inherit its split, and are left out where they reach across.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -33,6 +37,8 @@ Mask = NDArray[np.bool_]
 
 SPLITS = ("train", "val", "test")
 NO_SPLIT = -1
+
+_WAYS = 16
 
 
 @dataclass(frozen=True)
@@ -115,17 +121,21 @@ def split_by_blocks(
             f"(z, y, x): give at least {tuple(grown.tolist())}"
         )
     block = np.array(how.block_vox)
-    home = (starts + np.array(shape) // 2) // block
+    home = ((starts + np.array(shape) // 2) // block)[parents]
     low, high = (starts - margin) // block, (starts - margin + grown - 1) // block
     corners = np.stack([np.where(np.array(c), high, low) for c in product((False, True), repeat=3)])
     blocks, number = np.unique(np.concatenate([home[None], corners]).reshape(-1, 3), axis=0, return_inverse=True)
-    at_home, touched = number.reshape(9, -1)[0], number.reshape(9, -1)[1:]
+    # Column 0: the block of the patch, or of what it is derived from; the others: all blocks it reaches.
+    reach, which = np.unique(number.reshape(9, -1).T, axis=0, return_inverse=True)
+    which = which.reshape(-1)
     original = parents == np.arange(len(starts))
-    of_block = _shared_out(at_home[original], positive[original], len(blocks), how)
-    _fill_empty(of_block, at_home[parents], touched, len(how.fractions))
-    own = of_block[at_home[parents]]
-    inside = (of_block[touched] == own).all(axis=0)
-    split = np.where(inside, own, NO_SPLIT)
+    counts = np.stack(
+        [np.bincount(which[original & part], minlength=len(reach)) for part in (positive, ~positive)]
+    )
+    own = counts.any(axis=0)  # what only copies reach has no say
+    of_block = _best_of(_shared_out(blocks, reach[own, 0], counts[:, own], how), reach[own], counts[:, own], how)
+    _fill_empty(of_block, reach, len(how.fractions))
+    split = _split_of(of_block, reach)[which]
     # A copy of a patch that was left out is left out: nobody learns from what is not there.
     return np.where(split[parents] == NO_SPLIT, NO_SPLIT, split).astype(np.int8)
 
@@ -202,31 +212,78 @@ def _checked_parents(parents: Rows | None, n: int) -> Rows:
     return parents
 
 
-def _shared_out(home: Rows, positive: Mask, n_blocks: int, how: BlockSplit) -> Rows:
-    """Return the split of each block, -1 for those without a patch.
+def _best_of(ways: Iterable[Rows], reach: Rows, counts: Rows, how: BlockSplit) -> Rows:
+    """Return the way of sharing out blocks that leaves splits nearest to their parts."""
+    best, least = np.zeros(0, np.int64), np.inf
+    totals = np.maximum(1, counts.sum(axis=1))
+    for of_block in ways:
+        _fill_empty(of_block, reach, len(how.fractions))
+        split = _split_of(of_block, reach)
+        kept = np.stack([counts[:, split == k].sum(axis=1) for k in range(len(how.fractions))], axis=1)
+        loss = float(np.abs(kept / totals[:, None] - np.array(how.fractions)).sum())
+        if loss < least:
+            best, least = of_block, loss
+    return best
 
-    Blocks with most positives first, similar ones in random order, each to the split that lacks most of its part.
+
+def _split_of(of_block: Rows, reach: Rows) -> Rows:
+    """Return the split of patches by their blocks: that of their own where all they reach have it, else -1."""
+    own = of_block[reach[:, 0]]
+    split: Rows = np.where((of_block[reach[:, 1:]] == own[:, None]).all(axis=1), own, NO_SPLIT)
+    return split
+
+
+def _shared_out(blocks: Rows, home: Rows, counts: Rows, how: BlockSplit) -> Iterator[Rows]:
+    """Yield the split of each block, -1 for those without a patch of their own, in several ways.
+
+    Args:
+        blocks: int64 [B, 3], where each block lies.
+        home: int64 [R], block of each reach.
+        counts: int64 [2, R], positives and others of each reach.
+        how: fractions and seed.
     """
-    every = np.bincount(home, minlength=n_blocks)
-    counts = np.stack([np.bincount(home[positive], minlength=n_blocks), every]).astype(np.int64)
-    order = np.random.default_rng(how.seed).permutation(np.flatnonzero(every))
+    rng = np.random.default_rng(how.seed)
+    of_blocks = np.stack([np.bincount(home, row, len(blocks)) for row in counts]).astype(np.int64)
+    present = np.flatnonzero(of_blocks.sum(axis=0))
+    for _ in range(_WAYS):
+        yield _scattered(rng.permutation(present), of_blocks, how)
+    for _ in range(_WAYS):
+        along = int(rng.integers(3))
+        yield _slabs(present[np.argsort(blocks[present, along], kind="stable")], of_blocks, how, rng)
+
+
+def _scattered(order: Rows, counts: Rows, how: BlockSplit) -> Rows:
+    """Give blocks with most positives first, similar ones in the order given, to the split that lacks most."""
     # By the power of two: enough to fill evenly, and leaves chance its part where counts differ a little.
     size = np.frexp(counts[:, order])[1]
-    order = order[np.lexsort((-size[1], -size[0]))]
     lacking = np.outer(counts.sum(axis=1), how.fractions)
-    of_block = np.full(n_blocks, NO_SPLIT, np.int64)
-    for block in order.tolist():
-        kind = 0 if counts[0, block] else 1
-        chosen = int(np.argmax(lacking[kind]))
+    of_block = np.full(counts.shape[1], NO_SPLIT, np.int64)
+    for block in order[np.lexsort((-size[1], -size[0]))].tolist():
+        chosen = int(np.argmax(lacking[0 if counts[0, block] else 1]))
         of_block[block] = chosen
         lacking[:, chosen] -= counts[:, block]
     return of_block
 
 
-def _fill_empty(of_block: Rows, home: Rows, touched: Rows, n_splits: int) -> None:
+def _slabs(order: Rows, counts: Rows, how: BlockSplit, rng: np.random.Generator) -> Rows:
+    """Give each split a run of blocks in the order given, as much of positives and others as is its part."""
+    part = (counts / np.maximum(1, counts.sum(axis=1, keepdims=True)))[:, order].sum(axis=0)
+    middle = (np.cumsum(part) - part / 2) / max(part.sum(), 1e-300)
+    turn = rng.permutation(len(how.fractions))
+    ends = np.cumsum(np.array(how.fractions)[turn])[:-1]
+    of_block = np.full(counts.shape[1], NO_SPLIT, np.int64)
+    of_block[order] = turn[np.searchsorted(ends, middle, side="right")]
+    return of_block
+
+
+def _fill_empty(of_block: Rows, reach: Rows, n_splits: int) -> None:
     """Give blocks without a patch of their own to the split that most reaches into them; in place."""
+    empty = np.zeros(len(of_block), np.bool_)
+    empty[reach] = True
+    empty &= of_block == NO_SPLIT
+    if not empty.any():
+        return
     votes = np.zeros((len(of_block), n_splits), np.int64)
-    for reached in touched:
-        np.add.at(votes, (reached, of_block[home]), 1)
-    empty = of_block == NO_SPLIT
+    for reached in reach[:, 1:].T:
+        np.add.at(votes, (reached, of_block[reach[:, 0]]), 1)
     of_block[empty] = votes[empty].argmax(axis=1)

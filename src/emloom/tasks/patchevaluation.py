@@ -30,12 +30,13 @@ class Calibrated:
     Attributes:
         name: of the way.
         line: through the logits; None for probabilities as they are.
-        result: how far they are from frequencies.
+        result: how far they are from frequencies; None for another prevalence than this truth's, where
+            frequencies are others.
     """
 
     name: str
     line: Recalibration | None
-    result: Calibration
+    result: Calibration | None
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class PatchEvaluation:
         values |= {
             f"section_{key}": self.sections[key] for key in ("precision", "recall", "f1", "average_precision")
         }
-        if self.calibrated:
-            values |= {"ece": self.calibrated[-1].result.ece, "brier": self.calibrated[-1].result.brier}
+        results = [each.result for each in self.calibrated if each.result is not None]
+        if results:
+            values |= {"ece": results[-1].ece, "brier": results[-1].brier}
         return values
 
 
@@ -109,8 +111,7 @@ def write_evaluation(folder: Path, found: PatchEvaluation) -> None:
             {
                 "name": each.name,
                 "line": None if each.line is None else asdict(each.line),
-                **{key: getattr(each.result, key) for key in ("ece", "mce", "brier")},
-                "bins": [asdict(row) for row in each.result.bins],
+                "result": None if each.result is None else asdict(each.result),
             }
             for each in found.calibrated
         ],

@@ -197,7 +197,8 @@ def _pictures(path: str, found: PatchEvaluation, rows: np.ndarray[Any, Any], nam
         inside = Box((z, y, x), patches.shape).intersect(volume.info.box)
         if not inside.is_empty:
             image = volume.read(inside)[inside.shape[0] // 2]
-            tiles.append(Tile(f"{patches.scores[row]:.3f} at {z}, {y}, {x}", grey(image), spacing))
+            where = ", ".join(map(str, (patches.starts[row] + np.array(patches.shape) // 2).tolist()))
+            tiles.append(Tile(f"{patches.scores[row]:.3f} at {where}", grey(image), spacing))
     return panel(tiles, columns=4, alt=f"{name}: {len(tiles)} patches with their scores.", caption=name)
 
 
@@ -231,31 +232,25 @@ def _groups(found: PatchEvaluation) -> Section:
 
 
 def _calibration(spec: PatchSpec, found: PatchEvaluation) -> Section:
-    rows: list[list[Cell]] = [
-        [
-            each.name,
-            None if each.line is None else each.line.slope,
-            None if each.line is None else each.line.intercept,
-            each.result.ece,
-            each.result.mce,
-            each.result.brier,
-        ]
-        for each in found.calibrated
-    ]
+    rows: list[list[Cell]] = []
+    for each in found.calibrated:
+        line: list[Cell] = [None, None] if each.line is None else [each.line.slope, each.line.intercept]
+        result = each.result
+        errors: list[Cell] = [None] * 3 if result is None else [result.ece, result.mce, result.brier]
+        rows.append([each.name, *line, *errors])
     text = (
-        "A point below the dotted line is overconfident. ECE and MCE are over 15 bins of equal width; 0 is best."
+        "A point below the dotted line is overconfident. ECE and MCE are over 15 bins of equal width; 0 is best. "
+        "A line for another prevalence is to be applied elsewhere, and cannot be judged here."
     )
     if spec.validation is None:
         text += " No validation data were given, so nothing was fitted."
     head = ["probabilities", "slope", "intercept", "ECE", "MCE", "Brier"]
+    judged = [(each.name, each.result) for each in found.calibrated if each.result is not None]
     figures = [
         reliability_plot(
-            each.result.bins,
-            f"probability of {found.name}, {each.name}",
-            f"part that is {found.name}",
-            unit="patches",
+            result.bins, f"probability of {found.name}, {name}", f"part that is {found.name}", unit="patches"
         )
-        for each in (found.calibrated[0], *found.calibrated[-1:])[: len(found.calibrated)]
+        for name, result in dict([judged[0], judged[-1]]).items()
     ]
     return Section("Calibration", text, figures, [Table(head, rows, "a line through the logits")])
 

@@ -268,13 +268,14 @@ def _calibrated(spec: PatchSpec, patches: Judged, validation: Judged | None, not
             lines["temperature"] = fit_temperature(known.scores, known.truth)
         except InputError as problem:
             notes.append(f"No temperature was fitted: {problem}.")
-        lines["Platt"] = platt = fit_platt(known.scores, known.truth)
-        if spec.prevalence is not None:
-            lines[f"Platt, at {spec.prevalence:g}"] = platt.shifted(
-                float((known.truth == YES).mean()), spec.prevalence
-            )
+        lines["Platt"] = fit_platt(known.scores, known.truth)
     found = []
     for name, line in lines.items():
         scores = patches.scores if line is None else line.apply(patches.scores)
         found.append(Calibrated(name, line, calibration(replace(patches, scores=scores).ranking())))
+    platt = lines.get("Platt")
+    if validation is not None and platt is not None and spec.prevalence is not None:
+        fitted = validation.ranking()
+        here = fitted.n_positive / (fitted.n_positive + fitted.n_negative)
+        found.append(Calibrated(f"Platt, at {spec.prevalence:g}", platt.shifted(here, spec.prevalence), None))
     return found
