@@ -167,7 +167,7 @@ class PatchNet(nn.Module):
             )
 
     def _latents(self, stacks: Tensor, step: int, rows: int, columns: int) -> Tensor:
-        """Return latents ``[N, n_latent, 1, 1, 1]`` of patches: row by row, column by column, section by section."""
+        """Return latents ``[N, n_latent, 1, 1, 1]`` of patches, by row, column, then section."""
         patch, encoder = self.spec.encoder.patch, self.encoder
         if len(encoder.spec.maps) < _SHARED + 2:
             windows = stacks.unfold(3, patch, step).unfold(4, patch, step)

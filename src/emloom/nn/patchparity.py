@@ -23,8 +23,8 @@ from emloom.nn.backends import evaluating
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.model import ModelSpec
 from emloom.nn.patchnet import PatchNet
-from emloom.nn.patchvolume import PatchVolume
 from emloom.nn.patchpredict import PatchPredictor, map_shape
+from emloom.nn.patchvolume import PatchVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker
 
@@ -40,7 +40,8 @@ class Parity:
 
     Attributes:
         patches: how many were asked about.
-        differences: largest difference of a probability, by what was compared with the loader, one patch at a time.
+        differences: largest difference of a probability, by what was compared with the loader, one patch at a
+            time.
     """
 
     patches: int
@@ -81,7 +82,9 @@ def check_patches(model: ModelSpec, net: PatchNet, raw: Volume, *, samples: int 
     crop = CropShape(net.input_shape(net.spec.patch), net.spec.patch)
     maker = SampleMaker(model, [TrainingVolume(raw, _nothing_known(net, raw), raw.info.box)], crop)
     starts = predictor.lattice.starts_of(indices)
-    seen = [maker.render(SamplePlan(source=0, start=(z, y, x))).raw for z, y, x in starts.tolist()]
+    around = model.objective.surround_vox(raw.info.grid)
+    inner = Box(around, crop.input).slices()
+    seen = [maker.render(SamplePlan(source=0, start=(z, y, x))).raw[inner] for z, y, x in starts.tolist()]
     inputs = torch.from_numpy(np.stack(seen))[:, None]
     loader = _answers(net, inputs, 1)
     order = np.random.default_rng(0).permutation(len(inputs))
@@ -102,7 +105,8 @@ def _spread(inside: Box, samples: int) -> NDArray[np.int64]:
     count = min(samples, inside.size)
     flat = np.sort(rng.choice(inside.size, count, replace=False))
     found: NDArray[np.int64] = np.stack(np.unravel_index(flat, inside.shape), axis=1).astype(np.int64)
-    return found + np.array(inside.start)
+    found += np.array(inside.start)
+    return found
 
 
 def _nothing_known(net: PatchNet, raw: Volume) -> PatchVolume:

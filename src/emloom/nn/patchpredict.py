@@ -33,7 +33,7 @@ Logits = NDArray[np.float32]
 
 
 def lattice_over(patch: Vec, step: int) -> Lattice:
-    """Return the lattice of patches whose map covers a volume from its first voxel on, one patch per `step` voxels.
+    """Return the lattice of patches whose map covers a volume, one patch per `step` voxels along y and x.
 
     Where patch and step differ by an odd number, the map begins half a voxel before the volume.
     """
@@ -119,7 +119,7 @@ class PatchPredictor:
         return _finite(answer.flatten().float().cpu().numpy())
 
     def _tile(self, raw: Volume, tile: Box) -> Logits:
-        """Return the logits of a tile; sections are answered one after the other, so that none changes another's."""
+        """Return the logits of a tile; sections are answered one by one, so that none changes another."""
         first = self.lattice.starts_of(np.array([tile.start]))[0].tolist()
         extents = zip(tile.shape, self.lattice.stride, self.lattice.shape, strict=True)
         extent = [step * (n - 1) + size for n, step, size in extents]

@@ -40,7 +40,7 @@ class PatchSampler(CropSampler):
         crop_shape: voxels (z, y, x) of every patch.
 
     Raises:
-        InputError: a volume has other labels, patches have another shape, or of yes or no there is none that can be
+        InputError: a volume has other labels, patches have another shape, or no patch of yes, or of no, can be
             drawn.
     """
 
@@ -56,8 +56,8 @@ class PatchSampler(CropSampler):
                 names = ", ".join(volume.info.source for volume in self._labels)
                 first = self._labels[0].patches.classes[0]
                 raise InputError(
-                    f"{names}: no patch says {_NAMES[said]!r} of {first!r} where training may look: label some, or "
-                    "move the held-out boxes"
+                    f"{names}: no patch says {_NAMES[said]!r} of {first!r} where training may look: label some, "
+                    "or move the held-out boxes"
                 )
 
     def draw(self, rng: np.random.Generator, at: float = 0.0) -> Draw:
@@ -74,7 +74,7 @@ class PatchSampler(CropSampler):
         rows = self._rows[said][source]
         row = int(rows[int(rng.integers(len(rows)))])
         for tries in range(1, _TRIES + 1):
-            start = self._around(source, row).draw(rng)
+            start = self._beside(source, row).draw(rng)
             if self._is_nearest(source, row, start):
                 return Draw(source, start, tries, _NAMES[said])
         z, y, x = self._labels[source].patches.starts[row].tolist()
@@ -87,7 +87,7 @@ class PatchSampler(CropSampler):
         inside = [row for row in rows.tolist() if free.within(patches.starts[row], patches.starts[row] + 1).count]
         return np.array(inside, np.int64)
 
-    def _around(self, source: int, row: int) -> Starts:
+    def _beside(self, source: int, row: int) -> Starts:
         start, reach = self._labels[source].patches.starts[row], np.array(self.patches.jitter_vox)
         return self.allowed(source).within(start - reach, start + reach + 1)
 

@@ -1,12 +1,13 @@
 """Labels of patches as a volume: what the patch around a voxel holds, so far as anybody said.
 
-A label is about a patch, and holds for patches a little beside it, too: those whose centres lie within `jitter_vox`
-of its own, if no other labelled patch is nearer. Around the centre of every labelled patch its code is painted,
-never stored, so that whoever reads a voxel reads what is known of the patch centred there::
+A label is about a patch, and holds for patches a little beside it, too: those whose centres lie within
+`jitter_vox` of its own, if no other labelled patch is nearer. Around the centre of every labelled patch its code
+is painted, never stored, so that whoever reads a voxel reads what is known of the patch centred there::
 
     code = sum over classes c of digit_c * 3^c          digit: 0 unknown, 1 no, 2 yes
 
-Of equally near patches the one that comes first in the table counts. Nearness is the largest distance along an axis.
+Of equally near patches the one that comes first in the table counts. Nearness is the largest distance along an
+axis.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class PatchVolume:
             )
         if not patches.grid.matches(self.raw.grid):
             raise InputError(
-                f"{patches.source} is about {patches.grid}, {self.raw.source} has {self.raw.grid}: give the labels "
+                f"{patches.source} is about {patches.grid}, {self.raw.source} has {self.raw.grid}: give the "
+                "labels "
                 "of this volume"
             )
         outside = np.flatnonzero(
@@ -79,7 +81,8 @@ class PatchVolume:
         )
         if outside.size:
             raise InputError(
-                f"{patches.source}: the patch at {patches.starts[outside[0]].tolist()} (z, y, x) of {patches.shape} "
+                f"{patches.source}: the patch at {patches.starts[outside[0]].tolist()} (z, y, x) of "
+                f"{patches.shape} "
                 f"voxels leaves {self.raw.source}, {self.raw.box}: remove it, or give the volume it is of"
             )
         if len(np.unique(patches.starts, axis=0)) < len(patches):

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
+from emloom.geometry.box import add
 from emloom.io.volume import Array, Volume, borrow, read_padded
 from emloom.nn.augment import AugmentSpec
 from emloom.nn.crops import TrainingVolume, read_labels
@@ -71,7 +72,7 @@ class SampleMaker:
     def frame(self, source: int) -> Frame:
         """Return the frame of samples of a volume: output, and the larger of margin and context around it."""
         grid = self.volumes[source].raw.info.grid
-        reach = [max(a, b) for a, b in zip(self.crop.margin, self._context(source), strict=True)]
+        reach = [max(a, b) for a, b in zip(self._seen(source), self._context(source), strict=True)]
         return Frame(self.crop.output, (reach[0], reach[1], reach[2]), grid.voxel_size_nm)
 
     def render(self, plan: SamplePlan, held_out: bool = False) -> Rendered:
@@ -79,7 +80,7 @@ class SampleMaker:
         volume, frame = self.volumes[plan.source], self.frame(plan.source)
         geometry = Geometry.of(plan, frame)
         output = Box(frame.reach, frame.output)
-        raw_box, label_box = output.grow(self.crop.margin), output.grow(self._context(plan.source))
+        raw_box, label_box = output.grow(self._seen(plan.source)), output.grow(self._context(plan.source))
         span = (self.model.preprocessing.low, self.model.preprocessing.high)
         raw, labels, known = gather(
             geometry.mapping,
@@ -95,6 +96,11 @@ class SampleMaker:
         """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
         return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
+
+    def _seen(self, source: int) -> Vec:
+        """Return the voxels of raw beyond the output: the network's margin, and what the objective asks for."""
+        more = self.model.objective.surround_vox(self.volumes[source].raw.info.grid)
+        return add(self.crop.margin, more)
 
     def _context(self, source: int) -> Vec:
         return self.model.objective.context_vox(self.volumes[source].raw.info.grid)

@@ -126,7 +126,7 @@ class CropSampler:
         self._ends = _ends([share for share, _ in parts])
 
     def draw(self, rng: np.random.Generator, at: float = 0.0) -> Draw:
-        """Return a crop, the same in every process; `at`, the share of the training that is done, changes nothing."""
+        """Return a crop, the same in every process; `at`, how much of a training is done, changes nothing."""
         branch = self._parts[_pick(rng, self._ends)]
         way = branch.ways[_pick(rng, branch.ends)]
         for tries in range(1, self.spec.tries + 1):

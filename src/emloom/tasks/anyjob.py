@@ -17,7 +17,8 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import check, pipeline, reconstruction, semantic
+from emloom.tasks import artifacts, check, pipeline, reconstruction, semantic
+from emloom.tasks.artifactjob import ArtifactJob
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
@@ -25,13 +26,14 @@ from emloom.tasks.semantic import SemanticJob
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.study import ReconstructionStudy, run_study
 
-AnyJob = NeuronsJob | SemanticJob | ReconstructionJob | ReconstructionStudy
+AnyJob = NeuronsJob | SemanticJob | ReconstructionJob | ArtifactJob | ReconstructionStudy
 """Whatever `emloom run` carries out."""
 
-KINDS: Mapping[str, type[NeuronsJob] | type[SemanticJob] | type[ReconstructionJob] | type[ReconstructionStudy]] = {
+KINDS: Mapping[str, type[AnyJob]] = {
     "neurons": NeuronsJob,
     "semantic": SemanticJob,
     "reconstruction": ReconstructionJob,
+    "artifacts": ArtifactJob,
     "reconstruction_study": ReconstructionStudy,
 }
 """By `kind`."""
@@ -64,7 +66,8 @@ def load_any_job(path: str | Path) -> AnyJob:
     if kind not in KINDS:
         hint = did_you_mean(str(kind), list(KINDS))
         raise InputError(f"{path}: kind {kind!r} is no kind of job{hint} (valid: {', '.join(KINDS)})")
-    return KINDS[kind].load(path)
+    job: AnyJob = KINDS[kind].load(path)
+    return job
 
 
 def job_schema() -> dict[str, Any]:
@@ -81,6 +84,8 @@ def check_job(job: AnyJob) -> list[Finding]:
         return check.check_semantic(job)
     if isinstance(job, ReconstructionJob):
         return check.check_raw(job)
+    if isinstance(job, ArtifactJob):
+        return check.check_artifacts(job)
     seed = job.seeds[0]
     first = {run.arm: run.job for run in job.runs(Path()) if run.seed == seed and run.job.weights is None}
     return [
@@ -114,6 +119,8 @@ def carry_out(
         return semantic.run(job, folder, *how)
     if isinstance(job, ReconstructionJob):
         return reconstruction.run(job, folder, *how)
+    if isinstance(job, ArtifactJob):
+        return artifacts.run(job, folder, *how)
     if overwrite or only_train:
         raise InputError(
             f"{job.name} is a study of many runs, which is done as a whole and never overwritten: use "

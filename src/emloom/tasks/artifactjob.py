@@ -111,14 +111,16 @@ class ArtifactJob(TrainingJob):
         patch = self.network.patch
         if self.training.crop_shape_vox != patch:
             raise ValueError(
-                f"training.crop_shape_vox {self.training.crop_shape_vox} is not the patch of the network, {patch}: "
+                f"training.crop_shape_vox {self.training.crop_shape_vox} is not the patch of the network, "
+                f"{patch}: "
                 "set it to that"
             )
         for stack in self.data:
             labels = stack.patches if self.objective.labels == "patches" else stack.labels
             if labels is None and not self.objective.presume_clean:
                 raise ValueError(
-                    f"{stack.raw} has no {self.objective.labels} labels: name them, or set objective.presume_clean "
+                    f"{stack.raw} has no {self.objective.labels} labels: name them, or set "
+                    "objective.presume_clean "
                     "for clean tissue on which artifacts are planted"
                 )
             if labels is None and self.objective.plant is None:
@@ -159,9 +161,7 @@ class Tissue:
         """What training may draw from."""
         region, kept_off = self.spec.room(self.raw.info.box, self.raw.info.grid.voxel_size_nm)
         hidden = tuple(box for part in PARTS for box in self.spec.boxes(part))
-        return TrainingVolume(
-            self.raw, self.labels, region, kept_off, self.mask, hidden=hidden, avoid=self.avoid
-        )
+        return TrainingVolume(self.raw, self.labels, region, kept_off, self.mask, hidden=hidden, avoid=self.avoid)
 
 
 def open_tissue(spec: TissueSpec, job: ArtifactJob) -> Tissue:

@@ -165,6 +165,4 @@ def class_names(spec: ModelSpec) -> tuple[str, ...]:
 
 def map_info(lattice: Lattice, raw: VolumeInfo) -> VolumeInfo:
     """Return what the map of a raw volume says about itself."""
-    return VolumeInfo(
-        map_shape(raw.shape, lattice), np.dtype(np.uint8), lattice.map_grid(raw.grid), kind="logits"
-    )
+    return VolumeInfo(map_shape(raw.shape, lattice), np.dtype(np.uint8), lattice.map_grid(raw.grid), kind="logits")

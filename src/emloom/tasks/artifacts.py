@@ -280,7 +280,10 @@ def _shown(scene: Scene, truth: PatchLabels, scores: PatchScores) -> Shown:
     """Return the section of a scene in which most was found, or is to be found."""
     z = scores.starts[:, 0]
     sections = np.unique(z)
-    told = [float(scores.scores[z == k].max()) + float((truth.labels[truth.starts[:, 0] == k, 0] == YES).any()) for k in sections]
+    told = [
+        float(scores.scores[z == k].max()) + float((truth.labels[truth.starts[:, 0] == k, 0] == YES).any())
+        for k in sections
+    ]
     section = int(sections[int(np.argmax(told))])
     box = Box((section, *scene.box.start[1:]), (1, *scene.box.shape[1:]))
     here, said = z == section, truth.starts[:, 0] == section

@@ -98,7 +98,9 @@ def open_scene(job: ArtifactJob, stacks: list[Tissue], place: Place, lattice: La
     if stack.patches is not None:
         truth = stack.patches.restricted(box)
         if not len(truth):
-            raise InputError(f"{stack.patches.source} labels no patch in the {place.part} {box}: choose another box")
+            raise InputError(
+                f"{stack.patches.source} labels no patch in the {place.part} {box}: choose another box"
+            )
         return Scene(place.name, place.part, stack.raw, box, truth)
     if stack.labels is not None:
         truth = _painted(objective, stack.raw, stack.labels, stack.mask, box, lattice)
@@ -148,9 +150,7 @@ def _painted(
     return PatchLabels(raw.info.grid, lattice.shape, starts, objective.names, np.array(said, np.int8))
 
 
-def _of_planted(
-    objective: ArtifactsObjective, planted: Volume, box: Box, lattice: Lattice
-) -> PatchLabels:
+def _of_planted(objective: ArtifactsObjective, planted: Volume, box: Box, lattice: Lattice) -> PatchLabels:
     starts = _starts(planted, box, lattice)
     where = planted.read(box)
     said = np.full((len(starts), len(objective.classes)), -1, np.int8)

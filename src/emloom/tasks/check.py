@@ -21,6 +21,7 @@ from emloom.io.volume import Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
+from emloom.tasks.artifactjob import ArtifactJob, open_tissue
 from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
@@ -28,6 +29,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
 from emloom.tasks.segment import grow_tree
 from emloom.tasks.semantic import SemanticJob
+from emloom.tasks.trainingjob import TrainingJob
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
 _PROBE_VOX = 128
@@ -63,12 +65,19 @@ def check_raw(job: ReconstructionJob) -> list[Finding]:
     return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
 
 
+def check_artifacts(job: ArtifactJob) -> list[Finding]:
+    """Return every finding about a job that finds artifacts; raises `InputError` where data cannot be opened."""
+    stacks = [open_tissue(spec, job) for spec in job.data]
+    volumes = [stack.training for stack in stacks]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
+
+
 def trained(job: NeuronsJob | SemanticJob, stacks: Sequence[Stack]) -> Trained:
     """Return what a job trains, and on what."""
     return _trained(job, [stack.labelled for stack in stacks])
 
 
-def _trained(job: NeuronsJob | SemanticJob | ReconstructionJob, volumes: Sequence[TrainingVolume]) -> Trained:
+def _trained(job: TrainingJob, volumes: Sequence[TrainingVolume]) -> Trained:
     first = held_out(job.data, "validation")[0]
     return Trained(
         job.model(volumes[0].raw.info.grid.voxel_size_nm),

@@ -15,16 +15,9 @@ from emloom.io.volume import Array, Volume
 from emloom.nn.augment import LibrarySpec
 from emloom.nn.library import F32, Library
 from emloom.nn.preprocess import Preprocessing
-from emloom.tasks.job import NeuronsJob
 
 _LARGEST_BYTES = 1 << 30
 _TOLERANCE = 0.01  # of a voxel size
-
-
-def library_of(job: NeuronsJob, voxel_size_nm: Vec3) -> Library | None:
-    """Return the opened library of a job's augmentation, None where it names none; see `open_library`."""
-    spec = job.training.augment.defects.library
-    return None if spec is None else open_library(spec, job.preprocessing, voxel_size_nm)
 
 
 def open_library(spec: LibrarySpec, preprocessing: Preprocessing, voxel_size_nm: Vec3) -> Library:

@@ -17,8 +17,9 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.geometry.patches import UNKNOWN, YES, PatchLabels
 from emloom.io.files import refuse_existing
+from emloom.io.open import open_volume
 from emloom.io.patchopen import open_patches
-from emloom.io.patchscores import read_scores
+from emloom.io.patchscores import Decode, read_scores
 from emloom.metrics.agreement import Agreement, pairwise_agreement
 from emloom.metrics.bootstrap import Interval
 from emloom.metrics.calibration import calibration
@@ -43,6 +44,7 @@ from emloom.metrics.patchobjects import (
 )
 from emloom.metrics.ranking import Ranking, ranking
 from emloom.metrics.recalibrate import Recalibration, fit_platt, fit_temperature
+from emloom.ops.logits import decode_probabilities
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.patchevaluation import WORDS, Calibrated, PatchEvaluation, write_evaluation
 from emloom.tasks.patchspec import PatchSpec, stride_of
@@ -99,7 +101,7 @@ def _read(spec: PatchSpec, found: str, truth: str) -> _Tables:
         if other != name
     }
     agreed = replace(agreed, columns={**agreed.columns, **others})
-    scores = read_scores(found, agreed, column=spec.reading.column)
+    scores = read_scores(found, agreed, column=spec.reading.column, decode=_decoding(found))
     patches = judged(scores, agreed, name, partial=spec.reading.partial)
     counted = patches.ranking()
     if not counted.n_positive or not counted.n_negative:
@@ -108,6 +110,13 @@ def _read(spec: PatchSpec, found: str, truth: str) -> _Tables:
             "be scored without some of both"
         )
     return _Tables(agreed, patches, agreement)
+
+
+def _decoding(found: str) -> Decode | None:
+    """Return how the values of a map become probabilities, where they are coded logits."""
+    if Path(found).suffix.lower() == ".csv" or open_volume(found).info.kind != "logits":
+        return None
+    return lambda codes: decode_probabilities(codes).astype(np.float64)
 
 
 def _evaluated(spec: PatchSpec, test: _Tables) -> PatchEvaluation:

@@ -7,10 +7,11 @@ patch by patch: what is around an artifact, and what it moved, is tested, too. A
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from emloom.geometry import Box
 from emloom.io.volume import ArrayVolume, Volume
+from emloom.nn.coding import GreyValue
 from emloom.nn.planting import PlantSpec, plant
 from emloom.nn.preprocess import Preprocessing
 
@@ -33,23 +34,12 @@ def planted_box(
     grid = raw.info.grid.crop(box)
     grey = raw.read(box)
     where = np.zeros(box.shape, np.uint8)
+    stored = GreyValue(preprocessing.low, preprocessing.high, grey.dtype)
     for z in range(box.shape[0]):
         section = np.ascontiguousarray(preprocessing(grey[z : z + 1]))
         rng = np.random.default_rng([seed, box.start[0] + z])
         for each in plant(spec, section, 0, grid.voxel_size_nm, rng):
             where[z][each.moved & (where[z] == 0)] = MOVED
             where[z][each.mask] = DAMAGED
-        grey[z] = _stored(section[0], preprocessing, grey.dtype)
+        grey[z] = stored(torch.from_numpy(section), "planted")[0]
     return ArrayVolume(grey, grid, kind="raw"), ArrayVolume(where, grid, kind="labels")
-
-
-def _stored(
-    section_YX: NDArray[np.float32], preprocessing: Preprocessing, dtype: np.dtype[np.generic]
-) -> NDArray[np.generic]:
-    """Return a section in the grey values and the type of its volume."""
-    low, high = preprocessing.low, preprocessing.high
-    values = (section_YX.astype(np.float64) + 1) * ((high - low) / 2) + low
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    span = np.iinfo(dtype)
-    return np.clip(np.rint(values), span.min, span.max).astype(dtype)

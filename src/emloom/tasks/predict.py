@@ -25,6 +25,7 @@ from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.engine import Engine
 from emloom.nn.model import ModelSpec, load
+from emloom.nn.patchnet import PatchNet
 from emloom.nn.predict import Predictor, predict, tile_for
 from emloom.nn.samples import require_voxel_size
 from emloom.run.executor import Executor, Serial
@@ -217,6 +218,8 @@ def load_predictor(path: str | Path, raw: VolumeInfo, engine: Engine | None = No
         InputError: the checkpoint is damaged, or the engine is not installed.
     """
     spec, network, _ = load(Path(path))
+    if isinstance(network, PatchNet):
+        raise InputError(f"{path} finds artifacts patch by patch: map them with `emloom artifacts predict`")
     engine = engine or Engine()
     if engine.threads is None:
         engine = replace(engine, threads=cores().usable)

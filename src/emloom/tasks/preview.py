@@ -28,7 +28,7 @@ from emloom.spec import Spec
 from emloom.tasks.data import open_stack
 from emloom.tasks.effects import one_at_a_time
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.library import library_of
+from emloom.tasks.library import open_library
 from emloom.view.contact_sheet import Entry, Look, Strip, contact_sheet, strip
 from emloom.view.figures import Figure
 
@@ -79,7 +79,9 @@ class Preview:
         size = stacks[0].raw.info.grid.voxel_size_nm
         model = job.model(size)
         crop = crop_shape(build(model), job.training.crop_shape_vox)
-        maker = SampleMaker(model, [stack.labelled for stack in stacks], crop, library_of(job, size))
+        spec = job.training.augment.defects.library
+        library = None if spec is None else open_library(spec, job.preprocessing, size)
+        maker = SampleMaker(model, [stack.labelled for stack in stacks], crop, library)
         return cls(job, maker, maker.frame(0))
 
     def plans(self, count: int, seed: int | None = None) -> list[SamplePlan]:

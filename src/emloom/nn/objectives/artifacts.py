@@ -1,11 +1,12 @@
 """Artifacts: does a patch of a section hold one? The classifier that finds what would ruin a connectome.
 
 * **targets** — classes that do not exclude each other; the first is what is looked for, the others (myelin,
-  vessels) are learned beside it so that the network knows them apart. A class is ``yes`` where enough voxels of the
-  patch belong to it, ``no`` where none do (`no_share`), and in between *unsure*, which teaches nothing. Labels are
-  painted (ids of a volume), or said of patches (`emloom.nn.patchvolume`), or planted:
-* **planting** — synthetic artifacts on real clean tissue (`emloom.nn.planting`), drawn from the sample's seed after
-  augmentation, with noise over everything. What is planted in a neighbouring section is no artifact of the middle one.
+  vessels) are learned beside it so that the network knows them apart. A class is ``yes`` where enough voxels of
+  the patch belong to it, ``no`` where none do (`no_share`), and in between *unsure*, which teaches nothing. Labels
+  are painted (ids of a volume), or said of patches (`emloom.nn.patchvolume`), or planted:
+* **planting** — synthetic artifacts on real clean tissue (`emloom.nn.planting`), drawn from the sample's seed
+  after augmentation, with noise over everything. What is planted in a neighbouring section is no artifact of the
+  middle one.
 * **head** — ``artifacts``, one logit per class and patch.
 * **loss** — binary cross entropy of every known class; auxiliary classes weigh less.
 * **decode** — a map of logits on a lattice, cleaned by the single-section prior: `emloom.ops.prior`.
@@ -14,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -78,7 +80,8 @@ class ArtifactsObjective(Spec):
             without = [each.name for each in self.classes if not each.ids]
             if without:
                 raise ValueError(
-                    f"class {without[0]!r} names no label ids: name those of its voxels, say `labels: patches`, or "
+                    f"class {without[0]!r} names no label ids: name those of its voxels, say `labels: patches`, "
+                    "or "
                     "set presume_clean for clean tissue on which artifacts are planted"
                 )
         return self
@@ -102,6 +105,13 @@ class ArtifactsObjective(Spec):
         """Return how far beyond a patch its target looks: nowhere."""
         return (0, 0, 0)
 
+    def surround_vox(self, grid: Grid) -> Vec:
+        """Return how far beyond a patch it wants to see the raw: what a planted shift brings in is real, too."""
+        if self.plant is None:
+            return (0, 0, 0)
+        y, x = (ceil(self.plant.margin_nm / size) for size in grid.voxel_size_nm[1:])
+        return (0, y, x)
+
     def sample(self, made: Rendered, grid: Grid) -> Sample:
         """Return (input ``[1, sections, Y, X]``, targets ``[C, 1, 1, 1]`` with where they are known)."""
         inner = made.output.slices()
@@ -109,9 +119,12 @@ class ArtifactsObjective(Spec):
         if self.plant is not None:
             raw, middle = made.raw.copy(), len(made.raw) // 2
             planted = plant(self.plant, raw, middle, grid.voxel_size_nm, np.random.default_rng(made.seed))
+            _, y, x = self.surround_vox(grid)
+            patch = np.s_[y : raw.shape[1] - y, x : raw.shape[2] - x]
             for each in planted:
                 if each.section == middle:
-                    said[0] = self.with_planted(int(said[0]), each.mask, each.moved)
+                    said[0] = self.with_planted(int(said[0]), each.mask[patch], each.moved[patch])
+            raw = np.ascontiguousarray(raw[:, *patch])
         target, known = (said == 1)[:, None, None, None], (said >= 0)[:, None, None, None]
         return torch.from_numpy(raw[None]), to_tensors({ARTIFACTS: (target, known)})
 

@@ -3,6 +3,7 @@
 An objective tells the whole story of one scientific problem. The engine asks it, in this order::
 
     context_vox   how far beyond a voxel its targets look            once per volume
+    surround_vox  how far beyond the input it wants to see the raw   once per volume
     sample        input and targets of a rendered crop               in loader workers; pure
     loss          one number to go down, and its parts               every step
     look          pictures for TensorBoard                           every validation
@@ -36,7 +37,8 @@ class Rendered:
     """A crop before its targets are computed.
 
     Attributes:
-        raw: float32 of the network's input, as the network is to see it.
+        raw: float32 of the network's input, and of what the objective asked for around it, as the network is to
+            see it.
         clean: the same before anything spoiled its grey values: blur, shadows of folds, artifacts, boxes, noise
             and missing sections are not in it; geometry, contrast and brightness are. May be `raw` itself.
         labels: ids of the output and of the context its targets need; 0 where the volume has no labels.
@@ -75,6 +77,9 @@ class Objective(Protocol):
 
     def context_vox(self, grid: Grid) -> Vec:
         """Return how far (z, y, x) beyond a voxel its targets look."""
+
+    def surround_vox(self, grid: Grid) -> Vec:
+        """Return how far (z, y, x) beyond the network's input the raw it is given shall reach on each side."""
 
     def sample(self, made: Rendered, grid: Grid) -> Sample:
         """Return the input and the targets of a crop."""

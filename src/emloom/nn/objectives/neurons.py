@@ -150,6 +150,10 @@ class NeuronsObjective(Spec):
             out["lsds"] = (lsds, np.broadcast_to(weight, lsds.shape))
         return out
 
+    def surround_vox(self, grid: Grid) -> Vec:
+        """Return how far beyond the input it wants to see the raw: nowhere."""
+        return (0, 0, 0)
+
     def sample(self, made: Rendered, grid: Grid) -> Sample:
         """Return (raw ``[1, Z, Y, X]``, targets by head) of a crop."""
         targets = self.targets(made.labels, made.known, made.output, grid)

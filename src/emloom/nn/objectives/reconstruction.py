@@ -110,6 +110,10 @@ class ReconstructionObjective(Spec):
         """Return how far beyond a voxel its target looks: nowhere."""
         return (0, 0, 0)
 
+    def surround_vox(self, grid: Grid) -> Vec:
+        """Return how far beyond the input it wants to see the raw: nowhere."""
+        return (0, 0, 0)
+
     def sample(self, made: Rendered, grid: Grid) -> Sample:
         """Return (input ``[1, Z, Y, X]``, the target and where it counts)."""
         shown, clean = (torch.from_numpy(each[None, None]) for each in (made.raw, made.clean))

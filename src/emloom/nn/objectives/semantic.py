@@ -107,6 +107,10 @@ class SemanticObjective(Spec):
             out[np.isin(labels, ids)] = number
         return out
 
+    def surround_vox(self, grid: Grid) -> Vec:
+        """Return how far beyond the input it wants to see the raw: nowhere."""
+        return (0, 0, 0)
+
     def sample(self, made: Rendered, grid: Grid) -> Sample:
         """Return (raw ``[1, Z, Y, X]``, one-hot classes ``[K, Z, Y, X]``, where they are known)."""
         inner = made.output.slices()

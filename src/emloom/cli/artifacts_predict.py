@@ -1,0 +1,99 @@
+"""`emloom artifacts predict` and `parity`: map a volume with a detector; prove that it says what it learned."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from emloom.cli.options import (
+    AnyVoxelSize,
+    BlockMinutes,
+    Device,
+    Json,
+    Output,
+    Scheduler,
+    VoxelSize,
+    Workers,
+    three,
+)
+
+Model = Annotated[str, typer.Option("--model", help="A model.safetensors of a job of kind artifacts.")]
+Step = Annotated[
+    int, typer.Option("--step", help="Voxels from patch to patch; multiples of 16 are many times faster.")
+]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands of this file."""
+    group.command("predict")(predict)
+    group.command("parity")(parity)
+
+
+def predict(  # noqa: PLR0913 (one parameter per option)
+    raw: Annotated[str, typer.Argument(metavar="RAW", help="Raw volume, e.g. stack.h5/volumes/raw or raw.zarr.")],
+    model: Model,
+    output: Output,
+    step: Step = 32,
+    voxel_size: VoxelSize = None,
+    device: Device = "auto",
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
+    block_minutes: BlockMinutes = 10.0,
+    any_voxel_size: AnyVoxelSize = False,
+) -> None:
+    """Map the artifacts of a volume: logits of every class, one voxel per patch; goes on after a crash.
+
+    Examples: emloom artifacts predict raw.zarr --model out/train/model.safetensors -o map.zarr |
+    emloom artifacts predict raw.zarr --model model.safetensors -o map.zarr --step 16 --workers 4
+    """
+    from emloom.cli.progress import blocks_bar
+    from emloom.nn.hardware import Hardware
+    from emloom.run.cluster import executor_of
+    from emloom.tasks.artifactmap import MapJob, predict_map
+
+    job = MapJob.from_dict(
+        {
+            "raw": raw,
+            "model": model,
+            "output": output,
+            "step_vox": step,
+            "voxel_size_nm": three(voxel_size, "voxel size"),
+            "any_voxel_size": any_voxel_size,
+        },
+        "artifacts predict",
+    )
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
+        path = predict_map(
+            job, Hardware(device).torch_device, lambda *n: tell("map", *n), executor, discard=overwrite
+        )
+    typer.echo(f"map: {path}")
+
+
+def parity(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint of a job of kind artifacts.")],
+    raw: Annotated[str, typer.Argument(metavar="RAW", help="Raw volume of the model's voxel size.")],
+    samples: Annotated[int, typer.Option("--samples", help="Patches to ask about.")] = 32,
+    step: Step = 32,
+    voxel_size: VoxelSize = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that training and prediction say the same of a patch, in any batch, order and block; else exit with 1.
+
+    Example: emloom artifacts parity out/train/model.safetensors raw.zarr --samples 64
+    """
+    from emloom.tasks.artifactparity import parity_of
+
+    found = parity_of(model, raw, samples=samples, step=step, voxel_size_nm=three(voxel_size, "voxel size"))
+    if as_json:
+        words = {"patches": found.patches, "holds": found.holds, "differences": found.differences}
+        typer.echo(json.dumps(words, indent=2))
+    else:
+        typer.echo(f"{found.patches} patches; largest difference of a probability to the training loader:")
+        for way, difference in found.differences.items():
+            typer.echo(f"  {way:<28} {difference:.2g}")
+        typer.echo("training and prediction agree" if found.holds else "training and prediction DIFFER")
+    if not found.holds:
+        raise typer.Exit(1)
