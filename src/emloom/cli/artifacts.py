@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from emloom.cli import (
-    artifacts_adjudicate,
     artifacts_annotate,
     artifacts_baselines,
     artifacts_evaluate,
@@ -24,7 +23,6 @@ def register(app: typer.Typer) -> None:
     )
     artifacts_labels.register(group)
     artifacts_annotate.register(group)
-    artifacts_adjudicate.register(group)
     artifacts_evaluate.register(group)
     artifacts_baselines.register(group)
     artifacts_predict.register(group)
