@@ -1,11 +1,13 @@
 """What a learned detector found, put into the map of quality control.
 
-A detector writes probabilities on a lattice of its own: one voxel per patch, with the voxel size and offset that
-say where patches lie. Tiles of the map ask what it says at their centres; to `JudgeTiles` the answer is one more
-rule.
+A detector says on a lattice of its own, one voxel per patch, with the voxel size and offset that say where patches
+lie: coded logits (`emloom artifacts predict`), what was found in them (`clean`, a mask), or probabilities. Tiles of
+the map ask what it says at their centres; to `JudgeTiles` the answer is one more rule.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.open import open_volume
+from emloom.io.volume import Kind
+from emloom.ops.logits import decode_probabilities
 from emloom.tasks.qcspec import ArtifactsSpec
 
 F64 = NDArray[np.float64]
@@ -29,7 +33,7 @@ def probabilities_at(artifacts: ArtifactsSpec, tiles: Grid, box: Box) -> F64:
     Raises:
         InputError: its map has channels, or is neither floating nor uint8.
     """
-    volume = open_volume(artifacts.path, kind="probabilities")
+    volume = open_volume(artifacts.path)
     info = volume.info
     if info.channels is not None or not (info.dtype.kind == "f" or info.dtype == np.uint8):
         raise InputError(
@@ -48,6 +52,15 @@ def probabilities_at(artifacts: ArtifactsSpec, tiles: Grid, box: Box) -> F64:
         inside.append((at >= 0) & (at < info.shape[axis]))
         places.append(np.clip(at, 0, info.shape[axis] - 1))
     low, high = [int(p.min()) for p in places], [int(p.max()) + 1 for p in places]
-    values = volume.read(Box.of(low, high)).astype(np.float64) / (1 if info.dtype.kind == "f" else 255)
+    values = _probabilities(volume.read(Box.of(low, high)), info.kind)
     out: F64 = values[np.ix_(*(p - a for p, a in zip(places, low, strict=True)))]
     return np.where(np.einsum("i,j,k->ijk", *inside) > 0, np.nan_to_num(out), 0.0)
+
+
+def _probabilities(values: NDArray[Any], kind: Kind | None) -> F64:
+    """Return stored values as probabilities, NaN where nothing is known."""
+    if kind == "logits":
+        return decode_probabilities(values).astype(np.float64)
+    if kind == "mask":
+        return np.asarray(values != 0, np.float64)
+    return np.asarray(values, np.float64) / (1 if values.dtype.kind == "f" else 255)
