@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from emloom.cli import artifacts_evaluate, artifacts_labels, artifacts_predict
+from emloom.cli import artifacts_annotate, artifacts_evaluate, artifacts_labels, artifacts_predict
 
 
 def register(app: typer.Typer) -> None:
@@ -17,4 +17,5 @@ def register(app: typer.Typer) -> None:
     artifacts_labels.register(group)
     artifacts_evaluate.register(group)
     artifacts_predict.register(group)
+    artifacts_annotate.register(group)
     app.add_typer(group)

@@ -100,7 +100,6 @@ def select(  # noqa: PLR0913 (one parameter per option)
     threshold: Threshold = 0.5,
     patch: Patch = None,
     classes: Classes = None,
-    channel: Annotated[int, typer.Option("--channel", min=0, help="Channel of the map to look at.")] = 0,
     apart: Annotated[
         str | None,
         typer.Option("--apart", metavar="Z,Y,X", help="Voxels between candidates; default: 5 sections, a patch."),
@@ -117,8 +116,8 @@ def select(  # noqa: PLR0913 (one parameter per option)
 ) -> None:
     """Choose the patches of a map that somebody should look at: table, tracing and contact sheets in a folder.
 
-    Examples: emloom artifacts select map.zarr/artifacts raw.zarr --how uncertain -n 100 -o picked |
-    emloom artifacts select map.zarr/artifacts raw.zarr --how wrong --labels labels.csv -o contradicted
+    Examples: emloom artifacts select map.zarr/artifact raw.zarr --how uncertain -n 100 -o picked |
+    emloom artifacts select map.zarr/artifact raw.zarr --how wrong --labels labels.csv -o contradicted
     """
     from emloom.tasks.selecting import SelectSpec
     from emloom.tasks.selecting import select as choose
@@ -136,7 +135,6 @@ def select(  # noqa: PLR0913 (one parameter per option)
         "labels": labels,
         "patch_vox": three_whole(patch, "patch"),
         "classes": _names(classes),
-        "channel": channel,
         "margin_vox": margin,
         "voxel_size_nm": three(voxel_size, "voxel size"),
     }
@@ -189,7 +187,7 @@ def mine(  # noqa: PLR0913 (one parameter per option)
         "per_block": per_block,
         "block_vox": three_whole(block, "block"),
         "threshold": threshold,
-        "patch_vox": three_whole(patch, "patch"),
+        "patch_vox": three_whole(patch, "patch") or _patch_of(model),
         "classes": _names(classes),
         "margin_vox": margin,
         "voxel_size_nm": three(voxel_size, "voxel size"),
@@ -221,16 +219,25 @@ def _map_maker(spec: MineSpec, model: str | None, map_path: str | None, device: 
         return lambda: map_path
 
     def predicted() -> str:
-        from emloom.cli.progress import bar
+        from emloom.cli.progress import blocks_bar
         from emloom.nn.hardware import Hardware
         from emloom.tasks.artifactmap import MapJob, predict_map
 
         output = f"{spec.output.rstrip('/')}.map.zarr"
         job = MapJob(raw=spec.raw, model=str(model), output=output, voxel_size_nm=spec.voxel_size_nm)
-        with bar("predict") as advance:
-            return predict_map(job, Hardware(device).torch_device, advance)
+        with blocks_bar() as tell:
+            return predict_map(job, Hardware(device).torch_device, lambda *n: tell("map", *n))
 
     return predicted
+
+
+def _patch_of(model: str | None) -> tuple[int, int, int] | None:
+    """Return the patch that a model sees; None without one."""
+    if model is None:
+        return None
+    from emloom.tasks.artifactmap import patch_predictor
+
+    return patch_predictor(model, 1)[1].lattice.shape
 
 
 def _wait() -> None:
