@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,10 +85,14 @@ def annotate(  # noqa: PLR0913 (one parameter per option)
     with locked(spec.labels):
         session = session_of(spec, volume)
         sights = sights_of(session, volume, spec.margin_vox)
-        with serve(session, sights, host=host, port=port, let_others_in=let_others_in) as page:
+        with (
+            suppress(KeyboardInterrupt),
+            serve(session, sights, host=host, port=port, let_others_in=let_others_in) as page,
+        ):
             typer.echo(f"{session.done()} of {len(session)} patches are answered; answers go to {labels}")
             typer.echo(f"{page.url}\nopen this address in a browser; Ctrl-C stops")
-            _wait()
+            while True:
+                time.sleep(3600)
         typer.echo(f"\n{session.done()} of {len(session)} patches are answered")
 
 
@@ -180,6 +186,8 @@ def mine(  # noqa: PLR0913 (one parameter per option)
     if adopt:
         _adopt(output, labels, annotator, model or map_path)
         return
+    if (model is None) == (map_path is None):
+        raise InputError("candidates come from one detector: give --model, or --map for a map that exists")
     given = {
         "raw": raw,
         "output": output,
@@ -213,8 +221,6 @@ def _adopt(output: str, labels: str | None, annotator: str | None, source: str |
 
 def _map_maker(spec: MineSpec, model: str | None, map_path: str | None, device: str) -> Callable[[], str]:
     """Return what gives the map of a volume: a path as it is, or the prediction of a model."""
-    if (model is None) == (map_path is None):
-        raise InputError("candidates come from one detector: give --model, or --map for a map that exists")
     if map_path is not None:
         return lambda: map_path
 
@@ -238,16 +244,6 @@ def _patch_of(model: str | None) -> tuple[int, int, int] | None:
     from emloom.tasks.artifactmap import patch_predictor
 
     return patch_predictor(model, 1)[1].lattice.shape
-
-
-def _wait() -> None:
-    import time
-
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
 
 
 def _patches(
