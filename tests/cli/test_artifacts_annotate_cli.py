@@ -90,6 +90,22 @@ def test_a_page_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert first.startswith(f"0 of {6 + 6 * 3 * 3} patches")
 
 
+def test_the_unsure_patches_of_a_map_are_looked_at(tmp_path: Path) -> None:
+    raw, labels = write_noise(tmp_path / "raw.zarr"), tmp_path / "labels.csv"
+    logits = np.random.default_rng(3).normal(0, 3, (6, 10, 12))
+    found = write_map(tmp_path / "map.zarr", logits)
+    write_patches(labels, table([], annotator="ada"))
+    for _ in range(2):
+        words = ("--annotator", "ada", "--candidates", found, "--patch", "1,8,8")
+        with annotating(raw, labels, *words) as (_run, first, _address):
+            assert first.startswith("0 of ")
+        queue = read_patches(tmp_path / "labels.queue.csv")
+        assert first.startswith(f"0 of {len(queue)} ")
+    unsure = np.abs(np.array(queue.columns["score"], float) - 0.5)
+    assert (np.diff(unsure) >= -1e-6).all()
+    assert queue.classes == ("debris", "myelin")
+
+
 def test_from_a_map_to_a_final_word(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     raw = write_noise(tmp_path / "raw.zarr")
     found = write_map(tmp_path / "map.zarr", np.random.default_rng(3).normal(0, 3, (6, 10, 12)))

@@ -41,7 +41,12 @@ def annotate(  # noqa: PLR0913 (one parameter per option)
     labels: Annotated[str, typer.Argument(help="Table of answers, .csv or .json: is made, or goes on.")],
     annotator: Annotated[str, typer.Option("--annotator", help="Your name: it stands with every answer.")],
     candidates: Annotated[
-        str | None, typer.Option("--candidates", metavar="TABLE", help="Look at the patches of a table.")
+        str | None,
+        typer.Option(
+            "--candidates",
+            metavar="TABLE|MAP",
+            help="Look at the patches of a table, or the unsure ones of a map.",
+        ),
     ] = None,
     random: Annotated[
         int | None, typer.Option("--random", metavar="N", min=1, help="Look at N patches from everywhere.")
@@ -258,6 +263,8 @@ def _patches(
         raise InputError(f"{' and '.join(given)} each say what to look at: give one; the queue keeps the others")
     shape = {} if patch is None else {"patch_vox": patch}
     if candidates is not None:
+        if not candidates.lower().endswith((".csv", ".json")):
+            return {"kind": "map", "path": candidates, **shape}
         if patch is not None:
             raise InputError(f"{candidates} says how large its patches are: leave out --patch")
         return {"kind": "table", "path": candidates}

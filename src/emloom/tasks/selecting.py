@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -109,15 +109,7 @@ def _table(
 ) -> PatchLabels:
     classes = spec.classes or (("artifact",) if labels is None else labels.classes)
     bare = unknown_labels(raw.info, shape, found.starts, classes, f"{spec.output}")
-    return PatchLabels(
-        bare.grid,
-        shape,
-        bare.starts,
-        classes,
-        bare.labels,
-        columns={SCORE: score_texts(found.logits)},
-        source=bare.source,
-    )
+    return replace(bare, columns={SCORE: score_texts(found.logits)})
 
 
 def _names(
