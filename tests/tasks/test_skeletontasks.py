@@ -236,7 +236,9 @@ def test_files_beside_a_tracing_are_left_out_aloud(nml: Path, tmp_path: Path) ->
     assert made.notes == ("left out: 1 files beside the tracing, which an archive, .zip, can hold",)
     assert converted(tmp_path, tmp_path / "vol.zip", "whole.zip").notes == ()
     assert len(only(tmp_path / "whole.zip").attachments) == 1
-    assert "beside       data.zip" in skeleton_info(source(tmp_path / "vol.zip"))[0].to_text()
+    told = skeleton_info(source(tmp_path / "vol.zip"))[0]
+    assert "1 other files beside it in the archive: data.zip" in told.to_text()
+    assert told.to_dict()["attachments"] == ["data.zip"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`emloom artifacts predict`, `clean` and `parity`: map a volume, find its artifacts, prove what is said of them."""
+"""`emloom artifacts predict`, `clean`, `parity`: map a volume, find its artifacts, prove what is said of them."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from emloom.cli import (
     jobs,
     machine,
     preview,
+    qc,
     results,
     skeleton,
     volumes,
@@ -53,6 +54,7 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+qc.register(app)
 jobs.register(app)
 blockwise.register(app)
 preview.register(app)

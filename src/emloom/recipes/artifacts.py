@@ -42,9 +42,7 @@ def _job(name: str, network: PatchNetSpec, steps: int, seed: int, data: str | No
         name=name,
         data=(stack(data),),
         foreign=(strips(data),),
-        objective=ArtifactsObjective(
-            presume_clean=True, yes_share=0.01, plant=PlantSpec(shift_nm=(40.0, 150.0))
-        ),
+        objective=ArtifactsObjective(presume_clean=True, yes_share=0.01, plant=PlantSpec(shift_nm=(40.0, 150.0))),
         network=network,
         training=TrainingSpec(
             steps=steps,
@@ -70,7 +68,7 @@ def quick(seed: int = 0, data: str | None = None, steps: int = 2400) -> Artifact
 
 
 def flattened(seed: int = 0, data: str | None = None, steps: int = 2400) -> ArtifactJob:
-    """Return `quick` with the skips flattened, as the original encoder has them: what pooling them costs or gives."""
+    """Return `quick` with flattened skips, as the original encoder has them: what pooling costs or gives."""
     encoder = MultiResolutionSpec(f=8, n_latent=128, batch_norm=False, in_channels=3)
     network = PatchNetSpec(encoder=encoder, hidden=(24,), sections=3)
     return _job("artifacts-flattened", network, steps, seed, data)

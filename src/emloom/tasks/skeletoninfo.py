@@ -11,6 +11,7 @@ import numpy as np
 from emloom.geometry.tracings import Tracing
 from emloom.ops.skeletongraph import branch_nodes, end_nodes
 from emloom.ops.skeletons import findings
+from emloom.ops.tracingasides import asides
 from emloom.tasks.tracingsource import TracingSource, tracings_of
 
 _SHOWN = 8
@@ -54,6 +55,7 @@ class SkeletonInfo:
             "branchpoints": len(t.branchpoints.rows),
             "bounding_boxes": len(t.boxes),
             "attachments": [attachment.name for attachment in t.attachments],
+            "notes": list(asides(t)),
             "findings": [str(finding) for finding in findings(s)],
         }
 
@@ -79,7 +81,7 @@ class SkeletonInfo:
         for word in ("comments", "branchpoints", "bounding_boxes"):
             if d[word]:
                 lines.append(_line(word.replace("_", " ").removeprefix("bounding "), str(d[word])))
-        lines += [_line("beside", name) for name in d["attachments"]]
+        lines += [_line("note", text) for text in d["notes"]]
         return "\n".join([*lines, *_some("finding", d["findings"])])
 
 
