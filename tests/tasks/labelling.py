@@ -11,6 +11,7 @@ from emloom.geometry.lattice import Lattice
 from emloom.geometry.patches import PatchLabels
 from emloom.io.open import create_volume
 from emloom.io.volume import ArrayVolume, VolumeInfo
+from emloom.ops.logits import encode_logits
 
 GRID = Grid((35, 32, 32), (70, 0, 320))
 SHAPE = (1, 8, 8)
@@ -53,8 +54,7 @@ def lattice(step: int = 4) -> Lattice:
 
 
 def write_map(path: Path, logits_ZYX: np.ndarray, step: int = 4) -> Path:
-    """Write a map of one channel, coded as `emloom artifacts predict` does."""
-    code = np.clip(np.rint((logits_ZYX + 16) * 8), 0, 255).astype(np.uint8)
-    info = VolumeInfo(code.shape, np.dtype(np.uint8), lattice(step).map_grid(GRID), 1, kind="logits")
-    create_volume(path, info).write(info.box, code[None])
+    """Write a map, coded as `emloom artifacts predict` does."""
+    info = VolumeInfo(logits_ZYX.shape, np.dtype(np.uint8), lattice(step).map_grid(GRID), kind="logits")
+    create_volume(path, info).write(info.box, encode_logits(logits_ZYX))
     return path

@@ -11,6 +11,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.lattice import Lattice
 from emloom.geometry.patches import PatchLabels, joined
+from emloom.io.open import create_volume
 from emloom.io.volume import ArrayVolume, VolumeInfo
 from emloom.tasks import scoredmaps
 from emloom.tasks.candidates import Question, Spread, candidates
@@ -164,12 +165,15 @@ def test_values_become_logits() -> None:
         return VolumeInfo((1, 1, 3), np.dtype(dtype), GRID, kind=kind)  # type: ignore[arg-type]
 
     coded = np.array([[[0, 128, 255]]], np.uint8)
-    assert decoded(coded, info("uint8", "logits")).tolist() == [[[-16, 0, 15.875]]]
+    known = decoded(coded, info("uint8", "logits"))[0, 0].tolist()
+    assert np.isnan(known[0])
+    assert known[1:] == [0, 15.875]
     p = decoded(coded, info("uint8", "probabilities"))
     assert p[0, 0, 1] == pytest.approx(np.log(128 / 127))
     assert np.isfinite(p).all()
-    floats = np.array([[[np.nan, 2.5, np.inf]]])
-    assert decoded(floats, info("float64", "logits")).tolist() == [[[-1e6, 2.5, 1e6]]]
+    floats = decoded(np.array([[[np.nan, 2.5, np.inf]]]), info("float64", "logits"))[0, 0].tolist()
+    assert np.isnan(floats[0])
+    assert floats[1:] == [2.5, 1e6]
     assert decoded(np.array([[[0.25, 0.5, 1]]]), info("float64", "probabilities"))[0, 0, 0] == logit(0.25)
     assert score_texts(np.array([0.0, -50, 50, 1e6])).tolist() == ["0.500000", "0.000000", "1.000000", "1.000000"]
     with pytest.raises(InputError, match="between 0 and 1"):
@@ -183,8 +187,6 @@ def test_a_map_on_the_disk_is_opened(tmp_path: Path) -> None:
     everything = found.read(Box.whole(LOGITS.shape))
     assert everything.places.tolist() == inside().tolist()
     np.testing.assert_allclose(everything.logits, LOGITS[tuple(inside().T)], atol=1 / 16)
-    with pytest.raises(InputError, match="channels"):
-        open_map(str(path), RAW, SHAPE, 1)
     with pytest.raises(InputError, match="no map of patches"):
         open_map(str(path), RAW, (1, 7, 8))
 
@@ -193,3 +195,20 @@ def test_labels_of_other_patches_are_refused() -> None:
     other = PatchLabels(GRID, (1, 4, 4), np.zeros((1, 3), np.int64), ("debris",), np.ones((1, 1), np.int8))
     with pytest.raises(InputError, match="give labels of this volume"):
         candidates(scored(), Question(how="positive"), other)
+
+
+def test_what_is_not_known_is_no_candidate() -> None:
+    logits = np.full((6, 10, 12), np.nan)
+    logits[3, 4, 5] = -2.0
+    found = candidates(scored(logits), Question(how="uncertain"))
+    assert found.places.tolist() == [[3, 4, 5]]
+    unknown = tuple(lattice().starts_of(np.array([[3, 4, 6]]))[0].tolist())
+    assert labels_of_map(scored(logits), table([unknown]), 0.5).labels.tolist() == [[-1]]
+    assert len(candidates(scored(logits), Question(how="wrong"), table([unknown], [[1, 1]])).starts) == 0
+
+
+def test_a_map_with_channels_is_refused(tmp_path: Path) -> None:
+    info = VolumeInfo((6, 10, 12), np.dtype(np.uint8), lattice().map_grid(GRID), 2, kind="logits")
+    create_volume(tmp_path / "map.zarr", info)
+    with pytest.raises(InputError, match="of one class"):
+        open_map(str(tmp_path / "map.zarr"), RAW, SHAPE)

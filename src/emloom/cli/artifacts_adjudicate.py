@@ -41,7 +41,7 @@ def disagree(  # noqa: PLR0913 (one parameter per option)
     Write yes, no or unsure behind 'your opinion:' in webKnossos, and read it with `emloom artifacts adopt`.
 
     Examples: emloom artifacts disagree ada.csv bob.csv --raw raw.zarr -o asked |
-    emloom artifacts disagree labels.csv map.zarr/artifacts --raw raw.zarr -o asked
+    emloom artifacts disagree labels.csv map.zarr/artifact --raw raw.zarr -o asked
     """
     from emloom.tasks.disagreeing import DisagreeSpec
     from emloom.tasks.disagreeing import disagree as compare

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,7 +41,12 @@ def annotate(  # noqa: PLR0913 (one parameter per option)
     labels: Annotated[str, typer.Argument(help="Table of answers, .csv or .json: is made, or goes on.")],
     annotator: Annotated[str, typer.Option("--annotator", help="Your name: it stands with every answer.")],
     candidates: Annotated[
-        str | None, typer.Option("--candidates", metavar="TABLE", help="Look at the patches of a table.")
+        str | None,
+        typer.Option(
+            "--candidates",
+            metavar="TABLE|MAP",
+            help="Look at the patches of a table, or the unsure ones of a map.",
+        ),
     ] = None,
     random: Annotated[
         int | None, typer.Option("--random", metavar="N", min=1, help="Look at N patches from everywhere.")
@@ -83,10 +90,14 @@ def annotate(  # noqa: PLR0913 (one parameter per option)
     with locked(spec.labels):
         session = session_of(spec, volume)
         sights = sights_of(session, volume, spec.margin_vox)
-        with serve(session, sights, host=host, port=port, let_others_in=let_others_in) as page:
+        with (
+            suppress(KeyboardInterrupt),
+            serve(session, sights, host=host, port=port, let_others_in=let_others_in) as page,
+        ):
             typer.echo(f"{session.done()} of {len(session)} patches are answered; answers go to {labels}")
             typer.echo(f"{page.url}\nopen this address in a browser; Ctrl-C stops")
-            _wait()
+            while True:
+                time.sleep(3600)
         typer.echo(f"\n{session.done()} of {len(session)} patches are answered")
 
 
@@ -100,7 +111,6 @@ def select(  # noqa: PLR0913 (one parameter per option)
     threshold: Threshold = 0.5,
     patch: Patch = None,
     classes: Classes = None,
-    channel: Annotated[int, typer.Option("--channel", min=0, help="Channel of the map to look at.")] = 0,
     apart: Annotated[
         str | None,
         typer.Option("--apart", metavar="Z,Y,X", help="Voxels between candidates; default: 5 sections, a patch."),
@@ -117,8 +127,8 @@ def select(  # noqa: PLR0913 (one parameter per option)
 ) -> None:
     """Choose the patches of a map that somebody should look at: table, tracing and contact sheets in a folder.
 
-    Examples: emloom artifacts select map.zarr/artifacts raw.zarr --how uncertain -n 100 -o picked |
-    emloom artifacts select map.zarr/artifacts raw.zarr --how wrong --labels labels.csv -o contradicted
+    Examples: emloom artifacts select map.zarr/artifact raw.zarr --how uncertain -n 100 -o picked |
+    emloom artifacts select map.zarr/artifact raw.zarr --how wrong --labels labels.csv -o contradicted
     """
     from emloom.tasks.selecting import SelectSpec
     from emloom.tasks.selecting import select as choose
@@ -136,7 +146,6 @@ def select(  # noqa: PLR0913 (one parameter per option)
         "labels": labels,
         "patch_vox": three_whole(patch, "patch"),
         "classes": _names(classes),
-        "channel": channel,
         "margin_vox": margin,
         "voxel_size_nm": three(voxel_size, "voxel size"),
     }
@@ -182,6 +191,8 @@ def mine(  # noqa: PLR0913 (one parameter per option)
     if adopt:
         _adopt(output, labels, annotator, model or map_path)
         return
+    if (model is None) == (map_path is None):
+        raise InputError("candidates come from one detector: give --model, or --map for a map that exists")
     given = {
         "raw": raw,
         "output": output,
@@ -189,7 +200,7 @@ def mine(  # noqa: PLR0913 (one parameter per option)
         "per_block": per_block,
         "block_vox": three_whole(block, "block"),
         "threshold": threshold,
-        "patch_vox": three_whole(patch, "patch"),
+        "patch_vox": three_whole(patch, "patch") or _patch_of(model),
         "classes": _names(classes),
         "margin_vox": margin,
         "voxel_size_nm": three(voxel_size, "voxel size"),
@@ -215,32 +226,29 @@ def _adopt(output: str, labels: str | None, annotator: str | None, source: str |
 
 def _map_maker(spec: MineSpec, model: str | None, map_path: str | None, device: str) -> Callable[[], str]:
     """Return what gives the map of a volume: a path as it is, or the prediction of a model."""
-    if (model is None) == (map_path is None):
-        raise InputError("candidates come from one detector: give --model, or --map for a map that exists")
     if map_path is not None:
         return lambda: map_path
 
     def predicted() -> str:
-        from emloom.cli.progress import bar
+        from emloom.cli.progress import blocks_bar
         from emloom.nn.hardware import Hardware
         from emloom.tasks.artifactmap import MapJob, predict_map
 
         output = f"{spec.output.rstrip('/')}.map.zarr"
         job = MapJob(raw=spec.raw, model=str(model), output=output, voxel_size_nm=spec.voxel_size_nm)
-        with bar("predict") as advance:
-            return predict_map(job, Hardware(device).torch_device, advance)
+        with blocks_bar() as tell:
+            return predict_map(job, Hardware(device).torch_device, lambda *n: tell("map", *n))
 
     return predicted
 
 
-def _wait() -> None:
-    import time
+def _patch_of(model: str | None) -> tuple[int, int, int] | None:
+    """Return the patch that a model sees; None without one."""
+    if model is None:
+        return None
+    from emloom.tasks.artifactmap import patch_predictor
 
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
+    return patch_predictor(model, 1)[1].lattice.shape
 
 
 def _patches(
@@ -255,6 +263,8 @@ def _patches(
         raise InputError(f"{' and '.join(given)} each say what to look at: give one; the queue keeps the others")
     shape = {} if patch is None else {"patch_vox": patch}
     if candidates is not None:
+        if not candidates.lower().endswith((".csv", ".json")):
+            return {"kind": "map", "path": candidates, **shape}
         if patch is not None:
             raise InputError(f"{candidates} says how large its patches are: leave out --patch")
         return {"kind": "table", "path": candidates}

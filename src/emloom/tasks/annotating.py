@@ -1,13 +1,14 @@
 """`emloom artifacts annotate`: a local page on which a person says what patches hold.
 
 Which patches: a stratified random sample of the volume, a lattice, a table of candidates (`emloom artifacts
-select`), or those of the table itself. They form a queue beside the table of answers; see
+select`), the candidates of a map, or those of the table itself. They form a queue beside the table of answers; see
 `emloom.tasks.labelsession`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +24,10 @@ from emloom.io.open import open_volume
 from emloom.io.patchtables import read_patches
 from emloom.io.volume import Volume, cached
 from emloom.spec import Spec
+from emloom.tasks.candidates import Question, candidates
 from emloom.tasks.labelsession import JUDGED, LabelSession, extended_queue
 from emloom.tasks.patchpicks import lattice_patches, random_patches, unknown_labels
+from emloom.tasks.scoredmaps import SCORE, open_map, score_texts
 from emloom.view.labelpage import Sights
 from emloom.view.patchview import MARGIN, Window, context_png, shown_section, window_of
 
@@ -72,6 +75,18 @@ class TablePatches(Spec):
     """`.csv` or `.json`; what it says of its patches is not shown."""
 
 
+class MapPatches(Spec):
+    """Candidates of a detector's map."""
+
+    kind: Literal["map"] = "map"
+    path: str
+    """The map, one voxel per patch."""
+    question: Question = Question(how="uncertain")
+    """Which of its patches."""
+    patch_vox: Vec = PATCH
+    """Voxels (z, y, x) of a patch."""
+
+
 class AnnotateSpec(Spec):
     """Say what patches hold."""
 
@@ -81,7 +96,9 @@ class AnnotateSpec(Spec):
     """Table of answers; is made, or goes on."""
     annotator: str = Field(min_length=1)
     """Who answers."""
-    patches: RandomPatches | LatticePatches | TablePatches | None = Field(default=None, discriminator="kind")
+    patches: RandomPatches | LatticePatches | TablePatches | MapPatches | None = Field(
+        default=None, discriminator="kind"
+    )
     """What to look at, behind what is in the queue already; none: only that."""
     classes: tuple[str, ...] = ()
     """What is asked, what is looked for first; needed where no table says so."""
@@ -178,6 +195,11 @@ def _wanted(spec: AnnotateSpec, raw: Volume) -> PatchLabels | None:
         case LatticePatches(patch_vox=shape, stride_vox=stride, origin_vox=origin):
             starts = lattice_patches(raw.info, Lattice(shape, stride, origin))
             source = f"a lattice over {raw.info.source}"
+        case MapPatches(path=path, question=question, patch_vox=shape):
+            # What is labelled is not left out: the same words shall ask for the same patches again.
+            found = candidates(open_map(path, raw.info, shape), question)
+            bare = unknown_labels(raw.info, shape, found.starts, _classes(spec), path)
+            return replace(bare, columns={SCORE: score_texts(found.logits)})
         case None:
             return None
     return unknown_labels(raw.info, shape, starts, _classes(spec), source)

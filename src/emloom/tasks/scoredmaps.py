@@ -1,8 +1,8 @@
 """Maps of artifacts as scored patches: where each patch of a map lies, and the logit that a model gave it.
 
 A map has one voxel per patch of a lattice (`emloom.geometry.lattice`). Its values are logits (floats, or uint8
-coded as `decoded` says) or probabilities (floats, or uint8 where 255 is 1). Everything here is in **logits**: they
-order as probabilities do, and differ where those are all but 0 or 1.
+coded as `emloom.ops.logits` says) or probabilities (floats, or uint8 where 255 is 1). Everything here is in
+**logits**: they order as probabilities do, and differ where those are all but 0 or 1.
 
 Only patches that lie wholly in the volume count: those that reach beyond were answered from mirrored voxels, and
 nobody can label them.
@@ -24,6 +24,7 @@ from emloom.geometry.lattice import Lattice
 from emloom.geometry.patches import NO, UNKNOWN, YES, PatchLabels
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.ops.logits import decode_logits
 
 Rows = NDArray[np.int64]
 Logits = NDArray[np.float64]
@@ -35,7 +36,6 @@ SCORE = "score"
 """Column that holds the probability a model gave a patch."""
 
 _MOST_VOXELS = 1 << 22  # of a map, read at once
-_LOGIT_STEP, _LOGIT_LOW = 32 / 256, -16.0
 _SMALLEST, _LARGEST = 1e-12, 1e6
 _LARGEST_EXPONENT = 700.0
 
@@ -64,16 +64,14 @@ class ScoredMap:
     """A map over a volume.
 
     Attributes:
-        volume: one voxel per patch; zyx, or czyx with one channel per class.
+        volume: one voxel per patch, zyx.
         lattice: its patches; patch (0, 0, 0) is the first voxel.
         raw: of the volume that the patches are of.
-        channel: which channel is looked at.
     """
 
     volume: Volume
     lattice: Lattice
     raw: VolumeInfo
-    channel: int = 0
 
     def boxes(self, block: Vec) -> Iterator[Box]:
         """Yield boxes of the map that hold whole blocks of so many voxels (z, y, x) of the map, counted from 0."""
@@ -86,11 +84,11 @@ class ScoredMap:
         yield from (one.write for one in blocks(self.volume.info.box, step))
 
     def read(self, box: Box) -> ScoredPatches:
-        """Return the patches of a box of the map that lie in the volume, in z, y, x order."""
+        """Return the patches of a box of the map that lie in the volume and are known, in z, y, x order."""
         there = self.lattice.inside(self.raw.box).intersect(box)
         values = self._logits(there).reshape(-1)
         starts = self.lattice.starts(there)
-        return ScoredPatches(starts, values, self.lattice.indices(starts))
+        return ScoredPatches(starts, values, self.lattice.indices(starts)).taken(np.isfinite(values))
 
     def at(self, starts_N3: Rows) -> tuple[Logits, NDArray[np.bool_]]:
         """Return the logit of the map's patch nearest to each patch, float64 [N], and whether there is one near.
@@ -109,52 +107,47 @@ class ScoredMap:
             found = self._logits(Box.of(low.tolist(), high.tolist()))
             at = places[rows] - low
             logits[rows] = found[at[:, 0], at[:, 1], at[:, 2]]
-        return logits, near
+        return logits, np.isfinite(logits)
 
     def _logits(self, box: Box) -> Logits:
-        values = self.volume.read(box)
-        info = self.volume.info
-        return decoded(values[self.channel] if info.channels is not None else values, info)
+        return decoded(self.volume.read(box), self.volume.info)
 
 
-def open_map(path: str, raw: VolumeInfo, patch_vox: Vec, channel: int = 0) -> ScoredMap:
+def open_map(path: str, raw: VolumeInfo, patch_vox: Vec) -> ScoredMap:
     """Open a map of a volume.
 
     Args:
         path: of the map.
         raw: of the volume that its patches are of.
         patch_vox: voxels (z, y, x) of a patch.
-        channel: which class, counted from 0; 0 is what is looked for.
 
     Raises:
         InputError: its voxels are no patches of this shape of this volume, its values are neither logits nor
-            probabilities, or there is no such channel.
+            probabilities, or it has channels.
     """
     volume = open_volume(path)
     info = volume.info
-    if not 0 <= channel < (info.channels or 1):
-        raise InputError(f"{path} has {info.channels or 1} channels, counted from 0: {channel} is none of them")
+    if info.channels is not None:
+        raise InputError(f"{path} has {info.channels} channels: a map is of one class, such as map.zarr/artifact")
     if info.kind not in ("logits", "probabilities") or not (info.dtype.kind == "f" or info.dtype == np.uint8):
         raise InputError(
             f"{path} holds {info.dtype} of kind {info.kind!r}: a map holds logits or probabilities, float or "
             "uint8; make one with `emloom artifacts predict`"
         )
-    return ScoredMap(volume, Lattice.of_map(info.grid, raw.grid, patch_vox), raw, channel)
+    return ScoredMap(volume, Lattice.of_map(info.grid, raw.grid, patch_vox), raw)
 
 
 def decoded(values: NDArray[Any], info: VolumeInfo) -> Logits:
-    """Return the values of a map as logits, float64; NaN counts as the least there is.
+    """Return the values of a map as logits, float64; NaN where nothing is known.
 
-    Logits as uint8 are ``(logit + 16) * 8``, cut at 0 and 255. Probabilities are kept away from 0 and 1.
+    Probabilities are kept away from 0 and 1, logits within a million.
     """
     if info.kind == "logits":
-        logits = values * _LOGIT_STEP + _LOGIT_LOW if info.dtype == np.uint8 else values.astype(np.float64)
-    else:
-        p = values / 255.0 if info.dtype == np.uint8 else values.astype(np.float64)
-        p = np.clip(p, _SMALLEST, 1 - _SMALLEST)
-        logits = np.log(p) - np.log1p(-p)
-    found: Logits = np.nan_to_num(np.asarray(logits, np.float64), nan=-_LARGEST, neginf=-_LARGEST, posinf=_LARGEST)
-    return found
+        logits = decode_logits(values) if info.dtype == np.uint8 else values
+        return np.asarray(np.clip(logits.astype(np.float64), -_LARGEST, _LARGEST), np.float64)
+    p = values / 255.0 if info.dtype == np.uint8 else values.astype(np.float64)
+    p = np.clip(p, _SMALLEST, 1 - _SMALLEST)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
 
 
 def logit(p: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -48,8 +48,6 @@ class SelectSpec(Spec):
     """Voxels (z, y, x) of a patch; none: as the labels say, or 1, 140, 140."""
     classes: tuple[str, ...] = ()
     """What is asked of the patches, what is looked for first; none: as the labels say, or `artifact`."""
-    channel: int = Field(default=0, ge=0)
-    """Channel of the map that is looked at."""
     margin_vox: int = Field(default=MARGIN, ge=0, le=512)
     """Voxels of tissue shown around a patch; they belong to the pictures alone."""
     voxel_size_nm: Vec3 | None = None
@@ -79,7 +77,7 @@ def select(spec: SelectSpec) -> Selection:
     raw = open_raw(spec.raw, spec.voxel_size_nm)
     labels = None if spec.labels is None else read_patches(spec.labels)
     shape = _shape(spec, labels)
-    scored = open_map(spec.map, raw.info, shape, spec.channel)
+    scored = open_map(spec.map, raw.info, shape)
     found = candidates(scored, spec.question, labels)
     if not len(found.starts):
         raise InputError(
@@ -111,15 +109,7 @@ def _table(
 ) -> PatchLabels:
     classes = spec.classes or (("artifact",) if labels is None else labels.classes)
     bare = unknown_labels(raw.info, shape, found.starts, classes, f"{spec.output}")
-    return PatchLabels(
-        bare.grid,
-        shape,
-        bare.starts,
-        classes,
-        bare.labels,
-        columns={SCORE: score_texts(found.logits)},
-        source=bare.source,
-    )
+    return replace(bare, columns={SCORE: score_texts(found.logits)})
 
 
 def _names(
