@@ -1,8 +1,8 @@
 """What a learned detector found, put into the map of quality control.
 
 A detector says on a lattice of its own, one voxel per patch, with voxel size and offset that say where patches
-lie: coded logits (`emloom artifacts predict`), what was found in them (`clean`, a mask), or probabilities. Tiles of
-the map ask what it says at their centres; to `JudgeTiles` the answer is one more rule.
+lie: coded logits (`emloom artifacts predict`), what was found in them (`clean`, a mask), or probabilities. Tiles
+of the map ask what it says at their centres; to `JudgeTiles` the answer is one more rule.
 """
 
 from __future__ import annotations
