@@ -28,8 +28,8 @@ def dark(stack: Stack, z: int, rng: np.random.Generator) -> None:
 
 
 def bright(stack: Stack, z: int, rng: np.random.Generator) -> None:
-    """Brighter by one and a half standard deviations."""
-    stack[z] = _whole(stack[z] * 0.8 + 0.2 * stack[z].mean() + 1.5 * stack[z].std())
+    """Brighter by more than two standard deviations."""
+    stack[z] = _whole(stack[z] * 0.7 + 0.3 * stack[z].mean() + 2.3 * stack[z].std())
 
 
 def low_contrast(stack: Stack, z: int, rng: np.random.Generator) -> None:

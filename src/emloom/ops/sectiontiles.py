@@ -46,18 +46,21 @@ def tile_differences(tiles: Mapping[str, F64], median: F64, spread: F64) -> dict
     """
     clean = np.where(tiles["void"] > 0, np.nan, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sharpness = np.log(tiles["fine"] * clean / tiles["coarse"])
-        contrast = np.log(tiles["own"]) / 2
+        sharpness = _known(np.log(tiles["fine"] * clean / tiles["coarse"]))
+        contrast = _known(np.log(tiles["own"]) / 2)
     unit = np.where(spread > 0, spread, np.nan)[:, None, None]
     level = (tiles["mean"] * clean - median[:, None, None]) / unit
-    out = {
+    return {
         "blurred": _beside(sharpness, np.minimum) - sharpness,
         "low_contrast": _beside(contrast, np.minimum) - contrast,
         "unlike": _unlike(tiles),
         "dark": _beside(level, np.minimum) - level,
         "bright": level - _beside(level, np.maximum),
     }
-    return {name: np.where(np.isfinite(values), values, np.nan) for name, values in out.items()}
+
+
+def _known(values: F64) -> F64:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _unlike(tiles: Mapping[str, F64]) -> F64:

@@ -30,6 +30,7 @@ and their covariances with the next section and the one after; parts that are cr
 crosses."""
 CELL_NM = 16.0
 _LEAST_CELLS = 16
+_MUCH_VOID = 0.5
 _LITTLE_VOID = 0.005  # saturated spots; more of it makes lines
 
 
@@ -249,7 +250,7 @@ class Patch:
         _, y, x = stack.info.grid.voxel_size_nm
         crack = bands.cracks(self.here.void, edges, stack.band_nm / (sections.VOID_VOX * float(np.sqrt(y * x))))
         crack = self._of_this_section(crack)
-        before, after = self.around.get(self.z - 1), self.around.get(self.z + 1)
+        before, after = (self._tissue(self.z + step) for step in (-1, 1))
         fold = np.zeros(self.here.cells.shape, np.bool_)
         if before is not None and after is not None and min(fold.shape) >= _LEAST_CELLS:
             spectra = (self.here.band_spectrum, before.band_spectrum, after.band_spectrum)
@@ -257,6 +258,11 @@ class Patch:
             lone, fold = (resized(mask, 2, 1, fold.shape) for mask in found)
             crack = crack | resized(lone, stack.factor, sections.VOID_VOX, crack.shape)
         return (crack, sections.VOID_VOX), (fold, stack.factor)
+
+    def _tissue(self, z: int) -> GreySection | None:
+        """Return a section, if it is there and not mostly void."""
+        section = self.around.get(z)
+        return None if section is None or section.void.mean() > _MUCH_VOID else section
 
     def _of_this_section(self, crack: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return void bands but those where the tissue itself is black or white, in the neighbours as well."""
