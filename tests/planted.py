@@ -83,7 +83,7 @@ def fold(stack: Stack, z: int, rng: np.random.Generator) -> None:
     section = stack[z].astype(np.float64)
     away = _line(section.shape, rng)
     cover = np.clip(14 - np.abs(away), 0, 4) / 4
-    stack[z] = _whole(section * (1 - 0.6 * cover))
+    stack[z] = _whole(section * (1 - 0.75 * cover))
 
 
 def crack(stack: Stack, z: int, rng: np.random.Generator) -> None:
@@ -101,7 +101,7 @@ def open_crack(stack: Stack, z: int, rng: np.random.Generator) -> None:
 def seam(stack: Stack, z: int, rng: np.random.Generator) -> None:
     """Two acquisition tiles of different brightness."""
     section = stack[z].astype(np.float64)
-    section[:, section.shape[1] // 3 :] += 22
+    section[:, section.shape[1] // 3 :] += max(22.0, 0.6 * section.std())
     stack[z] = _whole(section)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.ops.outliers import MAD
+from emloom.ops.sections import LEAST_STRUCTURE
 
 F64 = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -39,14 +40,16 @@ def tile_differences(tiles: Mapping[str, F64], median: F64, spread: F64) -> dict
     Every one needs both neighbours, so the first and last section given have none.
 
     Args:
-        tiles: [Z, Y, X] each: `void` (part), `mean`, `fine` and `coarse` structure, variance of cells (`own`) and
+        tiles: [Z, Y, X] each: `void` (part), `mean`, `variance`, `fine` and `coarse` structure, variance of cells (`own`) and
             their covariances with the section after (`next`) and the one after that (`next_but_one`).
         median: [Z], grey level of every section: tiles are compared beside what all of a section does.
         spread: [Z], standard deviation of its tissue.
     """
     clean = np.where(tiles["void"] > 0, np.nan, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sharpness = _known(np.log(tiles["fine"] * clean / tiles["coarse"]))
+        # Differences of noise have twice its variance.
+        structured = tiles["coarse"] > 2 * LEAST_STRUCTURE * tiles["variance"]
+        sharpness = _known(np.log(np.where(structured, tiles["fine"] * clean / tiles["coarse"], np.nan)))
         contrast = _known(np.log(tiles["own"]) / 2)
     unit = np.where(spread > 0, spread, np.nan)[:, None, None]
     level = (tiles["mean"] * clean - median[:, None, None]) / unit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -286,7 +287,7 @@ class Patch:
     def _seams(self, voxels: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         out = np.zeros(shape)
         n, total, squares = (int(voxels[..., k].sum()) for k in range(3))
-        spread = float(np.sqrt(n * squares - total**2)) / n
+        spread = sqrt(n * squares - total**2) / n  # whole numbers of any size
         strips = sections.strip_means(self.here.grey, self.here.void, self.stack.tile_vox)
         for seam in bands.seams(strips, spread):
             at = seam.at // self.stack.tile_vox
