@@ -147,8 +147,8 @@ def test_what_is_bad_is_not_scored(stack: tuple[Path, str], tmp_path: Path) -> N
         )  # fmt: skip
         rows.append(evaluate(spec).row)
         spec = ClassSpec(
-            predicted=f"{tmp_path}/classes.zarr", truth=f"{tmp_path}/truth.zarr", output=str(tmp_path / f"c{name}"),
-            mask=mask, classes={"n": 3}, bootstrap={"resamples": 0},
+            predicted=f"{tmp_path}/classes.zarr", truth=f"{tmp_path}/truth.zarr",
+            output=str(tmp_path / f"c{name}"), mask=mask, classes={"n": 3}, bootstrap={"resamples": 0},
         )  # fmt: skip
         shares.append(evaluate_classes(spec).row)
     assert rows[0] == rows[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,15 @@ def shift_between(
 
 def _chance(size: int) -> float:
     """Return how alike unlike images may be at the best of all shifts: details are some 4 pixels wide."""
-    return 5.0 / np.sqrt(size / _DETAIL**2)
+    return 5.0 * _DETAIL / sqrt(size)
 
 
 @lru_cache(maxsize=16)
 def _near(rows: int, columns: int) -> NDArray[np.bool_]:
     """Return which shifts, in the order of a Fourier transform, are small."""
     y, x = np.abs(np.fft.fftfreq(rows) * rows), np.abs(np.fft.fftfreq(columns) * columns)
-    return np.maximum(y[:, None], x[None, :]) <= _FEW
+    near: NDArray[np.bool_] = np.maximum(y[:, None], x[None, :]) <= _FEW
+    return near
 
 
 def overlapping(a_YX: NDArray[Any], b_YX: NDArray[Any], y: int, x: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -40,8 +40,8 @@ def tile_differences(tiles: Mapping[str, F64], median: F64, spread: F64) -> dict
     Every one needs both neighbours, so the first and last section given have none.
 
     Args:
-        tiles: [Z, Y, X] each: `void` (part), `mean`, `variance`, `fine` and `coarse` structure, variance of cells (`own`) and
-            their covariances with the section after (`next`) and the one after that (`next_but_one`).
+        tiles: [Z, Y, X] each: `void` (part), `mean`, `variance`, `fine` and `coarse` structure, variance of cells
+            (`own`) and their covariances with the section after (`next`) and the one after that (`next_but_one`).
         median: [Z], grey level of every section: tiles are compared beside what all of a section does.
         spread: [Z], standard deviation of its tissue.
     """
