@@ -153,7 +153,7 @@ def lone_bands(section_YX: F64, spectra: tuple[Spectrum, Spectrum, Spectrum], le
         seen = [fft.irfft2(c * line, s=padded)[:y, :x] / scale for c, scale in zip(darker, scales, strict=True)]
         np.maximum(dark, np.minimum(*seen), out=dark)
         np.maximum(bright, -np.maximum(*seen), out=bright)
-    folds, gaps = (_half_height(seen, 0.8 * length) for seen in (dark, bright))
+    folds, gaps = (_outlined(seen, 0.8 * length) for seen in (dark, bright))
     if not folds.any():
         return gaps, folds
     names, count = ndimage.label(folds, _EIGHT)
@@ -178,15 +178,15 @@ def _scale_of(
     return max(_SEEN, _NOISES * sum(noise) / len(noise))
 
 
-def _half_height(seen_YX: F64, least_length: float) -> Bool:
-    """Return the bands where something is seen, each as wide as where it is seen half as well as at best."""
-    region = seen_YX > 0.6
+def _outlined(seen_YX: F64, least_length: float) -> Bool:
+    """Return the bands where something is seen, each as wide as where it is seen two fifths as well as at best."""
+    region = seen_YX > _FAINT
     names, count = ndimage.label(region, _EIGHT)
     if count == 0:
         return region
     best = np.concatenate([[np.inf], np.atleast_1d(ndimage.maximum(seen_YX, names, np.arange(1, count + 1)))])
     best[best < 1] = np.inf
-    return bands(region & (seen_YX > 0.5 * best[names]), least_length, 2.0)
+    return bands(region & (seen_YX > _EDGE * best[names]), least_length, 2.0)
 
 
 @lru_cache(maxsize=8)
@@ -204,7 +204,7 @@ def _lines(rows: int, columns: int, length: int) -> tuple[Spectrum, ...]:
 _ALIKE = 1.0  # standard deviations of tissue, as all of these
 _SEEN = 1.0  # clean tissue of five real stacks stays below 0.92
 _NOISES = 6.5  # the same, and sections that are shifted or from elsewhere, stay below 5.9; planted bands reach 7.2
-_INSIDE = 0.85
+_FAINT, _EDGE, _INSIDE = 0.45, 0.4, 0.85
 _FLAT = 0.12  # nothing but noise; tissue upon tissue keeps a third of its texture
 _BLACK = -2.5
 _DIRECTIONS, _WIDE = 12, 3
