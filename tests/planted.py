@@ -28,8 +28,8 @@ def dark(stack: Stack, z: int, rng: np.random.Generator) -> None:
 
 
 def bright(stack: Stack, z: int, rng: np.random.Generator) -> None:
-    """Brighter by one and a half standard deviations."""
-    stack[z] = _whole(stack[z] * 0.8 + 0.2 * stack[z].mean() + 1.5 * stack[z].std())
+    """Brighter by more than two standard deviations."""
+    stack[z] = _whole(stack[z] * 0.7 + 0.3 * stack[z].mean() + 2.3 * stack[z].std())
 
 
 def low_contrast(stack: Stack, z: int, rng: np.random.Generator) -> None:
@@ -79,11 +79,12 @@ def _line(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float6
 
 
 def fold(stack: Stack, z: int, rng: np.random.Generator) -> None:
-    """A dark band of tissue upon tissue; what lies beside it is drawn in."""
+    """A dark band of tissue upon tissue: some two standard deviations darker, with its texture."""
     section = stack[z].astype(np.float64)
     away = _line(section.shape, rng)
     cover = np.clip(14 - np.abs(away), 0, 4) / 4
-    stack[z] = _whole(section * (1 - 0.6 * cover))
+    deep = min(0.75, 2.2 * section.std() / section.mean())
+    stack[z] = _whole(section * (1 - deep * cover))
 
 
 def crack(stack: Stack, z: int, rng: np.random.Generator) -> None:
@@ -101,7 +102,7 @@ def open_crack(stack: Stack, z: int, rng: np.random.Generator) -> None:
 def seam(stack: Stack, z: int, rng: np.random.Generator) -> None:
     """Two acquisition tiles of different brightness."""
     section = stack[z].astype(np.float64)
-    section[:, section.shape[1] // 3 :] += 22
+    section[:, section.shape[1] // 3 :] += max(22.0, 0.6 * section.std())
     stack[z] = _whole(section)
 
 

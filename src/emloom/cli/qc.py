@@ -92,6 +92,8 @@ def told(found: QcReport) -> list[str]:
     share = found.masked / info.box.size
     bad = f"{found.n_bad} of {info.shape[0]} sections stand out"
     lines = [f"{found.stack.raw}: {bad}, {share:.2%} of the voxels are masked"]
+    places = int((found.table["bad_tiles"] * (found.table["defects"] == "")).sum())
+    lines += [f"  {places} tiles of other sections are bad"] if places else []
     lines += [f"  note: {note}" for note in found.notes]
     for z, flags in found.worst()[:_LISTED]:
         why = "; ".join(f"{f.defect} ({f.statistic} {f.value:.3g}, limit {f.limit:.3g})" for f in flags)

@@ -145,35 +145,48 @@ def lone_bands(section_YX: F64, spectra: tuple[Spectrum, Spectrum, Spectrum], le
     padded = tuple(n + length for n in section_YX.shape)
     here, before, after = spectra
     y, x = section_YX.shape
-    for line in _lines(padded[0], padded[1], length):
-        darker = [fft.irfft2((other - here) * line, s=padded)[:y, :x] for other in (before, after)]
-        np.maximum(dark, np.minimum(*darker), out=dark)
-        np.maximum(bright, -np.maximum(*darker), out=bright)
-    folds, gaps = (_half_height(seen, 0.8 * length) for seen in (dark, bright))
+    lines = _lines(padded[0], padded[1], length)
+    darker = [other - here for other in (before, after)]
+    # A neighbour that does not fit differs everywhere: what it says is divided by how much.
+    scales = [_scale_of(change, lines, padded, section_YX.shape) for change in darker]
+    for line in lines:
+        seen = [fft.irfft2(c * line, s=padded)[:y, :x] / scale for c, scale in zip(darker, scales, strict=True)]
+        np.maximum(dark, np.minimum(*seen), out=dark)
+        np.maximum(bright, -np.maximum(*seen), out=bright)
+    folds, gaps = (_outlined(seen, 0.8 * length) for seen in (dark, bright))
     if not folds.any():
         return gaps, folds
     names, count = ndimage.label(folds, _EIGHT)
     numbers = np.arange(1, count + 1)
-    inner = ndimage.standard_deviation(section_YX, names, numbers)
-    black = (inner < _FLAT) & (ndimage.mean(section_YX, names, numbers) < _BLACK)
+    # What it looks like inside, away from its soft edges.
+    best = np.concatenate([[np.inf], np.atleast_1d(ndimage.maximum(dark, names, numbers))])
+    inside = np.where(dark > _INSIDE * best[names], names, 0)
+    texture = ndimage.standard_deviation(section_YX, inside, numbers)
+    black = (texture < _FLAT) & (ndimage.mean(section_YX, inside, numbers) < _BLACK)
     open_ = folds & np.concatenate([[False], black])[names]
     return gaps | open_, folds & ~open_
 
 
-def _half_height(seen_YX: F64, least_length: float) -> Bool:
-    """Return the bands where something is seen, each as wide as where it is seen half as well as at best.
+def _scale_of(
+    change: Spectrum, lines: Sequence[Spectrum], padded: tuple[int, ...], shape: tuple[int, ...]
+) -> float:
+    """Return the difference from a neighbour, averaged along lines, from which on it is a band."""
+    noise = []
+    for line in (lines[0], lines[_DIRECTIONS // 2]):
+        seen = fft.irfft2(change * line, s=padded)[: shape[0], : shape[1]]
+        noise.append(MAD * float(np.median(np.abs(seen - np.median(seen)))))
+    return max(_SEEN, _NOISES * sum(noise) / len(noise))
 
-    Best must stand out: sections that do not fit their neighbours differ from them everywhere.
-    """
-    noise = MAD * float(np.median(np.abs(seen_YX - np.median(seen_YX))))
-    least = max(_SEEN, _NOISES * noise)
-    region = seen_YX > 0.6 * least
+
+def _outlined(seen_YX: F64, least_length: float) -> Bool:
+    """Return the bands where something is seen, each as wide as where it is seen two fifths as well as at best."""
+    region = seen_YX > _FAINT
     names, count = ndimage.label(region, _EIGHT)
     if count == 0:
         return region
     best = np.concatenate([[np.inf], np.atleast_1d(ndimage.maximum(seen_YX, names, np.arange(1, count + 1)))])
-    best[best < least] = np.inf
-    return bands(region & (seen_YX > 0.5 * best[names]), least_length, 2.0)
+    best[best < 1] = np.inf
+    return bands(region & (seen_YX > _EDGE * best[names]), least_length, 2.0)
 
 
 @lru_cache(maxsize=8)
@@ -190,8 +203,9 @@ def _lines(rows: int, columns: int, length: int) -> tuple[Spectrum, ...]:
 
 _ALIKE = 1.0  # standard deviations of tissue, as all of these
 _SEEN = 1.0  # clean tissue of five real stacks stays below 0.92
-_NOISES = 7.5  # sections that are shifted, or from elsewhere, stay below 7.3 of what they differ by
-_FLAT = 0.3
+_NOISES = 6.5  # the same, and sections that are shifted or from elsewhere, stay below 5.9; planted bands reach 7.2
+_FAINT, _EDGE, _INSIDE = 0.45, 0.4, 0.85
+_FLAT = 0.12  # nothing but noise; tissue upon tissue keeps a third of its texture
 _BLACK = -2.5
 _DIRECTIONS, _WIDE = 12, 3
 
@@ -248,9 +262,10 @@ def seams(strips: tuple[F64, F64], spread: float) -> list[Seam]:
 
 
 _SIDE = 4  # voxels on either side of a seam
-_LEAST_PARTS = 3
+_LEAST_PARTS = 5
 _OF_OTHERS = 10.0  # lines of six stacks stay below 5, of phantoms 9.4; a planted step of half a spread is at 13
 _LEAST_STEP = 0.15
+_OF_PARTS = 0.9
 
 
 def _strongest(strips: F64, spread: float, axis: int) -> Seam | None:
@@ -272,7 +287,7 @@ def _strongest(strips: F64, spread: float, axis: int) -> Seam | None:
         good = (
             (strength > _OF_OTHERS)
             & (np.abs(mean) > _LEAST_STEP * spread)
-            & ((np.sign(near) == np.sign(mean)).mean(axis=0) >= 0.9)
+            & ((near * np.sign(mean) > 0.4 * np.abs(mean)).mean(axis=0) >= _OF_PARTS)
             & (usual * np.sign(mean) > 0.5 * np.abs(mean))
         )
         if good.any():

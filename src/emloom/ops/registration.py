@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import fft
 
 F64 = NDArray[np.float64]
 
+_FEW, _DETAIL = 8, 4  # pixels
 _SIGMA = 0.12  # cycles per pixel: what is finer is mostly noise
 
 
@@ -51,7 +53,9 @@ def shift_between(
 ) -> Shift:
     """Return the shift that lays an image on another, up to half of its sides.
 
-    No shift is the answer where the one found does not make the images more alike.
+    No shift is the answer where the one found does not make the images more alike. A few pixels are believed for
+    any gain; further away there are many places to look at, one of which fits by chance, so the gain must be more
+    than that.
 
     Args:
         a_YX: an image.
@@ -63,12 +67,27 @@ def shift_between(
     cross = np.conj(one) * other
     weight = _weight(a_YX.shape[0], a_YX.shape[1])
     peaks = fft.irfft2(weight * cross / np.maximum(np.abs(cross), 1e-12), s=a_YX.shape)
-    place = np.unravel_index(int(np.argmax(peaks)), peaks.shape)
-    y, x = (int(p) - n if p > n // 2 else int(p) for p, n in zip(place, peaks.shape, strict=True))
-    after = correlation(*overlapping(a_YX, b_YX, y, x))
-    if not after > before:
-        return Shift(0, 0, before, before)
-    return Shift(y, x, after, before)
+    best = Shift(0, 0, before, before)
+    for seen, least in ((np.where(_near(*peaks.shape), peaks, -np.inf), 0.0), (peaks, _chance(a_YX.size))):
+        place = np.unravel_index(int(np.argmax(seen)), seen.shape)
+        y, x = (int(p) - n if p > n // 2 else int(p) for p, n in zip(place, seen.shape, strict=True))
+        after = correlation(*overlapping(a_YX, b_YX, y, x))
+        if after > best.correlation + least:
+            best = Shift(y, x, after, before)
+    return best
+
+
+def _chance(size: int) -> float:
+    """Return how alike unlike images may be at the best of all shifts: details are some 4 pixels wide."""
+    return 5.0 * _DETAIL / sqrt(size)
+
+
+@lru_cache(maxsize=16)
+def _near(rows: int, columns: int) -> NDArray[np.bool_]:
+    """Return which shifts, in the order of a Fourier transform, are small."""
+    y, x = np.abs(np.fft.fftfreq(rows) * rows), np.abs(np.fft.fftfreq(columns) * columns)
+    near: NDArray[np.bool_] = np.maximum(y[:, None], x[None, :]) <= _FEW
+    return near
 
 
 def overlapping(a_YX: NDArray[Any], b_YX: NDArray[Any], y: int, x: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -34,6 +34,8 @@ VOID_VOX = 4
 """Voxels along the side of a window that is void where they all have one value."""
 LAGS = (1, 2, 8)
 """Distances, in voxels, of the pairs that sharpness is made of."""
+LEAST_STRUCTURE = 0.05
+"""Part of the differences that must be structure, not noise, for sharpness to say anything."""
 VOXEL_SUMS = ("n", "sum", "squares", "extremes", "void", *(f"{w}_{k}" for k in LAGS for w in ("pairs", "steps")))
 """The last axis of `voxel_sums`."""
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.ops.outliers import MAD
+from emloom.ops.sections import LEAST_STRUCTURE
 
 F64 = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -39,25 +40,30 @@ def tile_differences(tiles: Mapping[str, F64], median: F64, spread: F64) -> dict
     Every one needs both neighbours, so the first and last section given have none.
 
     Args:
-        tiles: [Z, Y, X] each: `void` (part), `mean`, `fine` and `coarse` structure, variance of cells (`own`) and
-            their covariances with the section after (`next`) and the one after that (`next_but_one`).
+        tiles: [Z, Y, X] each: `void` (part), `mean`, `variance`, `fine` and `coarse` structure, variance of cells
+            (`own`) and their covariances with the section after (`next`) and the one after that (`next_but_one`).
         median: [Z], grey level of every section: tiles are compared beside what all of a section does.
         spread: [Z], standard deviation of its tissue.
     """
     clean = np.where(tiles["void"] > 0, np.nan, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sharpness = np.log(tiles["fine"] * clean / tiles["coarse"])
-        contrast = np.log(tiles["own"]) / 2
+        # Differences of noise have twice its variance.
+        structured = tiles["coarse"] > 2 * LEAST_STRUCTURE * tiles["variance"]
+        sharpness = _known(np.log(np.where(structured, tiles["fine"] * clean / tiles["coarse"], np.nan)))
+        contrast = _known(np.log(tiles["own"]) / 2)
     unit = np.where(spread > 0, spread, np.nan)[:, None, None]
     level = (tiles["mean"] * clean - median[:, None, None]) / unit
-    out = {
+    return {
         "blurred": _beside(sharpness, np.minimum) - sharpness,
         "low_contrast": _beside(contrast, np.minimum) - contrast,
         "unlike": _unlike(tiles),
         "dark": _beside(level, np.minimum) - level,
         "bright": level - _beside(level, np.maximum),
     }
-    return {name: np.where(np.isfinite(values), values, np.nan) for name, values in out.items()}
+
+
+def _known(values: F64) -> F64:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _unlike(tiles: Mapping[str, F64]) -> F64:

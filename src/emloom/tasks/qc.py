@@ -120,6 +120,7 @@ def quality_control(spec: QcSpec, executor: Executor | None = None, on_block: On
     rules = spec.rules
     stack = Stack(spec.raw, spec.voxel_size_nm, spec.tile_vox, rules.band_nm)
     tissue = None if spec.mask is None else on_grid_of(stack.volume, spec.mask)
+    stack.cells()  # an error, before anything is made, where the raw cannot be looked at
     folder = Path(spec.output).absolute()
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ and their covariances with the next section and the one after; parts that are cr
 crosses."""
 CELL_NM = 16.0
 _LEAST_CELLS = 16
+_MUCH_VOID = 0.5
 _LITTLE_VOID = 0.005  # saturated spots; more of it makes lines
 
 
@@ -249,7 +251,7 @@ class Patch:
         _, y, x = stack.info.grid.voxel_size_nm
         crack = bands.cracks(self.here.void, edges, stack.band_nm / (sections.VOID_VOX * float(np.sqrt(y * x))))
         crack = self._of_this_section(crack)
-        before, after = self.around.get(self.z - 1), self.around.get(self.z + 1)
+        before, after = (self._tissue(self.z + step) for step in (-1, 1))
         fold = np.zeros(self.here.cells.shape, np.bool_)
         if before is not None and after is not None and min(fold.shape) >= _LEAST_CELLS:
             spectra = (self.here.band_spectrum, before.band_spectrum, after.band_spectrum)
@@ -257,6 +259,11 @@ class Patch:
             lone, fold = (resized(mask, 2, 1, fold.shape) for mask in found)
             crack = crack | resized(lone, stack.factor, sections.VOID_VOX, crack.shape)
         return (crack, sections.VOID_VOX), (fold, stack.factor)
+
+    def _tissue(self, z: int) -> GreySection | None:
+        """Return a section, if it is there and not mostly void."""
+        section = self.around.get(z)
+        return None if section is None or section.void.mean() > _MUCH_VOID else section
 
     def _of_this_section(self, crack: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return void bands but those where the tissue itself is black or white, in the neighbours as well."""
@@ -280,7 +287,7 @@ class Patch:
     def _seams(self, voxels: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         out = np.zeros(shape)
         n, total, squares = (int(voxels[..., k].sum()) for k in range(3))
-        spread = float(np.sqrt(n * squares - total**2)) / n
+        spread = sqrt(n * squares - total**2) / n  # whole numbers of any size
         strips = sections.strip_means(self.here.grey, self.here.void, self.stack.tile_vox)
         for seam in bands.seams(strips, spread):
             at = seam.at // self.stack.tile_vox

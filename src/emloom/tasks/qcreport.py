@@ -26,6 +26,8 @@ from emloom.view.report import Cell, Report, Score, Section, Table
 
 SHOWN = 12
 """Worst sections that are drawn."""
+PLACES = 4
+"""Sections that are drawn for their tiles."""
 LISTED = 200
 """Flags that are listed; all are in sections.csv and qc.json."""
 _WIDE = 384  # pixels along the side of a picture, about
@@ -38,7 +40,8 @@ _PLOTTED: dict[str, tuple[str, tuple[Defect, ...]]] = {
     "sharpness": ("sharpness", ("blurred",)),
     "like_next": ("correlation with the next section", ("unlike", "jump", "duplicate")),
     "shift": ("shift to the next section (nm)", ("shifted", "jump")),
-    "void": ("void (part)", ("blank", "crack")),
+    "void": ("void (part)", ("blank",)),
+    "bands": ("cracks and folds (part)", ("crack", "fold")),
     "saturated": ("saturated (part)", ("saturated",)),
     "stripes": ("lines along rows over along columns (log2)", ("stripes",)),
 }
@@ -63,6 +66,7 @@ def write_qc_report(spec: QcSpec, found: QcReport) -> Path:
         sections=[
             _summary(spec, found),
             _worst(folder, found, worst[:SHOWN]),
+            *_places(folder, found),
             _along_z(spec, found),
             _where(folder, found),
             _flags(found, worst),
@@ -121,6 +125,19 @@ def _worst(folder: Path, found: QcReport, worst: list[tuple[int, list[Flag]]]) -
     return Section("Worst sections", text, [_picture(folder, found, z, flags) for z, flags in worst])
 
 
+def _places(folder: Path, found: QcReport) -> list[Section]:
+    """Return the sections that are good as a whole, and have most bad tiles."""
+    tiles = np.where(found.table["defects"] == "", found.table["bad_tiles"], 0)
+    worst = [int(z) for z in np.argsort(-tiles, kind="stable")[:PLACES] if tiles[z]]
+    if not worst:
+        return []
+    n = int(np.count_nonzero(tiles))
+    text = (
+        f"{n} section{'s are' if n > 1 else ' is'} good as a whole, but for some tiles; those with most of them:"
+    )
+    return [Section("Bad places in good sections", text, [_picture(folder, found, z, []) for z in worst])]
+
+
 def _name_of(path: str) -> str:
     """Return the name of the file or folder that holds a volume."""
     parts = Path(path).parts
@@ -163,7 +180,9 @@ def _picture(folder: Path, found: QcReport, z: int, flags: list[Flag]) -> Figure
         names = ", ".join(NAMES[code].replace("_", " ") for code in np.unique(tiles[tiles > 0]).tolist())
         marks = _on_picture(found, tiles, window, factor, here.shape)
         images.append(Tile(f"found: {names}", coloured(here, marks, max(NAMES)), spacing))
-    why = "; ".join(reason(flag) for flag in flags)
+    names_here = np.unique(tiles[tiles > 0]).tolist()
+    counts = ", ".join(f"{int((tiles == code).sum())} {NAMES[code].replace('_', ' ')}" for code in names_here)
+    why = "; ".join(reason(flag) for flag in flags) or f"Tiles: {counts}"
     return mosaic(
         images, columns=4, alt=f"Section {z} with its neighbours: {why}.", caption=f"Section {z}. {why}."
     )
@@ -199,11 +218,14 @@ def _on_picture(
 
 def _along_z(spec: QcSpec, found: QcReport) -> Section:
     table = dict(found.table) | {"shift": np.hypot(found.table["shift_y"], found.table["shift_x"])}
+    table["bands"] = table["crack"] + table["fold"]
     z = table["z"].astype(np.int64)
     series = []
     for column, (title, defects) in _PLOTTED.items():
         values = table[column].astype(np.float64)
-        if not np.isfinite(values).any() or (column in ("void", "saturated") and not np.nanmax(values) > 0):
+        if not np.isfinite(values).any() or (
+            column in ("void", "saturated", "bands") and not np.nanmax(values) > 0
+        ):
             continue
         marked = np.zeros(len(z), np.bool_)
         for flag in found.flags:
@@ -225,10 +247,10 @@ def _along_z(spec: QcSpec, found: QcReport) -> Section:
 def _where(folder: Path, found: QcReport) -> Section:
     lattice = found.stack.lattice(found.stack.info.box).shape
     along = {axis: max(1, -(-n // _LONGEST)) for axis, n in zip("zyx", lattice, strict=True)}
-    front, side = _projected(folder, lattice, along)
+    front, side = _projected(folder, found, along)
     occurring = {code: NAMES[code].replace("_", " ") for code in np.union1d(front, side).tolist() if code}
     maps = [
-        Projection("seen along z", "tiles, y", "tiles, x", front),
+        Projection("seen along z, but for sections bad as a whole", "tiles, y", "tiles, x", front),
         Projection("seen along y", "section", "tiles, x", side),
     ]
     figure = defect_map(maps, occurring, max(NAMES), caption="The worst defect along each line of sight.")
@@ -239,11 +261,10 @@ def _where(folder: Path, found: QcReport) -> Section:
     return Section("Where", text, [figure])
 
 
-def _projected(
-    folder: Path, lattice: tuple[int, int, int], along: dict[str, int]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _projected(folder: Path, found: QcReport, along: dict[str, int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the lowest codes along z, and along y, at a resolution that can be drawn; 0 where there is none."""
     code = open_volume(folder / MAP / "code")
+    lattice = code.info.shape
     z, y, x = (np.arange(0, n, along[a]) for n, a in zip(lattice, "zyx", strict=True))
     front, side = np.full((len(y), len(x)), 255, np.uint8), np.full((len(z), len(x)), 255, np.uint8)
     depth = code.info.chunks[0] if code.info.chunks else 1
@@ -251,7 +272,8 @@ def _projected(
         part = code.read(Box((start, 0, 0), (min(depth, lattice[0] - start), *lattice[1:])))
         part = np.where(part == 0, np.uint8(255), part)
         small = np.minimum.reduceat(np.minimum.reduceat(part, y, axis=1), x, axis=2)
-        front = np.minimum(front, small.min(axis=0))
+        good = found.table["code"][start : start + len(part)] == 0
+        front = np.minimum(front, small[good].min(axis=0, initial=255))
         rows = (start + np.arange(len(part))) // along["z"]
         np.minimum.at(side, rows, small.min(axis=1))
     return np.where(front == 255, 0, front).astype(np.uint8), np.where(side == 255, 0, side).astype(np.uint8)

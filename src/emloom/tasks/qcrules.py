@@ -254,12 +254,12 @@ def _neighbours(what: _Judge) -> None:
 
 
 def _between(what: _Judge, like: F64) -> Bool:
-    """Return which sections resemble both neighbours less than these resemble each other."""
+    """Return which sections without a band resemble both neighbours less than these resemble each other."""
     out = np.zeros(what.n, np.bool_)
     across = what.table["like_next_but_one"][:-2]
     best = np.maximum(like[:-2], like[1:-1])
     out[1:-1] = (across >= LEAST_LIKENESS) & (best < _BETWEEN * across)
-    return out
+    return out & ~what.named("crack", "fold")
 
 
 def _shifts(what: _Judge) -> None:

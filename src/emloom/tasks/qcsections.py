@@ -32,7 +32,7 @@ from emloom.geometry import Block, Box, blocks
 from emloom.io.open import open_volume
 from emloom.io.tables import read_table, write_table
 from emloom.ops.histogram import percentile
-from emloom.ops.sections import level_values
+from emloom.ops.sections import LEAST_STRUCTURE, level_values
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.qcmeasure import table_path, tiles_path
@@ -115,7 +115,7 @@ def _sharpness(sums: dict[str, int]) -> float:
     if min(sums[f"pairs_{k}"] for k in (1, 2, 8)) == 0:
         return nan
     one, two, eight = (sums[f"steps_{k}"] / sums[f"pairs_{k}"] for k in (1, 2, 8))
-    return (two - one) / (eight - one) if eight > one else nan
+    return (two - one) / (eight - one) if eight > (1 + LEAST_STRUCTURE) * one else nan
 
 
 def _of_pairs(pairs: dict[str, Any], stack: Stack) -> dict[str, float]:
