@@ -206,6 +206,9 @@ def file_name(baseline: str) -> str:
 
 def _parts(job: ArtifactBaselinesJob, raw: Volume) -> Parts:
     labels, part = _split_labels(job) if Path(job.labels).is_dir() else _labels_to_split(job)
+    # By place, so that no sum and no draw depends on the order of a table.
+    order = np.lexsort(labels.starts.T[::-1])
+    labels, part = labels.taken(order), None if part is None else part[order]
     if not labels.grid.matches(raw.info.grid):
         raise InputError(
             f"{labels.source} is about {labels.grid}, {raw.info.source} has {raw.info.grid}: give the labels of "
