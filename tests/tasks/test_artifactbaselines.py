@@ -255,25 +255,27 @@ def test_parts_that_share_tissue_or_lack_examples_are_refused(compare: Compare, 
 @pytest.mark.real_data
 def test_defects_planted_on_real_tissue_are_found_better_than_by_chance(real_data: Path, tmp_path: Path) -> None:
     source = open_volume(str(real_data / "vnc_sstem/stack1_z00-14.h5/volumes/raw"), kind="raw")
-    box = Box((0, 200, 200), (15, 320, 320))
-    clean = ArrayVolume(source.read(box), Grid(source.info.grid.voxel_size_nm), kind="raw")
-    plant = PlantSpec(probability=0.8, kinds=("crack", "scratch", "debris", "missing"), noise=0.02)
+    size = source.info.grid.voxel_size_nm
+    clean = ArrayVolume(source.read(Box((0, 200, 200), (15, 240, 240))), Grid(size), kind="raw")
+    plant = PlantSpec(probability=0.9, kinds=("debris", "charging", "low_contrast"), noise=0.02)
     raw, where = planted_box(plant, Preprocessing(), clean, clean.info.box, 3)
     objective = ArtifactsObjective(presume_clean=True, plant=plant)
-    starts = Lattice((1, 40, 40), (1, 40, 40)).starts(Box.whole((15, 8, 8)))
+    starts = Lattice((1, 40, 40), (1, 40, 40)).starts(Box.whole((15, 6, 6)))
     seen = [where.array[z, y : y + 40, x : x + 40] for z, y, x in starts.tolist()]
     said = np.array([[objective.with_planted(0, w == DAMAGED, w == MOVED)] for w in seen], np.int8)
-    labels = PatchLabels(raw.info.grid, (1, 40, 40), starts, ("artifact",), said)
-    size = raw.info.grid.voxel_size_nm
+    labels = PatchLabels(Grid(size), (1, 40, 40), starts, ("artifact",), said)
+    parts = {"train": range(6), "val": range(7, 10), "test": range(11, 15)}
     job = ArtifactBaselinesJob(
         raw=write(tmp_path / "raw.zarr", raw.array, raw.info.grid),
-        labels=folder_of(
-            tmp_path / "splits", labels, {"train": range(6), "val": range(7, 10), "test": range(11, 15)}
-        ),
+        labels=folder_of(tmp_path / "splits", labels, parts),
         output=str(tmp_path / "out"),
         model=write_model(tmp_path / "model.safetensors", voxel_size_nm=size),
+        baselines=FEW[::2],
         bootstrap={"resamples": 20},
     )
-    areas = {each.name: each.intervals["roc_auc"].value for each in compare_baselines(job).results}
-    assert areas["linear probe of pixels"] > 0.7
-    assert areas["memory bank of levels 2+3"] > 0.6
+    found = compare_baselines(job)
+    areas = {each.name: each.intervals["roc_auc"].value for each in found.results}
+    # What the bank of a net that learned nothing says is measured elsewhere: faint tissue is near to everything.
+    assert areas["linear probe of pixels"] > 0.75
+    yes, no = found.parts.counts(2)
+    assert min(yes, no) > 50

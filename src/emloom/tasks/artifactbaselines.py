@@ -186,7 +186,7 @@ def compare_baselines(
     computed = _all_features(specs, parts, raw, (model, device), progress)
     results = [_result(job, spec, parts, computed[spec.features.content_hash()], raw, model) for spec in specs]
     preprocessing = model[0].preprocessing if model else Preprocessing()
-    found = BaselinesFound(parts, results, preprocessing, _notes(parts))
+    found = BaselinesFound(parts, results, preprocessing, _notes(parts, results))
     _write(job, found)
     paths = {"raw": job.raw, "labels": job.labels, **({"model": job.model} if job.model else {})}
     write_provenance(
@@ -348,7 +348,7 @@ def _intervals(job: ArtifactBaselinesJob, test: Judged, ranked: Ranking) -> Mapp
     return bootstrapped(test, _SCORES, rng, resamples=how.resamples, level=how.level)
 
 
-def _notes(parts: Parts) -> list[str]:
+def _notes(parts: Parts, results: list[BaselineResult]) -> list[str]:
     lost = int(((parts.part == NO_SPLIT) & (parts.said != UNKNOWN)).sum())
     notes = []
     if lost:
@@ -356,6 +356,9 @@ def _notes(parts: Parts) -> list[str]:
     yes, _ = parts.counts(TEST)
     if yes < 30:
         notes.append(f"Only {yes} test patches hold what is looked for: intervals are wide, and still too narrow.")
+    for each in results:
+        if each.applied.false_positive_rate == 1:
+            notes.append(f"The {each.name} finds as much only by calling every patch: ask for less recall.")
     return notes
 
 
