@@ -309,6 +309,9 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         load_detector(path)
     with pytest.raises(InputError, match="not a fitted detector"):
         load_detector(tmp_path / "other.safetensors")
+    coarse = ArrayVolume(raw().array, Grid((40.0, 8.0, 8.0)), kind="raw")
+    with pytest.raises(InputError, match="the detector was fitted on"):
+        fit_detector(made, made.of(raw(), STARTS), LABELS, about).scores(coarse, STARTS)
     with pytest.raises(InputError, match="has no map"):
         fit_detector(made, made.of(raw(), STARTS), LABELS, about).anomaly_maps(raw(), STARTS)
 

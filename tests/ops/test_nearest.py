@@ -88,6 +88,12 @@ def test_a_coreset_begins_with_the_smaller_one(seed, n):
     np.testing.assert_array_equal(fewer.rows, whole.rows[: len(fewer.rows)])
 
 
+def test_of_equally_far_points_the_smaller_number_is_taken():
+    points = np.array([[0.0], [2.0], [-2.0], [2.0]])
+    assert farthest_first(points, 2).rows.tolist() == [0, 1]
+    assert farthest_first(points, 4).rows.tolist() == [0, 1, 2]
+
+
 def test_a_projection_keeps_distances_about():
     points = cloud(0, 200, 1000, False)
     flat = projected(points, 128, np.random.default_rng(1))

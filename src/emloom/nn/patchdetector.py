@@ -35,6 +35,7 @@ from emloom.spec import Spec
 
 F64 = NDArray[np.float64]
 _SCORER = "scorer."  # before the names of arrays
+_TOLERANCE = 0.01  # of a voxel size
 
 
 class BaselineSpec(Spec):
@@ -95,19 +96,36 @@ class PatchDetector:
     scorer: Scorer
 
     def scores(self, raw: Volume, starts: NDArray[np.int64]) -> F64:
-        """Return the score of every patch, float64 [N]; see `PatchFeatures.of`."""
-        return self.scorer.scores(self.features.of(raw, starts))
+        """Return the score of every patch, float64 [N].
+
+        Args:
+            raw: ``zyx`` volume of the voxel size that the detector was fitted on.
+            starts: int64 [N, 3], first voxel (z, y, x) of every patch.
+
+        Raises:
+            InputError: the voxel size is another (1 % tolerance), or as `PatchFeatures.of`.
+        """
+        return self.scorer.scores(self._features(raw, starts))
 
     def anomaly_maps(self, raw: Volume, starts: NDArray[np.int64]) -> F64:
         """Return how far the cells of patches are from the memory bank, float64 [N, cells, cells].
 
         Raises:
-            InputError: the detector has no memory bank of levels.
+            InputError: the detector has no memory bank of levels, or as `scores`.
         """
         if not isinstance(self.scorer, MemoryBank) or not isinstance(self.features.spec, LevelFeatures):
             raise InputError(f"a {self.spec.baseline.name} has no map: take a memory bank of levels")
-        distances = self.scorer.distances(self.features.of(raw, starts))
+        distances = self.scorer.distances(self._features(raw, starts))
         return distances.reshape(len(starts), self.features.spec.cells, -1)
+
+    def _features(self, raw: Volume, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        own, size = self.spec.voxel_size_nm, raw.info.grid.voxel_size_nm
+        if any(abs(a - b) > _TOLERANCE * a for a, b in zip(own, size, strict=True)):
+            raise InputError(
+                f"{raw.info.source} has voxel size {size} nm but the detector was fitted on {own} nm (z, y, x): "
+                "resample the volume, or fit a detector at its voxel size"
+            )
+        return self.features.of(raw, starts)
 
 
 def model_mark(model: ModelSpec, network: Network) -> str:

@@ -15,7 +15,8 @@ times faster and the same up to rounding. Patches may leave the volume, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from emloom.errors import InputError
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box, Vec, cells
 from emloom.geometry.lattice import Lattice
 from emloom.io.volume import Volume, read_padded
 from emloom.nn.backends import evaluating
@@ -144,10 +145,11 @@ class PatchFeatures:
         if not len(starts):
             raise InputError("there is no patch to compute features of: give at least one")
         rows = []
-        for done, (z, y, x) in enumerate(starts.tolist(), start=1):
-            rows.append(self._tile(raw, Box((z, y, x), self.shape), self.shape[1:]))
-            if progress is not None:
-                progress(done, len(starts))
+        with self._ready():
+            for done, (z, y, x) in enumerate(starts.tolist(), start=1):
+                rows.append(self._tile(raw, Box((z, y, x), self.shape), self.shape[1:]))
+                if progress is not None:
+                    progress(done, len(starts))
         return _finite(np.concatenate(rows))
 
     def of_lattice(self, raw: Volume, lattice: Lattice, indices: Box) -> F32:
@@ -163,19 +165,27 @@ class PatchFeatures:
         shared = self._encoder is not None and not isinstance(self.spec, ErrorFeatures)
         if not shared or any(n % m for n, m in zip(step, self._stride(), strict=True)):
             return self.of(raw, lattice.starts(indices))
-        most = [max(1, _TILE // n) for n in step]
-        found: F32 | None = None
-        for z in range(indices.shape[0]):
-            for j in range(0, indices.shape[1], most[0]):
-                for i in range(0, indices.shape[2], most[1]):
-                    n = (min(most[0], indices.shape[1] - j), min(most[1], indices.shape[2] - i))
-                    rows = self._tile(raw, _tile_of(lattice, indices.start, (z, j, i), n), step)
-                    if found is None:
-                        found = np.empty((*indices.shape, *rows.shape[1:]), np.float32)
-                    found[z, j : j + n[0], i : i + n[1]] = rows.reshape(*n, *rows.shape[1:])
-        if found is None:
+        if indices.is_empty:
             raise InputError(f"{indices} holds no patch to compute features of: give at least one")
+        parts: list[tuple[Box, F32]] = []
+        with self._ready():
+            for _, cell in cells(indices, (1, max(1, _TILE // step[0]), max(1, _TILE // step[1]))):
+                parts.append((cell, self._tile(raw, _tile_of(lattice, cell), step)))
+        found = np.empty((*indices.shape, *parts[0][1].shape[1:]), np.float32)
+        for cell, rows in parts:
+            found[cell.slices(indices.start)] = rows.reshape(*cell.shape, *rows.shape[1:])
         return _finite(found.reshape(-1, *found.shape[3:]))
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """Hold the network, if there is one, in ``eval``, in float32, without gradients."""
+        if self._network is None:
+            yield
+            return
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with evaluating(self._network), torch.inference_mode(), exact:
+            require_evaluating(self._network)
+            yield
 
     def _stride(self) -> tuple[int, int]:
         return (1, 1) if self._encoder is None else self._encoder.stride
@@ -186,22 +196,18 @@ class PatchFeatures:
             raise InputError(f"{raw.info.source} is {raw.info.axes}: patches are those of a zyx volume of raw")
         spec, encoder = self.spec, self._encoder
         seen = self.preprocessing(read_padded(raw, tile if encoder is None else encoder.to_read(tile)))
-        if isinstance(spec, PixelFeatures) or encoder is None or self._network is None:
+        if isinstance(spec, PixelFeatures) or encoder is None:
             return pixel_statistics(seen)[None, None]
         shown = torch.from_numpy(np.ascontiguousarray(seen)).to(self.device)
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with evaluating(self._network), torch.inference_mode(), exact:
-            require_evaluating(self._network)
-            if isinstance(spec, ErrorFeatures):
-                back = encoder.reconstruction(shown, tile.shape).float().cpu().numpy()
-                inside = self.preprocessing(read_padded(raw, tile))
-                return _error(back - inside, spec.high_pass_nm, raw.info.grid.voxel_size_nm)
-            if isinstance(spec, LatentFeatures):
-                found = encoder.latents(shown, tile.shape, step)[:, :, None]
-            else:
-                levels = encoder.levels(shown, tile.shape)
-                parts = [_cells(levels[n - 1], step, spec.cells) for n in spec.levels]
-                found = torch.cat(parts, dim=3)
+        if isinstance(spec, ErrorFeatures):
+            back = encoder.reconstruction(shown, tile.shape).float().cpu().numpy()
+            inside = self.preprocessing(read_padded(raw, tile))
+            return _error(back - inside, spec.high_pass_nm, raw.info.grid.voxel_size_nm)
+        if isinstance(spec, LatentFeatures):
+            found = encoder.latents(shown, tile.shape, step)[:, :, None]
+        else:
+            levels = encoder.levels(shown, tile.shape)
+            found = torch.cat([_cells(levels[n - 1], step, spec.cells) for n in spec.levels], dim=3)
         rows: F32 = found.flatten(0, 1).float().cpu().numpy()
         return rows
 
@@ -235,13 +241,11 @@ def _error(difference_ZYX: F32, high_pass_nm: float | None, voxel_size_nm: tuple
     return np.full((1, 1, 1), np.square(difference).mean(), np.float32)
 
 
-def _tile_of(lattice: Lattice, first: Vec, at: Vec, n: tuple[int, int]) -> Box:
-    """Return the voxels of n (y, x) patches from index `first + at` on."""
-    index = np.array([[a + b for a, b in zip(first, at, strict=True)]])
-    z, y, x = lattice.starts_of(index)[0].tolist()
-    rows, columns = (
-        step * (k - 1) + m for step, k, m in zip(lattice.stride[1:], n, lattice.shape[1:], strict=True)
-    )
+def _tile_of(lattice: Lattice, cell: Box) -> Box:
+    """Return the voxels of the patches of a box of indices in one section."""
+    z, y, x = lattice.starts_of(np.array([cell.start]))[0].tolist()
+    extents = zip(lattice.stride[1:], cell.shape[1:], lattice.shape[1:], strict=True)
+    rows, columns = (step * (n - 1) + size for step, n, size in extents)
     return Box((z, y, x), (lattice.shape[0], rows, columns))
 
 

@@ -55,10 +55,10 @@ def _cards(found: BaselinesFound) -> list[Score]:
     ends = "" if isnan(interval.low) else f"{interval.low:.3f} to {interval.high:.3f}; "
     yes, no = found.parts.counts(TEST)
     return [
-        Score("best on validation", best.name, "of those compared"),
-        Score("its average precision", interval.value, f"{ends}chance: {yes / (yes + no):.3f}; on the test"),
-        Score("its precision", best.applied.precision, "on the test, at the threshold of the validation"),
-        Score("its recall", best.applied.recall, "likewise"),
+        Score("average precision", interval.value, f"{ends}chance: {yes / (yes + no):.3f}"),
+        Score("precision", best.applied.precision, "at the threshold of the validation"),
+        Score("recall", best.applied.recall, "likewise"),
+        Score("compared", len(found.results), f"best on the validation part: {best.name}, shown here on the test"),
     ]
 
 
