@@ -271,28 +271,38 @@ def planting(stack: Path, **changes: Any) -> ArtifactJob:
 def test_unlabelled_tissue_is_tested_with_planted_artifacts(stack: Path, tmp_path: Path) -> None:
     training = job_of(stack).training.model_copy(update={"steps": 2, "validate_every": 2})
     scoring = ArtifactScoring(
-        step_vox=16, threshold=ThresholdSpec(value=0.5), bootstrap=PatchBootstrapSpec(resamples=0), seed=3
+        step_vox=16,
+        threshold=ThresholdSpec(value=0.5),
+        bootstrap=PatchBootstrapSpec(resamples=0),
+        seed=3,
+        plantings=2,
     )
     run(planting(stack, training=training, scoring=scoring), tmp_path / "out", CPU)
-    planted = open_volume(tmp_path / "out" / "predict" / "s0_test_0.zarr" / "planted")
+    planted = open_volume(tmp_path / "out" / "predict" / "s0_test_0_planting_1.zarr" / "planted")
     where = planted.read(planted.info.box)
-    truth = read_patches(tmp_path / "out" / "predict" / "s0_test_0.truth.csv")
+    truth = read_patches(tmp_path / "out" / "predict" / "s0_test_0_planting_1.truth.csv")
     assert (truth.labels[:, 0] == 1).any()
     for start, said in zip(truth.starts.tolist(), truth.labels[:, 0].tolist(), strict=True):
         share = (where[Box((start[0], start[1], start[2]), PATCH).slices()] == DAMAGED).mean()
         assert (said == 1) == (share >= 0.02)
     row = json.loads((tmp_path / "out" / "evaluate" / "scores.json").read_text())["rows"][0]
     assert row["threshold"] == 0.5
+    other = open_volume(tmp_path / "out" / "predict" / "s0_test_0_planting_0.zarr" / "planted")
+    assert not np.array_equal(other.read(other.info.box), where)
 
 
 def test_planting_is_a_function_of_seed_and_section_and_keeps_the_type() -> None:
     raw = ArrayVolume(spotted()[0][:4, :96, :96], GRID, kind="raw")
-    whole, where = planted_box(PlantSpec(probability=1.0), Preprocessing(), raw, raw.info.box, seed=5)
-    again, _ = planted_box(PlantSpec(probability=1.0), Preprocessing(), raw, Box((2, 0, 0), (2, 96, 96)), seed=5)
+    whole, where = planted_box(PlantSpec(probability=1.0), Preprocessing(), raw, raw.info.box, seed=(5,))
+    again, _ = planted_box(
+        PlantSpec(probability=1.0), Preprocessing(), raw, Box((2, 0, 0), (2, 96, 96)), seed=(5,)
+    )
     assert whole.array.dtype == np.uint8
     assert np.array_equal(whole.array[2:], again.array)
     assert where.array.any(axis=(1, 2)).sum() >= 3
-    none, nowhere = planted_box(PlantSpec(probability=0.0, noise=0.0), Preprocessing(), raw, raw.info.box, seed=5)
+    none, nowhere = planted_box(
+        PlantSpec(probability=0.0, noise=0.0), Preprocessing(), raw, raw.info.box, seed=(5,)
+    )
     assert np.array_equal(none.array, raw.array)
     assert not nowhere.array.any()
 

@@ -91,8 +91,10 @@ class ArtifactScoring(Spec):
     """Also report what holds where artifacts are this frequent."""
     bootstrap: PatchBootstrapSpec = PatchBootstrapSpec()
     """Of intervals: sections are drawn with replacement."""
+    plantings: int = Field(default=4, ge=1)
+    """How often artifacts are planted anew in each held-out box of tissue without labels."""
     seed: int = Field(default=0, ge=0)
-    """Of the artifacts that are planted in held-out boxes of tissue without labels."""
+    """Of the artifacts that are planted there."""
 
 
 class ArtifactJob(TrainingJob):

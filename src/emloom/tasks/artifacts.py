@@ -4,7 +4,8 @@ Everything of a job lives in one folder::
 
     job.yaml  provenance.json  report.html
     train/      model.safetensors, state, history, tensorboard
-    predict/    <scene>.zarr/<class>      map of logits; <scene> = s0_validation_0, s0_test_0, ..., foreign names
+    predict/    <scene>.zarr/<class>      map of logits; <scene> = s0_validation_0, s0_test_0, ..., foreign names;
+                                      of tissue without labels s0_test_0_planting_0, ...
                 <scene>.zarr/raw, planted of tissue without labels: what was planted, and where
                 <scene>.csv, <scene>.truth.csv   probability and label of every patch
     evaluate/   scores.json, scores.csv   all test boxes together, then each scene
@@ -82,7 +83,8 @@ class Run(Execution[ArtifactJob]):
         foreign = {path: self.inputs[path] for each in job.foreign for path in each.paths}
         trained = self.trained_key({path: mark for path, mark in self.inputs.items() if path not in foreign})
         named = [each.to_dict() for each in job.foreign]
-        predicted = key_of(trained, "predict", job.scoring.step_vox, job.scoring.seed, named, foreign)
+        how = job.scoring
+        predicted = key_of(trained, "predict", how.step_vox, how.plantings, how.seed, named, foreign)
         evaluated = key_of(predicted, job.scoring.content_hash())
         return {
             "train": trained,

@@ -5,7 +5,8 @@ tissue       patches                                             truth
 ===========  ==================================================  ==============================================
 painted      of a lattice, inside the box                        by the share of their voxels, as in training
 patches      those of the table that lie in the box              what the table says
-unlabelled   of a lattice, in the box with planted artifacts     by the share of damaged and moved voxels
+unlabelled   of a lattice, in the box with planted artifacts,    by the share of damaged and moved voxels
+             as often as it is planted
 foreign      of a lattice, inside the box                        by its labels, or nothing
 ===========  ==================================================  ==============================================
 """
@@ -64,17 +65,28 @@ class Place:
         part: what it is for.
         number: of a stack, or of a foreign volume.
         box: of a stack.
+        planting: which of several plantings; 0 where nothing is planted.
     """
 
     name: str
     part: Part
     number: int
     box: Box | None = None
+    planting: int = 0
 
 
 def places(job: ArtifactJob) -> list[Place]:
     """Return everything a job's detector is tried on: validation and test boxes, then foreign volumes."""
-    own = [Place(item.name, item.part, item.stack, item.box) for item in held_out(job.data)]
+    own = []
+    for item in held_out(job.data):
+        stack = job.data[item.stack]
+        if stack.labels is not None or stack.patches is not None:
+            own.append(Place(item.name, item.part, item.stack, item.box))
+            continue
+        own += [
+            Place(f"{item.name}_planting_{k}", item.part, item.stack, item.box, k)
+            for k in range(job.scoring.plantings)
+        ]
     return own + [Place(each.name, "foreign", n) for n, each in enumerate(job.foreign)]
 
 
@@ -106,7 +118,7 @@ def open_scene(job: ArtifactJob, stacks: list[Tissue], place: Place, lattice: La
         truth = _painted(objective, stack.raw, stack.labels, stack.mask, box, lattice)
         return Scene(place.name, place.part, stack.raw, box, truth)
     assert objective.plant is not None  # of a valid job
-    seed = job.scoring.seed * 1000 + place.number
+    seed = (job.scoring.seed, place.number, place.planting)
     raw, planted = planted_box(objective.plant, job.preprocessing, stack.raw, box, seed)
     whole = Box.whole(box.shape)
     truth = _of_planted(objective, planted, whole, lattice)

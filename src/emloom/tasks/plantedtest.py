@@ -1,10 +1,13 @@
 """Held-out tissue with planted artifacts: a test where nobody has labelled any.
 
 Every section of a box is, with the probability of the objective, given an artifact as a whole section has it, not
-patch by patch: what is around an artifact, and what it moved, is tested, too. A function of (seed, section) alone.
+patch by patch: what is around an artifact, and what it moved, is tested, too. A function of (seed, section) alone;
+several seeds plant the same box several times.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ DAMAGED, MOVED = 1, 2
 
 
 def planted_box(
-    spec: PlantSpec, preprocessing: Preprocessing, raw: Volume, box: Box, seed: int
+    spec: PlantSpec, preprocessing: Preprocessing, raw: Volume, box: Box, seed: Sequence[int]
 ) -> tuple[ArrayVolume, ArrayVolume]:
     """Return the raw of a box with planted artifacts, in its type, and uint8 where they are; both in memory.
 
@@ -37,7 +40,7 @@ def planted_box(
     stored = GreyValue(preprocessing.low, preprocessing.high, grey.dtype)
     for z in range(box.shape[0]):
         section = np.ascontiguousarray(preprocessing(grey[z : z + 1]))
-        rng = np.random.default_rng([seed, box.start[0] + z])
+        rng = np.random.default_rng([*seed, box.start[0] + z])
         for each in plant(spec, section, 0, grid.voxel_size_nm, rng):
             where[z][each.moved & (where[z] == 0)] = MOVED
             where[z][each.mask] = DAMAGED
