@@ -21,7 +21,9 @@ def test_a_recipe_has_many_training_crops(real_data: Path, recipe: object) -> No
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("recipe", [artifacts.quick, artifacts.flattened, artifacts.full])
+@pytest.mark.parametrize(
+    "recipe", [artifacts.quick, artifacts.three_sections, artifacts.flattened, artifacts.full]
+)
 def test_a_recipe_of_artifacts_has_many_places_of_clean_tissue(real_data: Path, recipe: object) -> None:
     job = recipe(data=str(real_data))  # type: ignore[operator]
     (spec,) = job.data

@@ -12,7 +12,9 @@ from emloom.nn.multires_autoencoder import MultiResolutionSpec
 from emloom.nn.objectives.artifacts import ArtifactsObjective
 from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.planting import PlantSpec
+from emloom.nn.pooled_encoder import PooledEncoderSpec
 from emloom.nn.train import OptimizerSpec, TrainingSpec
+from emloom.ops.artifacts import KINDS
 from emloom.recipes.paths import data_file
 from emloom.tasks.artifactjob import ArtifactJob, ArtifactScoring, ForeignTissueSpec, TissueSpec
 from emloom.tasks.data import BoxSpec
@@ -38,42 +40,54 @@ def strips(data: str | None = None) -> ForeignTissueSpec:
 
 
 def _job(name: str, network: PatchNetSpec, steps: int, seed: int, data: str | None) -> ArtifactJob:
+    # A section that is shifted can only be told beside its neighbours.
+    kinds = tuple(kind for kind in KINDS if network.sections > 1 or kind != "shift")
     return ArtifactJob(
         name=name,
         data=(stack(data),),
         foreign=(strips(data),),
-        objective=ArtifactsObjective(presume_clean=True, yes_share=0.01, plant=PlantSpec(shift_nm=(40.0, 150.0))),
+        objective=ArtifactsObjective(
+            presume_clean=True, yes_share=0.01, plant=PlantSpec(kinds=kinds, shift_nm=(40.0, 150.0))
+        ),
         network=network,
         training=TrainingSpec(
             steps=steps,
             batch_size=16,
             crop_shape_vox=network.patch,
-            validate_every=400,
+            validate_every=300,
             optimizer=OptimizerSpec(learning_rate=1e-3),
             seed=seed,
             augment=AugmentSpec(
-                intensity=IntensitySpec(contrast=(0.7, 1.3), brightness=(-0.2, 0.2), gamma=(0.8, 1.25)), noise=0.0
+                intensity=IntensitySpec(contrast=(0.4, 1.5), brightness=(-0.35, 0.35), gamma=(0.7, 1.4)), noise=0.0
             ),
         ),
-        scoring=ArtifactScoring(prevalence=0.046),
+        scoring=ArtifactScoring(prevalence=0.046, plantings=8),
     )
 
 
-def quick(seed: int = 0, data: str | None = None, steps: int = 2400) -> ArtifactJob:
-    """Return the two-core variant: a light encoder of 8 maps, three sections, about fifteen minutes."""
-    levels = MultiResolutionSpec(f=8, n_latent=128, batch_norm=False, in_channels=3)
-    network = PatchNetSpec.light(sections=3, f=8)
-    encoder = network.encoder.model_copy(update={"levels": levels})
-    return _job("artifacts-quick", network.model_copy(update={"encoder": encoder}), steps, seed, data)
+def _levels(sections: int) -> MultiResolutionSpec:
+    return MultiResolutionSpec(f=8, n_latent=128, batch_norm=False, in_channels=sections)
 
 
-def flattened(seed: int = 0, data: str | None = None, steps: int = 2400) -> ArtifactJob:
-    """Return `quick` with flattened skips, as the original encoder has them: what pooling costs or gives."""
-    encoder = MultiResolutionSpec(f=8, n_latent=128, batch_norm=False, in_channels=3)
+def quick(seed: int = 0, data: str | None = None, steps: int = 1500) -> ArtifactJob:
+    """Return the two-core variant: a light encoder of 8 maps, single sections, about ten minutes."""
+    encoder = PooledEncoderSpec(levels=_levels(1))
+    return _job("artifacts-quick", PatchNetSpec(encoder=encoder, hidden=(24,)), steps, seed, data)
+
+
+def three_sections(seed: int = 0, data: str | None = None, steps: int = 1500) -> ArtifactJob:
+    """Return `quick` with the sections before and after as further channels; shifted sections are planted, too."""
+    encoder = PooledEncoderSpec(levels=_levels(3))
     network = PatchNetSpec(encoder=encoder, hidden=(24,), sections=3)
+    return _job("artifacts-three-sections", network, steps, seed, data)
+
+
+def flattened(seed: int = 0, data: str | None = None, steps: int = 1500) -> ArtifactJob:
+    """Return `three_sections` with flattened skips, as the original encoder has them."""
+    network = PatchNetSpec(encoder=_levels(3), hidden=(24,), sections=3)
     return _job("artifacts-flattened", network, steps, seed, data)
 
 
 def full(seed: int = 0, data: str | None = None, steps: int = 40_000) -> ArtifactJob:
-    """Return the variant for a GPU: the light encoder of 16 maps."""
+    """Return the variant for a GPU: the light encoder of 16 maps, three sections."""
     return _job("artifacts-full", PatchNetSpec.light(sections=3), steps, seed, data)
