@@ -18,7 +18,7 @@ install: .venv/.installed ## Create .venv and install emloom with its developmen
 
 judges: .venv-peers/.installed ## Create .venv-peers with cloud-volume and ome-zarr, which judge what emloom writes
 
-peers: judges .venv-peers-gunpowder/.installed ## As judges, and .venv-peers-gunpowder for the benchmarks
+peers: judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## As judges, and what benchmarks measure against
 
 demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
 	$(BIN)/emloom demo -o demo
@@ -45,7 +45,7 @@ format: install ## Rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install .venv-peers-gunpowder/.installed ## Run every benchmark in turn
+bench: install .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/.installed-docs ## Build the documentation into site/
@@ -85,4 +85,12 @@ clean: ## Remove what was built; keeps .venv* (delete them by hand to start over
 	@.venv/bin/python -m venv .venv-peers-gunpowder
 	@.venv-peers-gunpowder/bin/python -m pip --disable-pip-version-check --no-input install -qq \
 		--requirement peers-gunpowder.txt
+	@touch $@
+
+# webknossos is AGPL, half a gigabyte, and pins many old versions: a fourth environment, which emloom never imports.
+.venv-peers-webknossos/.installed: peers-webknossos.txt | .venv/bin/python
+	@echo "Installing the library that emloom's benchmark of tracings measures against into .venv-peers-webknossos"
+	@.venv/bin/python -m venv .venv-peers-webknossos
+	@.venv-peers-webknossos/bin/python -m pip --disable-pip-version-check --no-input install -qq \
+		--requirement peers-webknossos.txt
 	@touch $@

@@ -8,8 +8,8 @@ A peer script lies in this folder, imports the peer's library only, and defines 
 gets arrays by name and returns a function without arguments: one round, which returns arrays by name. Making
 inputs into what the library wants belongs into ``prepare`` and is not timed. `worker.py` calls both.
 
-The environment is ``.venv-peers-gunpowder`` (``make peers``), or the Python that EMLOOM_PEERS_GUNPOWDER names. It
-runs on one thread.
+The environment is ``.venv-peers-gunpowder``, or ``.venv-peers-webknossos`` with ``home="webknossos"`` (``make
+peers``), or the Python that EMLOOM_PEERS_GUNPOWDER or EMLOOM_PEERS_WEBKNOSSOS names. It runs on one thread.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ def silence() -> Iterator[None]:
         os.close(kept)
 
 
-def python() -> Path:
+def python(home: str) -> Path:
     """Return the Python that has the peers, or end the benchmark with the way out."""
-    default = HERE.parents[1] / ".venv-peers-gunpowder" / "bin" / "python"
-    found = Path(os.environ.get("EMLOOM_PEERS_GUNPOWDER", default))
+    default = HERE.parents[1] / f".venv-peers-{home}" / "bin" / "python"
+    found = Path(os.environ.get(f"EMLOOM_PEERS_{home.upper()}", default))
     if not found.is_file():
-        raise SystemExit(f"no gunpowder and lsds at {found}: run `make peers`")
+        raise SystemExit(f"no Python with {home} at {found}: run `make peers`")
     return found
 
 
 class Peer:
     """A peer script that has its inputs and waits for the next round."""
 
-    def __init__(self, script: str, inputs: dict[str, NDArray[Any]], **options: Any) -> None:
+    def __init__(
+        self, script: str, inputs: dict[str, NDArray[Any]], *, home: str = "gunpowder", **options: Any
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="emloom-peer-")
         path = Path(self._folder.name)
         (path / "options.json").write_text(json.dumps(options))
@@ -67,7 +69,7 @@ class Peer:
         for name, array in inputs.items():
             np.save(path / "inputs" / f"{name}.npy", array)
         # -P: the folder of the script is no place to import from.
-        command = [python(), "-P", HERE / "worker.py", HERE / script, path]
+        command = [python(home), "-P", HERE / "worker.py", HERE / script, path]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
         )

@@ -12,6 +12,7 @@ import pytest
 from emloom.geometry import Box, Grid
 from emloom.geometry.lattice import Lattice
 from emloom.geometry.patches import PatchLabels
+from emloom.io.nml import read_nml_tracing
 from emloom.io.open import create_volume
 from emloom.io.patchjson import read_sources
 from emloom.io.patchopen import open_patches
@@ -136,3 +137,39 @@ def test_the_originals_are_scored(capsys, tmp_path: Path, real_data: Path) -> No
     labels = open_patches(real_data / "artifacts" / "genEM3_boxes" / "test_bottom.nml")
     write_patches(tmp_path / "bottom.csv", labels)
     assert_same(read_patches(tmp_path / "bottom.csv"), labels)
+
+
+def test_a_blank_box_opens_over_its_data_set(capsys, tmp_path: Path) -> None:
+    out = tmp_path / "box.nml"
+    code, text, _ = emloom(
+        capsys, "artifacts", "labels", "blank", "--box", "5603:5660,24926:25206,29022:29302",
+        "--patch", "1,140,140", "--stride", "1,35,35", "--voxel-size", "35,32,32",
+        "--data-set", "ms109_mag8", "-o", str(out),
+    )  # fmt: skip
+    assert code == 0
+    assert "1425 patches: 0 artifact, 1425 unsure" in text
+    tracing = read_nml_tracing(out)
+    experiment = tracing.parameter("experiment")
+    assert experiment is not None
+    assert experiment.get("name") == "ms109_mag8"
+    assert [named.box for named in tracing.boxes] == [Box((5603, 24926, 29022), (57, 280, 280))]
+    assert set(tracing.radii_nm.tolist()) == {100.0}
+    assert tracing.skeletons.names[0] == "patch00.00:X"
+    code, _, error = emloom(
+        capsys, "artifacts", "labels", "blank", "--box", "0:1,0:9,0:9", "--patch", "1,10,10",
+        "--voxel-size", "1,1,1", "-o", str(out),
+    )  # fmt: skip
+    assert code == 2
+    assert "give a larger box" in error
+
+
+def test_several_tables_become_one_that_knows_which_was_which(capsys, tmp_path: Path) -> None:
+    labels = labels_on_lattice()
+    top, bottom = labels.starts[:, 0] < 16, labels.starts[:, 0] >= 16
+    for name, rows in (("top", top), ("bottom", bottom)):
+        write_patches(tmp_path / f"{name}.csv", labels.taken(rows))
+    paths = [str(tmp_path / "top.csv"), str(tmp_path / "bottom.csv")]
+    assert emloom(capsys, "artifacts", "labels", "convert", *paths, "-o", str(tmp_path / "all.csv"))[0] == 0
+    both = read_patches(tmp_path / "all.csv")
+    assert_same(replace(both, columns={}), labels)
+    assert both.columns["box"].tolist() == ["top"] * int(top.sum()) + ["bottom"] * int(bottom.sum())

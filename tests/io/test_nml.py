@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -332,6 +333,27 @@ def test_volume_layers_are_never_lost_silently(volumetric: Path) -> None:
     with pytest.raises(InputError, match="has changed since it was read"):
         write_nml(volumetric.with_name("copy.zip"), t)
     assert not volumetric.with_name("copy.zip").exists()
+
+
+def test_a_damaged_volume_layer_leaves_no_archive(volumetric: Path) -> None:
+    t = read_nml_tracing(volumetric)
+    content = bytearray(volumetric.read_bytes())
+    content[content.index(b"data_Volume.zip", content.index(b"</things>")) + 20] ^= 0xFF  # inside its packed bytes
+    volumetric.write_bytes(content)
+    with pytest.raises(InputError, match="cannot unpack"):
+        write_nml(volumetric.with_name("copy.zip"), t)
+    assert not volumetric.with_name("copy.zip").exists()
+
+
+def test_a_full_disk_is_not_the_fault_of_the_archive(volumetric: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = read_nml_tracing(volumetric)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zipfile._ZipWriteFile.write", full)
+    with pytest.raises(InputError, match=r"cannot write .*copy\.zip: the disk is full"):
+        write_nml(volumetric.with_name("copy.zip"), replace(t, skeletons=t.skeletons))
 
 
 # ---- real files -----------------------------------------------------------------------------------------------

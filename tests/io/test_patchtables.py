@@ -85,3 +85,15 @@ def test_contradictions_reserved_names_and_other_endings_are_refused(tmp_path: P
         (tmp_path / "b.json").write_text(text)
         with pytest.raises(InputError):
             read_patches(tmp_path / "b.json")
+
+
+def test_text_that_only_a_later_patch_has_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"voxel_size_nm": [35, 32, 32], "patch_vox": [1, 4, 4], "classes": ["debris"], "patches": ['
+        '{"start": [0, 0, 0], "labels": {"debris": "yes"}},'
+        '{"start": [1, 0, 0], "labels": {}, "annotator": "A", "tissue": "soma"}]}'
+    )
+    labels = read_patches(tmp_path / "a.json")
+    assert labels.labels.tolist() == [[1], [-1]]
+    assert labels.columns["tissue"].tolist() == ["", "soma"]
+    assert labels.annotators == ("", "A")

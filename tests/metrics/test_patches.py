@@ -35,7 +35,7 @@ def lattice_patches(seed: int, *, sections: int = 4, side: int = 4, stride: int 
     truth = rng.choice([-1, 0, 1], len(starts), p=[0.1, 0.6, 0.3]).astype(np.int8)
     scores = np.round(rng.random(len(starts)), 1)
     tissue = rng.choice(["soma", "neuropil"], len(starts))
-    return Judged(starts.astype(np.int64), (1, 6, 6), (35, 32, 32), scores, truth, {"tissue": tissue})
+    return Judged(starts.astype(np.int64), (1, 6, 6), GRID, scores, truth, {"tissue": tissue})
 
 
 def by_ranking(statistic: Callable[[Ranking], float]) -> Callable[[Judged], float]:

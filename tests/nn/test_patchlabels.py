@@ -13,7 +13,9 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Grid, Vec
 from emloom.geometry.patches import PatchLabels
 from emloom.io.volume import ArrayVolume
+from emloom.nn.augment import AugmentSpec
 from emloom.nn.crops import TrainingVolume
+from emloom.nn.draw import Frame, Streams, draw_plan
 from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective, PatchClass
 from emloom.nn.objectives.base import Rendered, Validated
 from emloom.nn.patchsampling import PatchSampler, sampler_of
@@ -177,6 +179,18 @@ def test_a_volume_without_labelled_patches_says_so() -> None:
     with pytest.raises(InputError, match="no patch says 'yes' of 'artifact'"):
         sampler_of([volume_of(clean)], Patches(), PATCH)
     assert type(sampler_of([volume_of(MANY)], Uniform(), PATCH)) is not PatchSampler
+
+
+def test_patches_are_seen_in_all_eight_orientations() -> None:
+    frame = Frame((1, 6, 6), (1, 0, 0), GRID.voxel_size_nm)
+    seen = set()
+    for index in range(400):
+        plan = draw_plan(AugmentSpec(noise=0.0), Streams(0, 0, index), 0, (0, 0, 0), frame)
+        seen.add((plan.flips[1:], plan.order))
+    assert len(seen) == 8  # four mirrors, each transposed or not: true mirrors, not only rotations
+    picture = np.arange(36).reshape(1, 6, 6)
+    shown = {picture.transpose(order)[:, :: -1 if y else 1, :: -1 if x else 1].tobytes() for (y, x), order in seen}
+    assert len(shown) == 8
 
 
 # ---- targets --------------------------------------------------------------------------------------------------

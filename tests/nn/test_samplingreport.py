@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emloom.geometry import Box
-from emloom.nn.sampling import CropSampler, Draw, Draw
+from emloom.nn.sampling import CropSampler, Draw
 from emloom.nn.samplingreport import SamplingReport, look, survey
 from emloom.nn.strategies import Balanced, Rejection, SamplingSpec, Uniform
 from tests.nn.lots import rng_of, volume_of

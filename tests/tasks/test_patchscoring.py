@@ -23,9 +23,10 @@ from emloom.io.open import create_volume
 from emloom.io.patchtables import write_patches
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.recalibrate import fit_platt
+from emloom.ops.logits import decode_probabilities, encode_probabilities
 from emloom.tasks.patchevaluation import PatchEvaluation
 from emloom.tasks.patchreport import write_patch_report
-from emloom.tasks.patchscoring import evaluate_patches
+from emloom.tasks.patchscoring import evaluate_patches, raw_start
 from emloom.tasks.patchspec import PatchSpec
 
 GRID = Grid((35, 32, 32))
@@ -238,11 +239,13 @@ def test_what_cannot_be_scored_is_said_before_anything_is_written(tmp_path: Path
     found, truth, labels, _ = made_up(tmp_path / "a", 3)
     clean = replace(labels, labels=np.zeros_like(labels.labels))
     write_patches(tmp_path / "clean.csv", clean)
+    other = write_volume(tmp_path / "raw.zarr", np.zeros((2, 8, 8), np.uint8), Grid((35, 16, 16)))
     out = str(tmp_path / "s")
     for words, changes in (
         ("some of both", {"truth": str(tmp_path / "clean.csv")}),
         ("no class 'fold'", {"target": "fold"}),
         ("no annotator 'Cid'", {"reading": {"final": "Cid"}}),
+        ("that they were taken from", {"raw": other}),
         ("does not exist", {"found": str(tmp_path / "none.zarr")}),
     ):
         with pytest.raises(InputError, match=words):
@@ -289,3 +292,32 @@ def test_patches_on_no_lattice_have_no_objects_until_a_stride_is_stated(tmp_path
 def _rows_of_units(page: Path) -> list[list[str]]:
     text = page.read_text(encoding="utf-8").partition("counted in")[2].partition("</table>")[0]
     return [re.findall(r"<t[dh][^>]*>([^<]*)<", row) for row in text.split("<tr")[1:]]
+
+
+def test_a_map_of_coded_logits_is_read_as_probabilities(judged_by_all, tmp_path: Path) -> None:
+    spec, found, labels, scores = judged_by_all
+    coded = encode_probabilities(scores)
+    info = VolumeInfo(coded.shape, coded.dtype, LATTICE.map_grid(GRID), kind="logits")
+    create_volume(tmp_path / "map.zarr", info).write(info.box, coded)
+    changes = {"found": str(tmp_path / "map.zarr"), "output": str(tmp_path / "s"), "validation": None}
+    known = spec.model_copy(update=changes)
+    patches = evaluate_patches(known).patches
+    at = LATTICE.indices(patches.starts)
+    assert np.array_equal(patches.scores, decode_probabilities(coded)[tuple(at.T)])
+    assert np.abs(patches.scores - found.patches.scores).max() < 1 / 64 + 1e-6  # half a step of 1/8, slope 1/4
+    first = int(np.flatnonzero(labels.of("debris") >= 0)[0])
+    coded[np.unravel_index(first, SHAPE)] = 0  # never predicted
+    create_volume(tmp_path / "holes.zarr", info).write(info.box, coded)
+    holes = known.model_copy(update={"found": str(tmp_path / "holes.zarr"), "output": str(tmp_path / "t")})
+    with pytest.raises(InputError, match="1 of 360 patches"):
+        evaluate_patches(holes)
+
+
+def test_pictures_are_taken_where_the_patches_are(judged_by_all, tmp_path: Path) -> None:
+    _, found, _, _ = judged_by_all
+    cut = GRID.crop(Box((2, 3, 4), (1, 1, 1)))
+    raw = write_volume(tmp_path / "raw.zarr", np.zeros((2, 8, 8), np.uint8), cut)
+    assert raw_start(raw, found.patches) == (-2, -3, -4)
+    between = Grid(GRID.voxel_size_nm, (0, 0, 16))
+    with pytest.raises(InputError, match="that they were taken from"):
+        raw_start(write_volume(tmp_path / "other.zarr", np.zeros((2, 8, 8), np.uint8), between), found.patches)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from emloom.cli import artifacts_baselines, artifacts_evaluate, artifacts_labels, artifacts_predict
+from emloom.cli import (
+    artifacts_annotate,
+    artifacts_baselines,
+    artifacts_evaluate,
+    artifacts_labels,
+    artifacts_predict,
+    artifacts_recalibrate,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +22,9 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     artifacts_labels.register(group)
+    artifacts_annotate.register(group)
     artifacts_evaluate.register(group)
     artifacts_baselines.register(group)
     artifacts_predict.register(group)
+    artifacts_recalibrate.register(group)
     app.add_typer(group)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emloom.cli.options import Json, Output, VoxelSize, three, three_whole
+from emloom.cli.options import Json, Output, VoxelSize, box_of, three, three_whole
 from emloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ Class = Annotated[
 ]
 
 
+DataSet = Annotated[
+    str, typer.Option("--data-set", metavar="NAME", help="What webKnossos calls the data set of an .nml.")
+]
+
+
 def register(group: typer.Typer) -> None:
     """Add the commands of this file."""
     labels = typer.Typer(name="labels", help="Tables of labelled patches.", no_args_is_help=True)
+    labels.command("blank")(blank)
     labels.command("convert")(convert)
     labels.command("split")(split)
     labels.command("leaks")(find_leaks)
@@ -39,8 +45,11 @@ def register(group: typer.Typer) -> None:
 
 
 def convert(  # noqa: PLR0913 (one parameter per option)
-    source: Annotated[
-        str, typer.Argument(metavar="IN", help="Labels (CSV, JSON, NML, genEM3's files), or a volume of labels.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IN...", help="Labels (CSV, JSON, NML, genEM3's files), or a volume; several join."
+        ),
     ],
     output: Output,
     voxel_size: VoxelSize = None,
@@ -63,18 +72,51 @@ def convert(  # noqa: PLR0913 (one parameter per option)
     image: Annotated[
         str | None, typer.Option("--image", help="Write a data source of genEM3, about this image.")
     ] = None,
+    data_set: DataSet = "",
 ) -> None:
     """Convert labels of patches: to a table (.csv, .json), an evaluation box (.nml), a data source (--image).
 
     Examples: emloom artifacts labels convert nodes.nml --patch 1,140,140 -o labels.csv |
     emloom artifacts labels convert folds.zarr --class fold=1 --patch 1,140,140 --stride 1,70,70 -o labels.csv
     """
-    from emloom.tasks.patchlabels import save_labels
+    from emloom.tasks.patchlabels import join_labels, save_labels
 
     how = {"stride": stride, "margin": margin, "voxel_size": voxel_size, "patch": patch}
-    labels = _opened(source, classes, least=least, **how)
+    labels = join_labels([_opened(source, classes, least=least, **how) for source in sources])
     labels = labels.consensus() if consensus else labels
-    save_labels(output, labels, image=image)
+    save_labels(output, labels, image=image, data_set=data_set)
+    typer.echo(f"{output}: {_counted(labels)}")
+
+
+def blank(
+    output: Output,
+    box: Annotated[str, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Voxels that hold the patches.")],
+    patch: Annotated[str, typer.Option("--patch", metavar="Z,Y,X", help="Voxels of a patch.")],
+    voxel_size: Annotated[str, typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm.")],
+    stride: Annotated[
+        str | None, typer.Option("--stride", metavar="Z,Y,X", help="Voxels between patches; default: the patch.")
+    ] = None,
+    name: Annotated[str, typer.Option("--class", help="What will be looked for.")] = "artifact",
+    data_set: DataSet = "",
+) -> None:
+    """Write unlabelled patches: an evaluation box for webKnossos (.nml), or a table (.csv, .json).
+
+    Examples: emloom artifacts labels blank --box 5603:5660,24926:25206,29022:29302 --patch 1,140,140 --stride
+        1,35,35
+    --voxel-size 35,32,32 --data-set my_data_mag8 -o box.nml
+    """
+    from emloom.geometry import Box, Grid
+    from emloom.geometry.lattice import Lattice
+    from emloom.tasks.patchlabels import blank_labels, save_labels
+
+    shape, steps, size = three_whole(patch, "--patch"), three_whole(stride, "--stride"), three(voxel_size, "size")
+    where = box_of(box)
+    assert shape is not None
+    assert size is not None
+    assert where is not None
+    inside = Box(**where)
+    labels = blank_labels(Grid(size), Lattice(shape, steps or shape, inside.start), inside, name)
+    save_labels(output, labels, data_set=data_set)
     typer.echo(f"{output}: {_counted(labels)}")
 
 

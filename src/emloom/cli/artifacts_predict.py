@@ -1,4 +1,4 @@
-"""`emloom artifacts predict` and `parity`: map a volume with a detector; prove that it says what it learned."""
+"""`emloom artifacts predict`, `clean`, `parity`: map a volume, find its artifacts, prove what is said of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from emloom.cli.options import (
     Json,
     Output,
     Scheduler,
+    Settings,
     VoxelSize,
     Workers,
+    merged,
+    read_settings,
     three,
 )
 
@@ -28,6 +31,7 @@ Step = Annotated[
 def register(group: typer.Typer) -> None:
     """Add the commands of this file."""
     group.command("predict")(predict)
+    group.command("clean")(clean)
     group.command("parity")(parity)
 
 
@@ -97,3 +101,38 @@ def parity(
         typer.echo("training and prediction agree" if found.holds else "training and prediction DIFFER")
     if not found.holds:
         raise typer.Exit(1)
+
+
+def clean(  # noqa: PLR0913 (one parameter per option)
+    path: Annotated[str, typer.Argument(metavar="MAP", help="A map of logits, e.g. map.zarr/artifact.")],
+    output: Output,
+    low: Annotated[float, typer.Option("--low", help="Filtered logit from which on a position belongs.")] = 0.0,
+    high: Annotated[float, typer.Option("--high", help="Filtered logit that some position must reach.")] = 1.0,
+    min_size: Annotated[int, typer.Option("--min-size", help="Least positions of an artifact.")] = 1,
+    persistent: Annotated[
+        int, typer.Option("--persistent", help="What goes on through so many sections is biology; 0: keep it.")
+    ] = 4,
+    settings: Settings = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
+    block_minutes: BlockMinutes = 10.0,
+) -> None:
+    """Find artifacts in a map: the single-section prior, hysteresis, least size, persistence; writes a mask.
+
+    Examples: emloom artifacts clean map.zarr/artifact -o found.zarr --low 0 --high 2 |
+    emloom qc raw.zarr --artifacts found.zarr/artifacts -o qc/
+    """
+    from emloom.cli.progress import blocks_bar
+    from emloom.run.cluster import executor_of
+    from emloom.tasks.artifactclean import CleanJob, clean_map
+
+    given = {
+        "map": path,
+        "output": output,
+        "cleaning": {"low": low, "high": high, "min_size": min_size, "persistent": persistent or None},
+    }
+    job = CleanJob.from_dict(merged(read_settings(settings), given), "artifacts clean")
+    with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
+        found = clean_map(job, lambda *n: tell("clean", *n), executor, discard=overwrite)
+    typer.echo(f"artifacts: {found}")

@@ -45,7 +45,10 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     box: Annotated[
         str | None, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only these voxels.")
     ] = None,
-    mask: Annotated[str | None, typer.Option("--mask", help="Only where this is not 0; elsewhere 0.")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", help="Only where this is not 0, or emloom qc (its folder) found nothing."),
+    ] = None,
     tile: Annotated[str | None, typer.Option("--tile", metavar="Z,Y,X", help="Voxels per tile.")] = None,
     tta: Annotated[
         int,
@@ -113,7 +116,12 @@ def segment(  # noqa: PLR0913 (one parameter per option)
         typer.Option("--linkage", metavar="KIND", help="mean, quantile, max or mutex; changes that of the job."),
     ] = None,
     cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per cell.")] = None,
-    mask: Annotated[str | None, typer.Option("--mask", help="Nothing is segmented where this is 0.")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask", help="Nothing is segmented where this is 0, or emloom qc (its folder) found something."
+        ),
+    ] = None,
     min_size: Annotated[
         int, typer.Option("--min-size", metavar="VOXELS", help="Smaller segments become background.")
     ] = 0,

@@ -41,7 +41,13 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
             f"Default: {_DEFAULT}; of tracings {_OF_TRACINGS}.",
         ),
     ] = None,
-    mask: Annotated[str | None, typer.Option("--mask", help="Volume, non-zero where voxels count.")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask",
+            help="Volume, non-zero where voxels count; or a folder of emloom qc: where nothing was found.",
+        ),
+    ] = None,
     raw: Annotated[str | None, typer.Option("--raw", help="Raw volume, to be drawn below the errors.")] = None,
     border: Annotated[
         int | None, typer.Option("--border", help="Voxels left out around true borders by `inner` (1).")

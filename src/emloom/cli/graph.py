@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emloom.cli.options import box_of
+from emloom.cli.texttable import text_table
 from emloom.errors import InputError
 
 if TYPE_CHECKING:
     from emloom.tasks.graph import GraphQuery
-
-_SHOWN = 50
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +78,7 @@ def query(
         write_csv(csv, columns, overwrite=False)
     what = "fragments" if threshold is None else f"segments at threshold {threshold:g}"
     typer.echo(f"{container}: {what}, voxels of {size} nm (z,y,x)")
-    typer.echo(_table(columns, rows))
+    typer.echo(text_table(list(columns), rows))
     if csv is not None:
         typer.echo(f"{csv}: {len(rows)} rows")
 
@@ -94,23 +93,3 @@ def _answer(graph: GraphQuery, given: Mapping[str, Any], threshold: float | None
     from emloom.geometry import Box
 
     return graph.edges_in(Box(**(box_of(given["box"]) or {})))
-
-
-def _table(columns: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return columns as text, right-aligned under their names, at most `_SHOWN` rows."""
-    texts = [list(columns), *([_cell(value) for value in row.values()] for row in rows[:_SHOWN])]
-    widths = [max(len(line[k]) for line in texts) for k in range(len(columns))]
-    lines = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in texts]
-    if len(rows) > _SHOWN:
-        lines.append(f"... {len(rows) - _SHOWN} more rows: --csv FILE writes them all")
-    return "\n".join(lines) if rows else f"{lines[0]}\nno rows"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) and abs(value) < 1000 else _long(value)
-
-
-def _long(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -22,7 +22,9 @@ from emloom.cli import (
     jobs,
     machine,
     preview,
+    qc,
     results,
+    skeleton,
     volumes,
 )
 from emloom.errors import InputError
@@ -52,6 +54,7 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+qc.register(app)
 jobs.register(app)
 blockwise.register(app)
 preview.register(app)
@@ -60,6 +63,7 @@ frequency.register(app)
 results.register(app)
 graph.register(app)
 artifacts.register(app)
+skeleton.register(app)
 datasets.register(app)
 machine.register(app)
 

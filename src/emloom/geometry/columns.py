@@ -45,6 +45,14 @@ class Columns:
         frozen = {name: _frozen(name, column, self.n) for name, column in self.texts.items()}
         object.__setattr__(self, "texts", {k: v for k, v in frozen.items() if v is not None})
 
+    @classmethod
+    def _of_checked(cls, n: int, texts: Mapping[str, Texts]) -> Columns:
+        """Return columns of texts that were checked before: to look at each again takes as long as to read it."""
+        made = object.__new__(cls)
+        object.__setattr__(made, "n", n)
+        object.__setattr__(made, "texts", texts)
+        return made
+
     def __contains__(self, name: str) -> bool:
         return name in self.texts
 
@@ -74,7 +82,9 @@ class Columns:
     def take(self, rows: ArrayLike) -> Columns:
         """Return the rows of the given numbers, in that order."""
         at = np.asarray(rows, np.int64)
-        return Columns(len(at), {name: column[at] for name, column in self.texts.items()})
+        parts = {name: _read_only(column[at]) for name, column in self.texts.items()}
+        kept = {name: column for name, column in parts.items() if any(text is not None for text in column)}
+        return Columns._of_checked(len(at), kept)
 
     def replaced(self, name: str, values: Sequence[Any] | NDArray[Any] | None) -> Columns:
         """Return these columns with one set to other values, or without it (None).
@@ -87,8 +97,8 @@ class Columns:
         texts.pop(name, None)
         if values is not None:
             listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-            texts[name] = as_texts([_as_text(value) for value in listed])
-        return Columns(self.n, texts)
+            texts |= Columns(self.n, {name: as_texts([_as_text(value) for value in listed])}).texts
+        return Columns._of_checked(self.n, texts)
 
     def equals(self, other: Columns) -> bool:
         """Whether both have the same rows; a column that is None everywhere is no column."""
@@ -101,9 +111,9 @@ def stacked(parts: Iterable[Columns]) -> Columns:
     """Return the rows of several tables below each other; an attribute that one lacks is None there."""
     listed = list(parts)
     names = dict.fromkeys(name for part in listed for name in part.texts)
-    return Columns(
+    return Columns._of_checked(
         sum(part.n for part in listed),
-        {name: np.concatenate([part[name] for part in listed]) for name in names},
+        {name: _read_only(np.concatenate([part[name] for part in listed])) for name in names},
     )
 
 
@@ -150,6 +160,10 @@ def _frozen(name: str, column: Texts, n: int) -> Texts | None:
         )
     if str not in kinds:
         return None
+    return _read_only(column)
+
+
+def _read_only(column: Texts) -> Texts:
     frozen = column.view()
     frozen.flags.writeable = False
     return frozen

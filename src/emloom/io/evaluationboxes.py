@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from emloom.errors import InputError
-from emloom.geometry.box import Vec, as_vec
+from emloom.geometry.box import Box, Vec, as_vec
 from emloom.geometry.columns import Columns
-from emloom.geometry.elements import Group
+from emloom.geometry.elements import Element, Group, NamedBox
 from emloom.geometry.grid import Grid
 from emloom.geometry.patches import NO, UNKNOWN, YES, Labels, PatchLabels
 from emloom.geometry.skeletons import Rows, Skeletons, voxels_containing
@@ -103,16 +103,18 @@ def labels_of_box(tracing: Tracing, *, name: str = "artifact") -> PatchLabels:
     )
 
 
-def write_evaluation_box(path: str | Path, labels: PatchLabels, *, overwrite: bool = False) -> None:
+def write_evaluation_box(
+    path: str | Path, labels: PatchLabels, *, data_set: str = "", overwrite: bool = False
+) -> None:
     """Write patches as an evaluation box, ready to be judged in webKnossos; see `box_of_labels`.
 
     Raises:
         InputError: the file exists, or as `box_of_labels`.
     """
-    write_nml(path, box_of_labels(labels), overwrite=overwrite)
+    write_nml(path, box_of_labels(labels, data_set=data_set), overwrite=overwrite)
 
 
-def box_of_labels(labels: PatchLabels) -> Tracing:
+def box_of_labels(labels: PatchLabels, *, data_set: str = "") -> Tracing:
     """Return patches as an evaluation box; of several classes the first is written.
 
     A section of which all is known and something is no becomes ``:0`` with its yes written at their trees; another
@@ -120,6 +122,7 @@ def box_of_labels(labels: PatchLabels) -> Tracing:
 
     Args:
         labels: patches of one section each, every patch once.
+        data_set: what webKnossos calls it: it opens the tracing over this data set.
 
     Raises:
         InputError: there is no patch, patches are thicker than a section, a patch stands twice, or the grid has an
@@ -141,13 +144,20 @@ def box_of_labels(labels: PatchLabels) -> Tracing:
         tuple(f"patch{y[1].flat[k]:02d}.{x[1].flat[k]:02d}:{_SUFFIX[of_tree[k]]}" for k in order.tolist()),
         labels.source,
     )
-    return Tracing(
+    tracing = Tracing(
         skeletons,
         labels.grid.voxel_size_nm,
-        Columns(_NODES * n),
+        Columns(_NODES * n).replaced("radius", ["100.0"] * _NODES * n),
         Columns(n).replaced("groupId", [int(k) for k in z[1].reshape(-1)[order]]),
         Columns(len(_EDGES) * n),
         groups=tuple(Group(k, f"plane{k:03d}:{_SUFFIX[word]}") for k, word in enumerate(of_plane)),
+    )
+    low, high = labels.starts.min(axis=0), labels.starts.max(axis=0) + np.array(labels.shape)
+    at = dict(zip("zyx", map(str, labels.centres[order[0]].tolist()), strict=True))
+    return (
+        tracing.with_boxes([NamedBox(Box.of(low.tolist(), high.tolist()), "patches", id=0)])
+        .with_parameter(Element.of("experiment", {"name": data_set}))
+        .with_parameter(Element.of("editPosition", {axis: at[axis] for axis in "xyz"}))
     )
 
 

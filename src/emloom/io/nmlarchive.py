@@ -52,24 +52,22 @@ class Budget:
         Raises:
             InputError: they are more than are left.
         """
-        with archive.open(member) as file:
-            while chunk := file.read(_CHUNK):
-                self.left -= len(chunk)
-                if self.left < 0:
-                    raise InputError(
-                        f"{self.path}/{member.filename} unpacks to far more than a tracing does (at most "
-                        f"{LARGEST} bytes, and {LARGEST_RATIO} times the archive): it is made to fill the "
-                        "memory; if you trust it, unpack it yourself and give the .nml"
-                    )
-                yield chunk
+        for chunk in unpacked(self.path, archive, member):
+            self.left -= len(chunk)
+            if self.left < 0:
+                raise InputError(
+                    f"{self.path}/{member.filename} unpacks to far more than a tracing does (at most {LARGEST} "
+                    f"bytes, and {LARGEST_RATIO} times the archive): it is made to fill the memory; if you trust "
+                    "it, unpack it yourself and give the .nml"
+                )
+            yield chunk
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; whatever is wrong inside it is an `InputError`."""
+def explained(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong inside an archive into an `InputError`; the block should only unpack."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        yield
     except InputError:
         raise
     except (
@@ -86,6 +84,36 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise InputError(
             f"cannot unpack {path} ({problem}): copy or export it again, without a password"
         ) from problem
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with explained(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
+
+
+def unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield the bytes of a file in an archive, in pieces; what their receiver does wrong is not the archive's.
+
+    Raises:
+        InputError: it is damaged, or needs a password.
+    """
+    with explained(path):
+        file = archive.open(member)
+    with file:
+        while True:
+            with explained(path):
+                chunk = file.read(_CHUNK)
+            if not chunk:
+                return
+            yield chunk
 
 
 def members(path: Path, archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo], list[zipfile.ZipInfo]]:
@@ -107,7 +135,7 @@ def members(path: Path, archive: zipfile.ZipFile) -> tuple[list[zipfile.ZipInfo]
     tracings = sorted((i for i in infos if i.filename.lower().endswith(_ARCHIVED)), key=lambda i: i.filename)
     if not tracings:
         raise InputError(f"{path} holds no .nml file: give an archive of tracings")
-    return tracings, [info for info in infos if info not in tracings]
+    return tracings, [info for info in infos if not info.filename.lower().endswith(_ARCHIVED)]
 
 
 def attachments(path: Path, infos: list[zipfile.ZipInfo]) -> tuple[Attachment, ...]:
@@ -180,8 +208,8 @@ def _copy(attachment: Attachment, archive: zipfile.ZipFile) -> None:
                 "it; read the tracing again"
             )
         copied = _info(attachment.name, found[0].compress_type)
-        with source.open(found[0]) as read, archive.open(copied, "w", force_zip64=True) as write:
-            while chunk := read.read(_CHUNK):
+        with archive.open(copied, "w", force_zip64=True) as write:
+            for chunk in unpacked(path, source, found[0]):
                 write.write(chunk)
 
 

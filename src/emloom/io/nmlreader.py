@@ -5,12 +5,13 @@ branch point whose node does not exist, or exists in several trees, too, because
 
 Files of strangers are safe to read: a document type declaration, the only place where entities can be defined, is
 refused, so nothing expands and nothing is fetched; an element of over `LARGEST_ELEMENT` bytes, elements nested
-deeper than `DEEPEST`, more than `MOST_ATTRIBUTES` and more than `MOST_NODES` are refused while they are read, not
-after.
+deeper than `DEEPEST`, too many different attributes (`emloom.io.nmlrows`) and more than `MOST_NODES` nodes are
+refused while they are read, not after.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from xml.parsers import expat
@@ -18,28 +19,25 @@ from xml.parsers import expat
 import numpy as np
 
 from emloom.errors import InputError
-from emloom.geometry.columns import Columns, as_texts, stacked
+from emloom.geometry.columns import Columns, as_texts
 from emloom.geometry.elements import Element, Group, stands_last
 from emloom.geometry.grid import Vec3
-from emloom.geometry.skeletons import Skeletons
+from emloom.geometry.skeletons import Ids, Rows, Skeletons
 from emloom.geometry.tracings import Marks, Others, Tracing
+from emloom.io.nmlrows import AttributeRows, Values, refuse_many
 from emloom.io.nmlscale import read_scale
 
 LARGEST_ELEMENT = 4 << 20
 """Bytes of one tag with its attributes: a comment may be a letter, not a library."""
 DEEPEST = 100
 """Elements inside each other: groups nest, but a person can still find what is in them."""
-MOST_ATTRIBUTES = 200
-"""Different attributes of nodes, trees or edges: each is a column, with a place for every row."""
 MOST_NODES = 50_000_000
 """Nodes of one file: more do not fit in the memory of most machines."""
 
 _LARGEST_ID = 2**64 - 1
-_AT_ONCE = 1 << 16
 _UNKNOWN = "?"
 _CONTAINERS = {"things": ("parameters", "branchpoints", "comments", "groups"), "thing": ("nodes", "edges")}
 _INSIDE = {"branchpoints": "branchpoint", "comments": "comment", "groups": "group", "group": "group"}
-Values = dict[str, str]
 
 
 def parse(chunks: Iterable[bytes], source: str, given: Vec3 | None) -> Tracing:
@@ -72,51 +70,6 @@ def parse(chunks: Iterable[bytes], source: str, given: Vec3 | None) -> Tracing:
     return reader.tracing(given)
 
 
-class _Rows:
-    """Attributes of many elements, gathered into columns a batch at a time to save memory."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.batch: list[Values] = []
-        self.parts: list[Columns] = []
-
-    def add(self, values: Values) -> None:
-        self.batch.append(values)
-        if len(self.batch) == _AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        names: dict[str, None] = {}
-        keys: object = None
-        for values in self.batch:
-            if values.keys() != keys:
-                keys = values.keys()
-                names |= dict.fromkeys(values)
-                _refuse_many(names, self.source)
-        texts = {name: as_texts(_shared([values.get(name) for values in self.batch])) for name in names}
-        self.parts.append(Columns(len(self.batch), texts))
-        self.batch = []
-
-    def columns(self) -> Columns:
-        self.flush()
-        _refuse_many(dict.fromkeys(name for part in self.parts for name in part.texts), self.source)
-        return self.parts[0] if len(self.parts) == 1 else stacked(self.parts)
-
-
-def _refuse_many(names: dict[str, None], source: str) -> None:
-    if len(names) > MOST_ATTRIBUTES:
-        raise InputError(
-            f"the elements of {source} have more than {MOST_ATTRIBUTES} different attributes, {list(names)[-1]!r} "
-            "the last: no tracing has; export it again"
-        )
-
-
-def _shared(column: list[str | None]) -> list[str | None]:
-    """Return the column with equal texts as one object, where many are equal."""
-    one_of = {text: text for text in column}
-    return column if 4 * len(one_of) > len(column) else [one_of[text] for text in column]
-
-
 class _Reader:
     """Receives the tags of one file, in order; `open_` says what each open one is, `_UNKNOWN` inside others."""
 
@@ -127,12 +80,11 @@ class _Reader:
         self.kept: list[tuple[str, Values, list[Element], list[str]]] = []
         self.keep: Callable[[Element], None] = self._keep_in_document
         self.tree_ids: list[int] = []
-        self.trees, self.nodes = _Rows(source), _Rows(source)
-        self.node_ids: list[int] = []
-        self.whose: list[int] = []
-        self.xyz: list[tuple[float, float, float]] = []
-        self.ends: list[tuple[int, int]] = []
-        self.edge_tree: list[int] = []
+        self.trees, self.nodes = AttributeRows(source), AttributeRows(source)
+        # Of nodes and edges only numbers are kept, eight bytes each.
+        self.node_ids, self.xyz, self.ends = array("Q"), array("d"), array("Q")
+        self.first_node: list[int] = []
+        self.first_edge: list[int] = []
         self.edge_values: dict[int, Values] = {}
         self.marks: dict[str, list[Values]] = {"comment": [], "branchpoint": []}
         self.groups: list[Group] = []
@@ -199,6 +151,8 @@ class _Reader:
             return self._root(tag, values)
         if where == "things" and tag == "thing":
             self.tree_ids.append(self._id(tag, values, "id"))
+            self.first_node.append(len(self.node_ids))
+            self.first_edge.append(len(self.ends) // 2)
             self.trees.add(values)
             return tag
         if tag in _CONTAINERS.get(where, ()):
@@ -229,20 +183,26 @@ class _Reader:
         return tag
 
     def _node(self, values: Values) -> None:
-        self.node_ids.append(self._id("node", values, "id"))
-        number = self._number
-        self.xyz.append((number(values, "x"), number(values, "y"), number(values, "z")))
-        self.whose.append(len(self.tree_ids) - 1)
+        try:
+            self.node_ids.append(int(values["id"]))
+            self.xyz.extend((float(values["x"]), float(values["y"]), float(values["z"])))
+        except (KeyError, ValueError, OverflowError):
+            self._id("node", values, "id")
+            self._refuse_coordinates(values)
+        del values["id"]
         self.nodes.add(values)
         if len(self.node_ids) > MOST_NODES:
             raise InputError(f"{self.source} has more than {MOST_NODES} nodes: split it into several files")
 
     def _edge(self, values: Values) -> None:
-        self.ends.append((self._id("edge", values, "source"), self._id("edge", values, "target")))
-        self.edge_tree.append(len(self.tree_ids) - 1)
+        try:
+            self.ends.extend((int(values["source"]), int(values["target"])))
+        except (KeyError, ValueError, OverflowError):
+            self._id("edge", values, "source")
+            self._id("edge", values, "target")
         if len(values) > 2:
             del values["source"], values["target"]
-            self.edge_values[len(self.ends) - 1] = values
+            self.edge_values[len(self.ends) // 2 - 1] = values
 
     def _group(self, values: Values) -> None:
         number = self._id("group", values, "id")
@@ -285,11 +245,12 @@ class _Reader:
 
     # ---- numbers ----------------------------------------------------------------------------------------------
 
-    def _number(self, values: Values, key: str) -> float:
-        try:
-            return float(values[key])
-        except (KeyError, ValueError):
-            raise InputError(f"{self._wrong('node', values, key)}: give a number") from None
+    def _refuse_coordinates(self, values: Values) -> None:
+        for key in "xyz":
+            try:
+                float(values[key])
+            except (KeyError, ValueError):
+                raise InputError(f"{self._wrong('node', values, key)}: give a number") from None
 
     def _id(self, element: str, values: Values, key: str) -> int:
         try:
@@ -312,20 +273,24 @@ class _Reader:
         size, unit = read_scale(self.parameters, given, self.source)
         trees = self.trees.columns()
         xyz = np.array(self.xyz, np.float64).reshape(-1, 3)
+        node_ids = np.array(self.node_ids, np.uint64)
+        whose = _repeated(self.first_node, len(node_ids))
         skeletons = Skeletons(
             np.array(self.tree_ids, np.uint64),
-            np.array(self.whose, np.int64),
-            np.array(self.node_ids, np.uint64),
+            whose,
+            node_ids,
             xyz[:, ::-1] * np.array(size),
-            np.array(self._edge_rows(), np.int64).reshape(-1, 2),
+            self._edge_rows(whose, node_ids),
             tuple(name or "" for name in trees["name"]),
             self.source,
         )
-        comments, branchpoints = self._marks("comment", "node"), self._marks("branchpoint", "id")
+        comments, branchpoints = (
+            self._marks(tag, key, node_ids) for tag, key in (("comment", "node"), ("branchpoint", "id"))
+        )
         return Tracing(
             skeletons,
             size,
-            self.nodes.columns().replaced("id", None),
+            self.nodes.columns(),
             trees.replaced("id", None),
             self._edge_columns(),
             comments,
@@ -337,39 +302,46 @@ class _Reader:
             unit,
         )
 
-    def _edge_rows(self) -> list[tuple[int, int]]:
-        row_of: dict[int, dict[int, int]] = {}
-        for row, (tree, node) in enumerate(zip(self.whose, self.node_ids, strict=True)):
-            row_of.setdefault(tree, {})[node] = row
-        none: dict[int, int] = {}
-        rows = []
-        for tree, (a, b) in zip(self.edge_tree, self.ends, strict=True):
-            rows_of_tree = row_of.get(tree, none)
-            if a not in rows_of_tree or b not in rows_of_tree:
-                raise InputError(
-                    f"{self.source}: tree {self.tree_ids[tree]} has an edge {a} to {b}, but no node "
-                    f"{b if a in rows_of_tree else a}: remove the edge or add the node"
-                )
-            rows.append((rows_of_tree[a], rows_of_tree[b]))
+    def _edge_rows(self, whose: Rows, node_ids: Ids) -> Rows:
+        """Return the rows [E, 2] of the nodes that edges name, each in the tree of its edge."""
+        ends = np.array(self.ends, np.uint64).reshape(-1, 2)
+        trees = _repeated(self.first_edge, len(ends))
+        ids, code = np.unique(node_ids, return_inverse=True)
+        # One number for each pair of tree and id; one more than there are stands for ids of no node.
+        n = len(ids) + 1
+        order = np.argsort(whose * n + code, kind="stable")
+        known = (whose * n + code)[order]
+        at = np.searchsorted(ids, ends)
+        at[np.append(ids, 0).astype(np.uint64)[at] != ends] = len(ids)
+        wanted = trees[:, None] * n + at
+        place = np.searchsorted(known, wanted)
+        missing = np.append(known, -1)[place] != wanted
+        if missing.any():
+            row, end = np.argwhere(missing)[0]
+            a, b = ends[row]
+            raise InputError(
+                f"{self.source}: tree {self.tree_ids[trees[row]]} has an edge {a} to {b}, but no node "
+                f"{ends[row, end]}: remove the edge or add the node"
+            )
+        rows: Rows = order[place]
         return rows
 
     def _edge_columns(self) -> Columns:
         names = dict.fromkeys(name for values in self.edge_values.values() for name in values)
-        _refuse_many(names, self.source)
-        n = len(self.ends)
+        refuse_many(names, self.source)
+        n = len(self.ends) // 2
         return Columns(
             n, {name: as_texts([self.edge_values.get(k, {}).get(name) for k in range(n)]) for name in names}
         )
 
-    def _marks(self, tag: str, key: str) -> Marks:
+    def _marks(self, tag: str, key: str, node_ids: Ids) -> Marks:
         """Return the comments or branch points; those nobody can place are kept in the document."""
         listed = self.marks[tag]
         if not listed:
             return Marks()
-        row_of: dict[str, int] = {}
-        for row, node in enumerate(self.node_ids):
-            row_of[str(node)] = -1 if str(node) in row_of else row
-        rows, found = [], _Rows(self.source)
+        ids, first, counts = np.unique(node_ids, return_index=True, return_counts=True)
+        row_of = dict(zip(map(str, ids[counts == 1].tolist()), first[counts == 1].tolist(), strict=True))
+        rows, found = [], AttributeRows(self.source)
         for values in listed:
             row = row_of.get(values.get(key, "").strip(), -1)
             if row == -1:
@@ -383,3 +355,9 @@ class _Reader:
 
 def _tuples(lists: dict[int, list[Element]]) -> dict[int, tuple[Element, ...]]:
     return {row: tuple(elements) for row, elements in lists.items()}
+
+
+def _repeated(first: list[int], n: int) -> Rows:
+    """Return, for each of n rows, which of the parts it is in that start at these rows."""
+    starts = np.array([*first, n], np.int64)
+    return np.repeat(np.arange(len(first)), starts[1:] - starts[:-1]).astype(np.int64)

@@ -238,7 +238,8 @@ def _agreed(facts: dict[str, Any], given: Facts, source: str) -> dict[str, Any]:
 
 
 def _labels(facts: Facts, rows: list[dict[str, str]], source: str) -> PatchLabels:
-    columns = list(rows[0]) if rows else [*facts.get("classes", []), *facts.get("columns", [])]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns or [*facts.get("classes", []), *facts.get("columns", [])]
     voxel_size = facts.get("voxel_size_nm")
     if voxel_size is None:
         raise InputError(f"{source} states no voxel size: give voxel_size_nm, (z, y, x) in nm")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry.box import Vec
+from emloom.geometry.grid import Grid
 from emloom.geometry.patches import UNKNOWN, YES, Labels, PatchLabels
 from emloom.geometry.patchscores import PatchScores
 from emloom.geometry.skeletons import Floats, Rows
@@ -36,7 +37,7 @@ class Judged:
     Attributes:
         starts: int64 [N, 3], first voxel (z, y, x).
         shape: voxels (z, y, x) of a patch.
-        voxel_size_nm: (z, y, x) in nm.
+        grid: voxel size and offset of the volume.
         scores: float64 [N].
         truth: int8 [N], 1 yes, 0 no, -1 unknown.
         columns: further texts about every patch, [N] each, such as "tissue".
@@ -45,7 +46,7 @@ class Judged:
 
     starts: Rows
     shape: Vec
-    voxel_size_nm: tuple[float, float, float]
+    grid: Grid
     scores: Floats
     truth: Labels
     columns: Mapping[str, NDArray[np.str_]]
@@ -81,7 +82,7 @@ class Judged:
 
     def covered_mm2(self) -> float:
         """Return the area of the patches that count, in mm^2, overlaps counted once."""
-        return area_mm2(covered_voxels(self.starts[self.known], self.shape), self.voxel_size_nm)
+        return area_mm2(covered_voxels(self.starts[self.known], self.shape), self.grid.voxel_size_nm)
 
 
 def judged(scores: PatchScores, truth: PatchLabels, name: str | None = None, *, partial: bool = False) -> Judged:
@@ -123,7 +124,7 @@ def judged(scores: PatchScores, truth: PatchLabels, name: str | None = None, *, 
     return Judged(
         truth.starts[rows],
         truth.shape,
-        truth.grid.voxel_size_nm,
+        truth.grid,
         scores.scores[at],
         said[rows],
         {column: values[rows] for column, values in truth.columns.items()},
@@ -198,16 +199,20 @@ def covered_voxels(starts: Rows, shape: Vec) -> int:
 
 
 def _union(places: Rows, height: int, width: int) -> int:
-    """Return the area of the union of rectangles at places [N, 2], by counting cells between all their edges."""
+    """Return the area of the union of rectangles at places [N, 2], strip by strip between all their edges in y."""
     if not len(places):
         return 0
-    ys = np.unique(np.concatenate([places[:, 0], places[:, 0] + height]))
     xs = np.unique(np.concatenate([places[:, 1], places[:, 1] + width]))
-    corners = np.zeros((len(ys), len(xs)), np.int64)
-    for dy, dx, sign in ((0, 0, 1), (height, 0, -1), (0, width, -1), (height, width, 1)):
-        np.add.at(corners, (np.searchsorted(ys, places[:, 0] + dy), np.searchsorted(xs, places[:, 1] + dx)), sign)
-    covered = corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
-    return int(np.diff(ys) @ covered.astype(np.int64) @ np.diff(xs))
+    first, last = np.searchsorted(xs, places[:, 1]), np.searchsorted(xs, places[:, 1] + width)
+    ys, strip = np.unique(np.concatenate([places[:, 0], places[:, 0] + height]), return_inverse=True)
+    changes = np.split(np.argsort(strip, kind="stable"), np.cumsum(np.bincount(strip))[:-1])
+    open_, total, n = np.zeros(len(xs), np.int64), 0, len(places)
+    for rows, depth in zip(changes[:-1], np.diff(ys).tolist(), strict=True):
+        step = np.where(rows < n, 1, -1)  # a rectangle begins, or ends
+        np.add.at(open_, first[rows % n], step)
+        np.add.at(open_, last[rows % n], -step)
+        total += depth * int(np.diff(xs) @ (np.cumsum(open_)[:-1] > 0))
+    return total
 
 
 def _counted(rows: Rows, weights: Rows, n: int) -> Rows:

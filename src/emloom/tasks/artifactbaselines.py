@@ -331,8 +331,7 @@ def _result(
 
 def _judged(parts: Parts, scores: NDArray[np.float64], part: int) -> Judged:
     rows, labels = parts.rows(part), parts.labels
-    size = labels.grid.voxel_size_nm
-    return Judged(labels.starts[rows], labels.shape, size, scores[rows], parts.said[rows], {})
+    return Judged(labels.starts[rows], labels.shape, labels.grid, scores[rows], parts.said[rows], {})
 
 
 def _intervals(job: ArtifactBaselinesJob, test: Judged, ranked: Ranking) -> Mapping[str, Interval]:

@@ -23,8 +23,9 @@ from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.patchvolume import PatchVolume
 from emloom.nn.strategies import Patches
 from emloom.spec import Spec
-from emloom.tasks.data import PARTS, BoxSpec, SplitSpec, check_boxes, open_mask
+from emloom.tasks.data import PARTS, BoxSpec, SplitSpec, check_boxes
 from emloom.tasks.patchspec import PatchBootstrapSpec, ThresholdSpec
+from emloom.tasks.qcmask import open_avoid, open_usable
 from emloom.tasks.reconstructionjob import require_file_name
 from emloom.tasks.trainingjob import TrainingJob
 
@@ -37,9 +38,9 @@ class TissueSpec(SplitSpec):
     patches: str | None = None
     """Table of labelled patches (`emloom artifacts labels`), instead."""
     mask: str | None = None
-    """Path of a mask, non-zero where the labels are known; default: everywhere."""
+    """Path of a mask, non-zero where the labels are known, or folder of `emloom qc`; default: everywhere."""
     avoid: str | None = None
-    """Path of a mask of quality control, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+    """Folder of `emloom qc`, or a mask, non-zero where crops are not wanted; see `sampling.max_avoided`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -172,7 +173,8 @@ def open_tissue(spec: TissueSpec, job: ArtifactJob) -> Tissue:
             volume or come closer to each other than the gap.
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
-    mask, avoid = open_mask(spec.mask, spec), open_mask(spec.avoid, spec)
+    mask = None if spec.mask is None else open_usable(spec.mask, spec.voxel_size_nm)
+    avoid = None if spec.avoid is None else open_avoid(spec.avoid, spec.voxel_size_nm)
     labels: Volume | None = None
     patches = None
     if spec.patches is not None:

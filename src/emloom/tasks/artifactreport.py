@@ -75,7 +75,7 @@ def write_artifact_report(
         subtitle=f"{looked_for} · {folder} · {provenance['written']} · "
         f"emloom {provenance['environment']['emloom']}",
         scores=_cards(rows[0]),
-        sections=[_pictures(shown), _scores(rows), _next_steps(folder)],
+        sections=[_scores(rows), _pictures(shown), _next_steps(folder)],
         provenance=provenance,
     )
     report.write(folder / "report.html")
@@ -86,7 +86,7 @@ def _cards(together: dict[str, Any]) -> list[Score]:
     return [
         Score("average precision", together["average_precision"], f"chance {together['prevalence']:.3f}"),
         Score("precision", together["precision"], f"at recall {together['recall']:.2f}, threshold of validation"),
-        Score("false positives a mm²", together["false_positives_per_mm2"], "patches"),
+        Score("false positives a section", together["false_positives_per_section"], "patches"),
         Score("F1 of objects", together["object_f1"], "both sides clustered"),
     ]
 
@@ -121,7 +121,9 @@ def _scores(rows: Sequence[dict[str, Any]]) -> Section:
         "unknown patches, it says how many are called. Every scene with both has a page of its own, with "
         "intervals."
     )
-    return Section("Scores", text, tables=[Table([_COLUMNS[key] for key in columns], cells, "held-out scenes")])
+    return Section(
+        "Every scene", text, tables=[Table([_COLUMNS[key] for key in columns], cells, "held-out scenes")]
+    )
 
 
 def _next_steps(folder: Path) -> Section:

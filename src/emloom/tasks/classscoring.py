@@ -49,6 +49,7 @@ from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.classspec import ClassSpec
 from emloom.tasks.classtable import CountClasses, Extra, Judged, Units, read_units
 from emloom.tasks.lattice import common_box
+from emloom.tasks.qcmask import open_usable
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.scorestages import OnBlock, Stages
 
@@ -132,7 +133,7 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
     _require_classes(truth.info, "the truth")
     common_box(predicted, truth)
     if spec.mask is not None:
-        _require_beside(predicted, open_volume(spec.mask), "a mask")
+        _require_beside(predicted, open_usable(spec.mask), "a mask")
     if spec.raw is not None:
         _require_beside(predicted, open_volume(spec.raw, kind="raw"), "a raw volume")
     channels = _channels(spec, predicted.info)

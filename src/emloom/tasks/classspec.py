@@ -80,7 +80,7 @@ class ClassSpec(Spec):
     metrics: tuple[str, ...] = ("confusion", "f1", "iou", "kappa")
     """Names of `emloom.metrics.classbook`."""
     mask: str | None = None
-    """Non-zero where voxels count."""
+    """Non-zero where voxels count; or a folder of `emloom qc`: they do where it found nothing."""
     raw: str | None = None
     """Raw volume, to be drawn below the errors."""
     classes: ClassesSpec = ClassesSpec()

@@ -42,6 +42,7 @@ from emloom.metrics.ranking import Ranking, ScoreHistogram, quantised, score_his
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.lattice import common_box
+from emloom.tasks.qcmask import open_usable, source_of
 
 Array = NDArray[Any]
 Extra = Literal["band", "boundary", "scores"]
@@ -84,7 +85,7 @@ class Judged:
     @property
     def paths(self) -> dict[str, str]:
         """The inputs by name."""
-        given = {"truth": self.truth, "predicted": self.predicted, "mask": self.mask}
+        given = {"truth": self.truth, "predicted": self.predicted, "mask": source_of(self.mask)}
         return {name: path for name, path in given.items() if path is not None}
 
     @property
@@ -114,7 +115,7 @@ class Judged:
 
     def volumes(self) -> tuple[Volume, Volume, Volume | None]:
         """Open truth, prediction and mask."""
-        mask = None if self.mask is None else open_volume(self.mask)
+        mask = None if self.mask is None else open_usable(self.mask)
         return open_volume(self.truth), open_volume(self.predicted), mask
 
     def cells(self) -> list[Block]:

@@ -25,6 +25,7 @@ from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
 from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.spec import Spec
+from emloom.tasks.qcmask import open_avoid, open_usable
 
 Part = Literal["validation", "test"]
 PARTS: tuple[Part, ...] = ("validation", "test")
@@ -50,7 +51,7 @@ class MarksSpec(Spec):
     background_vox: Vec | None = None
     """How far (z, y, x) from a label 0 still means background; beyond, unknown. Default: background everywhere."""
     avoid: str | None = None
-    """Path of a mask of quality control, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+    """Folder of `emloom qc`, or a mask, non-zero where crops are not wanted; see `sampling.max_avoided`."""
     foreground: str | None = None
     """Path of integers, non-zero where `sampling` finds its foreground; default: the labels."""
     sites: str | None = None
@@ -116,7 +117,7 @@ class RawStackSpec(SplitSpec):
     """A raw stack without labels, and its split."""
 
     avoid: str | None = None
-    """Path of a mask of quality control, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+    """Folder of `emloom qc`, or a mask, non-zero where crops are not wanted; see `sampling.max_avoided`."""
 
     @property
     def paths(self) -> list[str]:
@@ -198,7 +199,8 @@ def open_stack(spec: StackSpec) -> Stack:
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
     labels = _open_labels(spec.labels, spec)
-    mask, avoid = open_mask(spec.marks.mask, spec), open_mask(spec.marks.avoid, spec)
+    mask = None if spec.marks.mask is None else open_usable(spec.marks.mask, spec.voxel_size_nm)
+    avoid = avoided(spec.marks.avoid, spec)
     foreground = None if spec.marks.foreground is None else _open_labels(spec.marks.foreground, spec)
     references = {name: _open_labels(path, spec) for name, path in spec.references.items()}
     for other in (labels, mask, avoid, foreground, *references.values()):
@@ -217,9 +219,9 @@ def open_stack(spec: StackSpec) -> Stack:
     )
 
 
-def open_mask(path: str | None, spec: SplitSpec) -> Volume | None:
-    """Open a mask of a stack; None where there is none."""
-    return None if path is None else open_volume(path, voxel_size_nm=spec.voxel_size_nm, kind="mask")
+def avoided(path: str | None, spec: SplitSpec) -> Volume | None:
+    """Open what quality control found in a stack; None where nobody looked."""
+    return None if path is None else open_avoid(path, spec.voxel_size_nm)
 
 
 def _open_labels(path: str, spec: StackSpec) -> Volume:

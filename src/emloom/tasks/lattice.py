@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.open import open_volume
 from emloom.io.volume import Volume
+from emloom.tasks.qcmask import Usable, open_usable
 
 _LARGEST_CHUNK = 64
 
@@ -20,9 +20,15 @@ def chunk_within(cell: Vec) -> Vec:
 
 
 def on_grid_of(volume: Volume, mask_path: str) -> Volume:
-    """Open a mask; raises `InputError` unless it has the grid and the shape of the volume."""
+    """Open a mask, not 0 where voxels can be used.
+
+    Raises:
+        InputError: it has not the grid and the shape of the volume; that of `emloom qc` may cover more.
+    """
     info = volume.info
-    mask = open_volume(mask_path, kind="mask")
+    mask = open_usable(mask_path)
+    if isinstance(mask, Usable):
+        return mask.within(common_box(volume, mask))
     if not mask.info.grid.matches(info.grid) or mask.info.shape != info.shape:
         own, other = (
             f"{i.shape} voxels of {i.grid.voxel_size_nm} nm at {i.grid.offset_nm} nm" for i in (mask.info, info)

@@ -39,6 +39,7 @@ from emloom.metrics.overlap import border_mask
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.lattice import common_box
+from emloom.tasks.qcmask import open_usable, source_of
 
 Rule = Literal["known", "inner", "cremi", "whole"]
 
@@ -72,7 +73,7 @@ class Compared:
     @property
     def paths(self) -> dict[str, str | None]:
         """The inputs by name."""
-        return {"truth": self.truth, "segmentation": self.segmentation, "mask": self.mask}
+        return {"truth": self.truth, "segmentation": self.segmentation, "mask": source_of(self.mask)}
 
     @property
     def n_voxels(self) -> int:
@@ -84,7 +85,7 @@ class Compared:
         truth, found = (open_volume(path, kind="labels") for path in (self.truth, self.segmentation))
         for volume in (truth, found):
             require_labels(volume)
-        return truth, found, None if self.mask is None else open_volume(self.mask, kind="mask")
+        return truth, found, None if self.mask is None else open_usable(self.mask)
 
     def check(self) -> None:
         """Raise `InputError` where volumes hold no labels, or do not lie on one grid."""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from emloom.errors import InputError
+from emloom.geometry import Box, Grid
 from emloom.geometry.lattice import Lattice
-from emloom.geometry.patches import YES, PatchLabels, joined, require_same_patches
+from emloom.geometry.patches import UNKNOWN, YES, PatchLabels, joined, require_same_patches
 from emloom.io.evaluationboxes import write_evaluation_box
 from emloom.io.files import staged
 from emloom.io.open import open_volume
@@ -29,6 +30,8 @@ from emloom.metrics.agreement import (
 )
 from emloom.ops.patchsplits import NO_SPLIT, SPLITS, BlockSplit, leaks, split_by_blocks
 from emloom.tasks.patchvolumes import patches_of_volume
+
+BOX = "box"
 
 _LABELS = (".csv", ".json", ".nml", ".zip", ".nmx")
 
@@ -84,13 +87,14 @@ def open_labels(path: str, how: PatchReading, classes: Mapping[str, str], *, lea
     return patches_of_volume(volume, Lattice(how.shape, how.stride or how.shape), meant, least=least)
 
 
-def save_labels(path: str, labels: PatchLabels, *, image: str | None = None) -> None:
+def save_labels(path: str, labels: PatchLabels, *, image: str | None = None, data_set: str = "") -> None:
     """Write labels by the ending of a path.
 
     Args:
         path: ``.csv`` or ``.json`` (a table), ``.nml`` (an evaluation box).
         labels: what to write.
         image: write a data source of genEM3 about this image instead; ``.json``.
+        data_set: what webKnossos calls the data set that an evaluation box is of.
 
     Raises:
         InputError: the file exists, its ending is another one, or the form cannot say what the labels say.
@@ -101,7 +105,7 @@ def save_labels(path: str, labels: PatchLabels, *, image: str | None = None) -> 
             raise InputError(f"{path} is to be a data source of genEM3, which is JSON: let it end in .json")
         write_sources(path, sources_of_patches(labels, image))
     elif ending == ".nml":
-        write_evaluation_box(path, labels)
+        write_evaluation_box(path, labels, data_set=data_set)
     else:
         write_patches(path, labels)
 
@@ -145,7 +149,7 @@ def leak_columns(
     Raises:
         InputError: there is only one table, their grids or shapes differ, or as `leaks`.
     """
-    tables = list(parts.values())
+    tables = [table.consensus() for table in parts.values()]
     if len(tables) < 2:
         raise InputError(f"{len(tables)} tables cannot leak into one another: give two or more")
     for other in tables[1:]:
@@ -174,7 +178,8 @@ def leak_summary(parts: Mapping[str, PatchLabels], columns: Mapping[str, np.ndar
         }
         for name in parts
     }
-    counts = {name: {"leaking": len(places), "patches": len(parts[name])} for name, places in leaking.items()}
+    sizes = {name: len(part.consensus()) for name, part in parts.items()}
+    counts = {name: {"leaking": len(places), "patches": sizes[name]} for name, places in leaking.items()}
     return {"pairs": len(columns["iou"]), "tables": counts}
 
 
@@ -207,8 +212,36 @@ def compare_annotators(labels: PatchLabels) -> list[Agreement]:
 
 
 def join_labels(tables: Sequence[PatchLabels]) -> PatchLabels:
-    """Return several tables as one; raises `InputError` as `joined`."""
-    return tables[0] if len(tables) == 1 else joined(tables, source=" + ".join(t.source for t in tables))
+    """Return several tables as one, with the name of its file in the column "box" where a table has no such
+    column.
+
+    Raises:
+        InputError: as `joined`.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    named = [
+        table
+        if BOX in table.columns
+        else replace(
+            table, columns={**table.columns, BOX: np.array([Path(table.source).stem] * len(table), np.str_)}
+        )
+        for table in tables
+    ]
+    return joined(named, source=" + ".join(table.source for table in tables))
+
+
+def blank_labels(grid: Grid, lattice: Lattice, box: Box, name: str = "artifact") -> PatchLabels:
+    """Return all patches of a lattice inside a box, none of them labelled yet.
+
+    Raises:
+        InputError: no patch fits.
+    """
+    indices = lattice.inside(box)
+    if indices.is_empty:
+        raise InputError(f"no patch of {lattice.shape} voxels (z, y, x) lies in {box}: give a larger box")
+    starts = lattice.starts(indices)
+    return PatchLabels(grid, lattice.shape, starts, (name,), np.full((len(starts), 1), UNKNOWN, np.int8))
 
 
 def write_columns(path: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> None:

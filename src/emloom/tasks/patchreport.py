@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from emloom.geometry import Box
+from emloom.geometry.box import as_vec
 from emloom.geometry.patches import NO, YES
 from emloom.io.open import open_volume
 from emloom.metrics.curves import average_precision, curve, roc_auc
 from emloom.tasks.patchevaluation import PatchEvaluation
+from emloom.tasks.patchscoring import raw_start
 from emloom.tasks.patchspec import PatchSpec
 from emloom.view.classfigures import RankCurve, ranking_plot, reliability_plot
 from emloom.view.colours import grey
@@ -190,11 +192,10 @@ def _hardest(found: PatchEvaluation, word: int) -> np.ndarray[Any, Any]:
 
 def _pictures(path: str, found: PatchEvaluation, rows: np.ndarray[Any, Any], name: str) -> Figure:
     patches, volume = found.patches, open_volume(path, kind="raw")
-    spacing = volume.info.grid.voxel_size_nm[1:]
+    spacing, origin = volume.info.grid.voxel_size_nm[1:], raw_start(path, patches)
     tiles = []
     for row in rows.tolist():
-        z, y, x = patches.starts[row].tolist()
-        inside = Box((z, y, x), patches.shape).intersect(volume.info.box)
+        inside = Box(as_vec(patches.starts[row]), patches.shape).shift(origin).intersect(volume.info.box)
         if not inside.is_empty:
             image = volume.read(inside)[inside.shape[0] // 2]
             where = ", ".join(map(str, (patches.starts[row] + np.array(patches.shape) // 2).tolist()))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from emloom.errors import InputError
+from emloom.geometry import Grid, Vec
 from emloom.geometry.patches import UNKNOWN, YES, PatchLabels
 from emloom.io.files import refuse_existing
 from emloom.io.open import open_volume
@@ -49,7 +50,7 @@ from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.patchevaluation import WORDS, Calibrated, PatchEvaluation, write_evaluation
 from emloom.tasks.patchspec import PatchSpec, stride_of
 
-TISSUE = "tissue"
+GROUPED = ("tissue", "box")
 EVERYWHERE = "all"
 
 
@@ -75,6 +76,8 @@ def evaluate_patches(spec: PatchSpec) -> PatchEvaluation:
     refuse_existing(folder)
     inputs = {name: fingerprint(path) for name, path in _paths(spec).items()}
     test = _read(spec, spec.found, spec.truth)
+    if spec.raw is not None:
+        raw_start(spec.raw, test.patches)
     found = _evaluated(spec, test)
     write_evaluation(folder, found)
     write_provenance(
@@ -83,8 +86,27 @@ def evaluate_patches(spec: PatchSpec) -> PatchEvaluation:
     return found
 
 
+def raw_start(path: str, patches: Judged) -> Vec:
+    """Return the voxel of a raw volume at which the volume of the patches begins.
+
+    Raises:
+        InputError: the raw volume cannot be opened, or is of another voxel size or between its voxels.
+    """
+    grid = open_volume(path, kind="raw").info.grid
+    start = grid.containing(patches.grid.centre((0, 0, 0)))
+    if not Grid(grid.voxel_size_nm, grid.to_world(start)).matches(patches.grid):
+        raise InputError(
+            f"{path} has voxels of {grid.voxel_size_nm} nm at {grid.offset_nm} nm, the patches are of "
+            f"{patches.grid.voxel_size_nm} nm at {patches.grid.offset_nm} nm: give the volume that they were "
+            "taken from"
+        )
+    return start
+
+
 def _paths(spec: PatchSpec) -> dict[str, str]:
     paths = {"found": spec.found, "truth": spec.truth}
+    if spec.raw is not None:
+        paths["raw"] = spec.raw
     if spec.validation is not None:
         paths |= {"validation found": spec.validation.found, "validation truth": spec.validation.truth}
     return paths
@@ -234,12 +256,12 @@ def _sections(patches: Judged, threshold: float) -> dict[str, Any]:
 
 
 def _groups(test: _Tables, threshold: float) -> list[dict[str, Any]]:
-    """Return scores of all patches, of each tissue, and of the patches with each auxiliary class."""
+    """Return scores of all patches, of each tissue and box, and of the patches with each auxiliary class."""
     patches = test.patches
     groups = {EVERYWHERE: np.ones(len(patches), np.bool_)}
-    if TISSUE in patches.columns:
-        tissues = patches.columns[TISSUE]
-        groups |= {f"{TISSUE} {name or '(not said)'}": tissues == name for name in np.unique(tissues).tolist()}
+    for column in GROUPED:
+        words = patches.columns.get(column, np.zeros(0, np.str_))
+        groups |= {f"{column} {word or '(not said)'}": words == word for word in np.unique(words).tolist()}
     for other in test.truth.classes:
         if other in patches.columns:
             groups |= {f"{other}: {word}": patches.columns[other] == word for word in ("yes", "no")}

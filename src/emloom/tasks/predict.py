@@ -40,6 +40,7 @@ from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec
 from emloom.tasks.heads import averaging, blank, codings, output_info, stored_heads
 from emloom.tasks.lattice import chunk_within, on_grid_of
+from emloom.tasks.qcmask import source_of
 
 OnBlock = Callable[[int, int], None]
 Orientations = Literal[1, 4, 8, 16]
@@ -66,7 +67,8 @@ class PredictJob(Spec):
     orientations: Orientations = 1
     """Predictions averaged (test-time augmentation): 4 mirrors in the section, 8 all, 16 and transposed."""
     mask: str | None = None
-    """Predict only where this is not zero (same grid as the raw); elsewhere 0. Blocks without any are skipped."""
+    """Predict only where this is not zero (same grid as the raw), or where `emloom qc`, whose folder this may be,
+    found nothing; elsewhere 0. Blocks without any are skipped."""
     any_voxel_size: bool = False
     """Predict although the model was made for another voxel size: to see what a model does with foreign data."""
 
@@ -175,7 +177,7 @@ def predict_volume(
     tile = tile_for(predictor, scene.raw, names, scene.box, average, job.tile_shape_vox)
     shape = block_shape(scene.box, tile)
     space = Workspace(job.output)
-    paths = {"raw": job.raw, "model": job.model, "mask": job.mask}
+    paths = {"raw": job.raw, "model": job.model, "mask": source_of(job.mask)}
     how = {"backend": engine.backend, "precision": engine.precision}
     inputs = space.claim("predict", job, paths, discard, how)
     if repair or not space.finished:

@@ -19,7 +19,7 @@ from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.spec import Spec
-from emloom.tasks.data import BoxSpec, RawStackSpec, check_boxes, held_out, open_mask
+from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
 from emloom.tasks.trainingjob import TrainingJob
 
@@ -146,7 +146,7 @@ def open_raw_stack(spec: RawStackSpec) -> RawStack:
             closer to each other than the gap.
     """
     raw = open_volume(spec.raw, voxel_size_nm=spec.voxel_size_nm, kind="raw")
-    avoid = open_mask(spec.avoid, spec)
+    avoid = avoided(spec.avoid, spec)
     if avoid is not None:
         check_same_grid(raw, avoid)
     check_boxes(spec, raw.info.box, raw.info.grid.voxel_size_nm)

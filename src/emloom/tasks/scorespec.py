@@ -52,7 +52,7 @@ class EvaluateSpec(Spec):
     metrics: tuple[str, ...] = ("voi", "arand", "rand", "inner")
     """Names of `emloom.metrics.book`."""
     mask: str | None = None
-    """Non-zero where voxels count."""
+    """Non-zero where voxels count; or a folder of `emloom qc`: they do where it found nothing."""
     raw: str | None = None
     """Raw volume, to be drawn below the errors."""
     border: BorderSpec = BorderSpec()

@@ -38,6 +38,7 @@ from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint, write_provenance
 from emloom.tasks.nomerge import CountNoMerge
 from emloom.tasks.overlaptable import CELL, Compared, CountOverlap, Rule, read_overlap
+from emloom.tasks.qcmask import source_of
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.scorenodes import Nodes, nodes_of, skeletons_of
 from emloom.tasks.scorespec import EvaluateSpec, Subject, subject_of
@@ -208,7 +209,7 @@ def evaluate(spec: EvaluateSpec, executor: Executor | None = None, on_block: OnB
 
 def _inputs(spec: EvaluateSpec, subject: Subject) -> dict[str, str]:
     """Return the paths of everything that is read, by name."""
-    paths = {"truth": spec.truth, "segmentation": subject.labels, "mask": spec.mask}
+    paths = {"truth": spec.truth, "segmentation": subject.labels, "mask": source_of(spec.mask)}
     if spec.skeletons is not None:
         paths |= {"skeletons": spec.skeletons.path, "no_merge": spec.skeletons.no_merge}
     return {name: path for name, path in paths.items() if path is not None}

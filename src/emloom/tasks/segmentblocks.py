@@ -41,6 +41,7 @@ from emloom.run.perworker import once
 from emloom.run.stage import Output
 from emloom.tasks.fragmenting import ascent_cell, cut_cell, offsets_of
 from emloom.tasks.graphfiles import edge_columns, save_cell
+from emloom.tasks.lattice import on_grid_of
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 
 Ids = NDArray[np.uint64]
@@ -64,7 +65,7 @@ class Site:
 
     def mask(self) -> Volume | None:
         """Open the mask, if there is one."""
-        return None if self.job.mask is None else open_volume(self.job.mask, kind="mask")
+        return None if self.job.mask is None else on_grid_of(self.affinities(), self.job.mask)
 
     def ids(self, name: str, writable: bool = False) -> Volume:
         """Open `fragments` or `segmentation`."""

@@ -35,6 +35,7 @@ from emloom.run.runner import run_stage
 from emloom.run.stage import Stage
 from emloom.run.workspace import Workspace
 from emloom.tasks.lattice import chunk_within, on_grid_of
+from emloom.tasks.qcmask import source_of
 from emloom.tasks.segmentblocks import BuildGraph, CutExits, CutFragments, Relabel, Site
 from emloom.tasks.segmentspec import AscentSpec, SegmentJob
 from emloom.tasks.treeblocks import GrowTree, MergeNode, node_blocks, octree_of
@@ -79,7 +80,7 @@ def segment(
     started = time.perf_counter()
     source, executor = open_affinities(job), executor or Serial()
     space = Workspace(job.output)
-    inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": job.mask}, discard)
+    inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": source_of(job.mask)}, discard)
     if space.finished and not repair:
         return space.output
     folder = space.folder.absolute()

@@ -159,7 +159,8 @@ class SegmentJob(Spec):
     """Affinity at which merging stops: take the one that validation chose. None: no segmentation, but the tree."""
     segmentation: SegmentSpec = SegmentSpec()
     mask: str | None = None
-    """Zero where nothing may be segmented; same grid."""
+    """Zero where nothing may be segmented, same grid; or a folder of `emloom qc`: nothing is where it found
+    something."""
     luts: tuple[Unit, ...] = ()
     """Thresholds of which look-up tables are written as well."""
     min_segment_vox: int = Field(default=0, ge=0)

@@ -81,6 +81,9 @@ class Execution(Generic[J]):
     listener: Listener = field(default_factory=Silent)
     executor: Executor = field(default_factory=Serial)
 
+    def __post_init__(self) -> None:
+        _ = self.volumes, self.library  # what cannot be opened is said before anything is done
+
     @property
     def volumes(self) -> Sequence[TrainingVolume]:
         """Where samples are drawn."""

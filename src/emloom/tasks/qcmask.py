@@ -1,0 +1,98 @@
+"""What later stages ask of quality control: where voxels can be used.
+
+A mask, wherever one is asked for, may be a folder of `emloom qc`: then voxels can be used where nothing was found.
+Its own mask says the opposite, as `marks.avoid` wants it: the code of a defect, 0 where there is none. ::
+
+    --mask tissue.zarr     usable where it is not 0
+    --mask qc/             usable where qc/mask.zarr is 0
+    avoid: qc/             avoided where qc/mask.zarr is not 0
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+from emloom.geometry import Box
+from emloom.geometry.grid import Vec3
+from emloom.io.open import open_volume
+from emloom.io.volume import Volume, VolumeInfo, check_box
+
+SUMMARY = "qc.json"
+"""Written last: a folder that has it is whole."""
+MASK = "mask.zarr"
+
+
+def is_qc(path: str) -> bool:
+    """Whether a path is a folder that `emloom qc` wrote, or began to write."""
+    return "://" not in path and (Path(path) / MASK).is_dir()
+
+
+def source_of(path: str | None) -> str | None:
+    """Return what decides about a mask: of a folder of `emloom qc` its mask, whose report may be written again."""
+    return path if path is None or not is_qc(path) else str(Path(path) / MASK)
+
+
+def open_usable(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
+    """Open a mask, not 0 where voxels can be used; a folder of `emloom qc` is turned round.
+
+    Raises:
+        InputError: there is none, or quality control is not finished.
+    """
+    if not is_qc(path):
+        return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
+    bad = open_avoid(path)
+    return Usable(bad, bad.info.box)
+
+
+def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
+    """Open a mask, not 0 where voxels are to be avoided: a volume, or that of a folder of `emloom qc`.
+
+    Raises:
+        InputError: there is none, or quality control is not finished.
+    """
+    if not is_qc(path):
+        return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
+    if not (Path(path) / SUMMARY).is_file():
+        raise InputError(f"{path} is not finished: run the same `emloom qc` again, it goes on where it stopped")
+    return open_volume(Path(path) / MASK)
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Where a mask of defects is 0, as a read-only volume: uint8, 1 where voxels can be used.
+
+    Attributes:
+        bad: codes of defects, 0 where there is none.
+        box: the part of it that is seen.
+    """
+
+    bad: Volume
+    box: Box
+
+    @property
+    def info(self) -> VolumeInfo:
+        """As of that part of the mask of defects."""
+        info = self.bad.info
+        return info.with_(
+            shape=self.box.shape, grid=info.grid.crop(self.box), dtype=np.dtype(np.uint8), kind="mask", chunks=None
+        )
+
+    def within(self, box: Box) -> Usable:
+        """Return a part of it."""
+        return Usable(self.bad, box.shift(self.box.start))
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return 1 where voxels can be used."""
+        check_box(self.info, box)
+        good: NDArray[np.uint8] = (self.bad.read(box.shift(self.box.start)) == 0).astype(np.uint8)
+        return good
+
+    def write(self, box: Box, array: NDArray[Any]) -> None:
+        """Raise `InputError`: it is a view."""
+        raise InputError(f"{self.info.source} is seen through quality control: write to a mask of your own")
