@@ -127,7 +127,7 @@ def draws(sampler: PatchSampler, count: int, at: float = 0.0) -> list[tuple[str,
 
 
 def test_classes_are_drawn_by_their_shares_beside_where_they_were_labelled() -> None:
-    spec = Patches(yes=0.3, jitter_vox=(0, 2, 2))
+    spec = Patches(positive=0.3, jitter_vox=(0, 2, 2))
     sampler = sampler_of([volume_of(MANY)], spec, PATCH)
     assert isinstance(sampler, PatchSampler)
     found = draws(sampler, 2000)
@@ -143,7 +143,9 @@ def test_classes_are_drawn_by_their_shares_beside_where_they_were_labelled() -> 
 
 
 def test_the_share_goes_where_the_schedule_says() -> None:
-    sampler = sampler_of([volume_of(MANY)], Patches(yes=0.9, yes_at_end=0.1, jitter_vox=(0, 0, 0)), PATCH)
+    sampler = sampler_of(
+        [volume_of(MANY)], Patches(positive=0.9, positive_at_end=0.1, jitter_vox=(0, 0, 0)), PATCH
+    )
     assert isinstance(sampler, PatchSampler)
     for at, expected in ((0.0, 0.9), (0.5, 0.5), (1.0, 0.1)):
         share = np.mean([reason == "yes" for reason, _ in draws(sampler, 1000, at)])
@@ -246,13 +248,19 @@ def test_a_patch_has_the_label_of_its_centre() -> None:
     assert objective.said_of(codes, np.zeros(codes.shape, np.uint8)).tolist() == [-1, -1]
 
 
+PATCH_140: Vec = (1, 140, 140)
+
+
 def rendered(raw: NDArray[np.float32], seed: int = 0) -> Rendered:
-    shape = (1, *raw.shape[1:])
-    return Rendered(raw, raw, np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), Box.whole(shape), seed)
+    nothing = np.zeros(PATCH_140, np.uint8)
+    return Rendered(raw, raw, nothing, nothing, Box.whole(PATCH_140), seed)
 
 
-PLANTING = ArtifactsObjective(presume_clean=True, plant=PlantSpec(probability=0.5, neighbours=0.5, noise=0.0))
-TISSUE = (np.random.default_rng(5).normal(0, 0.25, (3, 140, 140))).astype(np.float32)
+PLANTING = ArtifactsObjective(
+    presume_clean=True, plant=PlantSpec(probability=0.7, neighbours=0.5, noise=0.0, shift_nm=(8.0, 60.0))
+)
+AROUND = PLANTING.surround_vox(GRID)[1]  # what a shift may bring in
+TISSUE = np.random.default_rng(5).normal(0, 0.25, (3, 140 + 2 * AROUND, 140 + 2 * AROUND)).astype(np.float32)
 
 
 def test_planted_artifacts_are_the_answer_and_those_of_neighbours_are_not() -> None:
@@ -263,7 +271,8 @@ def test_planted_artifacts_are_the_answer_and_those_of_neighbours_are_not() -> N
         target, known = targets[ARTIFACTS]
         assert raw.shape == (1, 3, 140, 140)
         assert target.shape == known.shape == (1, 1, 1, 1)
-        changed = (raw[0].numpy() != TISSUE).any(axis=(1, 2))
+        patch = TISSUE[:, AROUND:-AROUND, AROUND:-AROUND]
+        changed = (raw[0].numpy() != patch).any(axis=(1, 2))
         if target.item() == 1:
             assert changed[1]
         if not changed[1]:

@@ -224,7 +224,7 @@ def test_the_job_files_of_the_page_are_valid() -> None:
         block = yaml.safe_load(text)
         spec = block["training"]["sampling"] if "training" in block else block
         kinds.append(TypeAdapter(SamplingSpec).validate_python(spec).kind)
-    assert kinds == ["foreground", "uniform", "foreground", "balanced", "rejection"]
+    assert kinds == ["foreground", "uniform", "foreground", "balanced", "rejection", "patches"]
 
 
 # ---- what cannot be is said before training -----------------------------------------------------------------

@@ -171,6 +171,13 @@ def test_candidates_are_components_that_are_sure_somewhere_and_large_enough(logi
         assert np.unique(ids[ids > 0]).tolist() == list(range(1, ids.max() + 1))
 
 
+def test_an_unknown_position_between_two_is_no_candidate():
+    # Where booleans are connected by corners, cc3d 4 labels it.
+    logits = np.ones((1, 5, 3), np.float32)
+    logits[0, 1:3, 2] = np.nan
+    assert np.array_equal(candidates(logits, CleanSpec(low=0, high=1)) > 0, ~np.isnan(logits))
+
+
 def test_biology_goes_and_an_artifact_stays():
     logits = np.full((9, 12, 12), -6.0, np.float32)
     logits[:, 2:5, 2:5] = 4.0  # a vessel

@@ -258,7 +258,7 @@ def test_defects_planted_on_real_tissue_are_found_better_than_by_chance(real_dat
     size = source.info.grid.voxel_size_nm
     clean = ArrayVolume(source.read(Box((0, 200, 200), (15, 240, 240))), Grid(size), kind="raw")
     plant = PlantSpec(probability=0.9, kinds=("debris", "charging", "low_contrast"), noise=0.02)
-    raw, where = planted_box(plant, Preprocessing(), clean, clean.info.box, 3)
+    raw, where = planted_box(plant, Preprocessing(), clean, clean.info.box, (3,))
     objective = ArtifactsObjective(presume_clean=True, plant=plant)
     starts = Lattice((1, 40, 40), (1, 40, 40)).starts(Box.whole((15, 6, 6)))
     seen = [where.array[z, y : y + 40, x : x + 40] for z, y, x in starts.tolist()]

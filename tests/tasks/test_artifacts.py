@@ -231,7 +231,7 @@ def test_labelled_patches_are_learned_too(stack: Path, tmp_path: Path) -> None:
         data=(tissue,),
         objective=ArtifactsObjective(classes=(PatchClass(name="spot"),), labels="patches"),
         training=base.training.model_copy(
-            update={"sampling": Patches(yes=0.5, yes_at_end=0.3, jitter_vox=(0, 2, 2))}
+            update={"sampling": Patches(positive=0.5, positive_at_end=0.3, jitter_vox=(0, 2, 2))}
         ),
     )
     assert {finding.level for finding in check_job(job)} <= {"ok", "warning"}

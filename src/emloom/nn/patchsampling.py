@@ -2,7 +2,7 @@
 
 ::
 
-    yes with probability `yes`, else no  ─►  a volume by weight  ─►  a patch of it, all alike  ─►  s uniform in A_p
+    yes with probability `positive`, else no ─► a volume by weight ─► a patch of it, all alike ─► s uniform in A_p
 
 ``A_p`` are the allowed starts at most `jitter_vox` from the patch's own (wiggling, drawn anew for every sample) of
 which it is the nearest labelled patch, so that its label holds there. The share of yes can go from one value to

@@ -90,17 +90,17 @@ class Patches(CropRules):
     """Labelled patches, a little beside where they were labelled: for classifiers of patches."""
 
     kind: Literal["patches"] = "patches"
-    yes: float = Field(default=0.5, ge=0, le=1)
+    positive: float = Field(default=0.5, ge=0, le=1)
     """Share of patches that hold what is looked for."""
-    yes_at_end: float | None = Field(default=None, ge=0, le=1)
+    positive_at_end: float | None = Field(default=None, ge=0, le=1)
     """That share at the end of the training, reached linearly; default: it stays."""
     jitter_vox: Vec = (0, 35, 35)
     """Largest distance (z, y, x) from the labelled place; the label must still hold there."""
 
     def share_at(self, progress: float) -> float:
-        """Return the share of yes when so much of the training is done, 0 to 1."""
-        end = self.yes if self.yes_at_end is None else self.yes_at_end
-        return self.yes + (end - self.yes) * progress
+        """Return the share of positive patches when so much of the training is done, 0 to 1."""
+        end = self.positive if self.positive_at_end is None else self.positive_at_end
+        return self.positive + (end - self.positive) * progress
 
 
 SamplingSpec = Annotated[Uniform | Foreground | Balanced | Rejection | Patches, Field(discriminator="kind")]

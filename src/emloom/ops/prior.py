@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import cc3d
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from scipy import ndimage
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
@@ -37,6 +37,8 @@ from emloom.spec import Spec
 F32 = NDArray[np.float32]
 Bits = NDArray[np.bool_]
 Labels = NDArray[np.int64]
+
+_CORNERS = np.ones((3, 3), np.bool_)  # neighbours of a position within its section
 
 _BESIDE = {"mean": 0, "median": 1, "max": 2}
 
@@ -130,7 +132,8 @@ def candidates(logits_ZYX: F32, spec: CleanSpec) -> Labels:
     out = np.zeros(logits_ZYX.shape, np.int64)
     above = logits_ZYX >= spec.low  # False for NaN
     for z in np.flatnonzero(above.any(axis=(1, 2))):
-        pieces = cc3d.connected_components(np.ascontiguousarray(above[z]), connectivity=8, out_dtype=np.uint32)
+        # cc3d 4 joins what does not touch where booleans are connected by corners.
+        pieces, _ = ndimage.label(above[z], _CORNERS)
         size = np.bincount(pieces.ravel())
         sure = np.bincount(pieces[logits_ZYX[z] >= spec.high], minlength=size.size) > 0
         kept = sure & (size >= spec.min_size)
