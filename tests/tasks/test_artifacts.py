@@ -330,3 +330,27 @@ def test_a_box_without_room_for_a_patch_says_so(stack: Path, tmp_path: Path) -> 
     training = job_of(stack).training.model_copy(update={"steps": 1, "validate_every": 1})
     with pytest.raises(InputError, match="no patch of"):
         run(job_of(stack, data=(tissue,), training=training), tmp_path / "out", CPU)
+
+
+# ---- auxiliary classes ----------------------------------------------------------------------------------------
+
+
+def test_every_class_has_a_map_and_any_of_them_becomes_a_layer(stack: Path, tmp_path: Path) -> None:
+    classes = (PatchClass(name="spot", ids=(7,)), PatchClass(name="tissue", ids=(0,)))
+    training = job_of(stack).training.model_copy(update={"steps": 2, "validate_every": 2})
+    job = job_of(stack, objective=ArtifactsObjective(classes=classes, yes_share=0.05), training=training)
+    run(job, tmp_path / "out", CPU)
+    truth = read_patches(tmp_path / "out" / "predict" / "s0_test_0.truth.csv")
+    assert truth.classes == ("spot", "tissue")
+    assert (truth.of("tissue") == 1).all()
+    model = str(tmp_path / "out" / "train" / "model.safetensors")
+    raw = f"{stack}/volumes/raw"
+    predict_map(MapJob(raw=raw, model=model, output=str(tmp_path / "map.zarr"), step_vox=16))
+    spot, tissue = (open_volume(tmp_path / "map.zarr" / name) for name in ("spot", "tissue"))
+    assert spot.info.grid == tissue.info.grid
+    assert not np.array_equal(spot.read(spot.info.box), tissue.read(tissue.info.box))
+    layer = CliRunner().invoke(app, ["export", f"{tmp_path}/map.zarr/spot", f"{tmp_path}/layer.wkw"])
+    assert layer.exit_code == 0, layer.output
+    again = open_volume(tmp_path / "layer.wkw", voxel_size_nm=spot.info.grid.voxel_size_nm)
+    box = spot.info.box
+    assert np.array_equal(again.read(box), spot.read(box))
