@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
@@ -40,6 +40,7 @@ def test_the_temperature_is_that_of_a_search(seed: int) -> None:
     assert found.slope == pytest.approx(search.x, rel=1e-5, abs=1e-5)
 
 
+@example(21348, 0.5)
 @given(st.integers(0, 10**6), st.floats(0.02, 0.9))
 def test_platt_is_logistic_regression_on_his_targets(seed: int, prevalence: float) -> None:
     p, truth = noisy(seed, prevalence=prevalence)

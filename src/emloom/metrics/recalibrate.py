@@ -35,6 +35,7 @@ CLIP = 1e-12
 
 _STEPS = 200
 _ENOUGH = 1e-14
+_CLOSE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -157,14 +158,19 @@ def _newton(features: F64, targets: F64, free: NDArray[np.bool_]) -> tuple[float
         curvature[~free] = np.eye(2)[~free]
         curvature[:, ~free] = np.eye(2)[:, ~free]
         step = np.linalg.solve(curvature + 1e-300 * np.eye(2), gradient)
+        size = np.abs(step).max() / (1 + np.abs(weights).max())
+        if size <= _CLOSE:  # so near, the loss tells steps apart by its rounding only
+            weights = weights - step
+            if size <= _ENOUGH:
+                break
+            loss = _cross_entropy(weights @ features, targets)
+            continue
         scale = 1.0
         while (lower := _cross_entropy((weights - scale * step) @ features, targets)) > loss and scale > 1e-10:
             scale /= 2
         if lower > loss:
             break
         weights, loss = weights - scale * step, lower
-        if np.abs(step).max() <= _ENOUGH * (1 + np.abs(weights).max()):
-            break
     return float(weights[0]), float(weights[1])
 
 
