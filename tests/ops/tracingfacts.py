@@ -20,7 +20,8 @@ def node_facts(tracing: Tracing) -> dict[int, tuple[Any, ...]]:
         said.setdefault(row, []).append(text)
     branches = Counter(tracing.branchpoints.rows.tolist())
     columns = {name: column for name, column in tracing.nodes.texts.items() if name not in SPELLED}
-    radii = [None if radius != radius else radius for radius in tracing.radii_nm.tolist()]
+    # A radius that is respelled in another unit keeps its digits, not its last bit.
+    radii = [None if radius != radius else float(f"{radius:.12g}") for radius in tracing.radii_nm.tolist()]
     return {
         number: (
             tuple(s.positions_nm[row].tolist()),
