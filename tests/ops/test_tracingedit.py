@@ -22,11 +22,11 @@ from emloom.geometry.tracings import Marks, Others, Tracing, differences
 from emloom.io.nml import read_nml_tracing
 from emloom.ops.skeletons import components
 from emloom.ops.tracingedit import merge_trees, split_at_nodes, split_components
+from emloom.ops.skeletonbuild import spanning_tree
 from emloom.ops.tracingnodes import (
     delete_duplicate_nodes,
     delete_nodes,
     delete_unconnected_nodes,
-    spanning_edges,
     with_more_edges,
 )
 from emloom.ops.tracingparts import (
@@ -219,9 +219,9 @@ def test_a_gap_is_closed_the_short_way() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=9))
-def test_spanning_edges_are_as_short_as_networkx_finds(points: list[tuple[int, int, int]]) -> None:
+def test_pieces_are_joined_by_edges_as_short_as_networkx_finds(points: list[tuple[int, int, int]]) -> None:
     positions = np.array(points, np.float64)
-    edges = spanning_edges(positions)
+    edges = spanning_tree(positions)
     complete = nx.Graph()
     complete.add_nodes_from(range(len(points)))
     for a in range(len(points)):

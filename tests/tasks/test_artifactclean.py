@@ -55,5 +55,11 @@ def test_the_command_goes_on_and_refuses_what_is_no_map(path: str, tmp_path: Pat
     assert CliRunner().invoke(app, args).exit_code == 0
     found = open_volume(tmp_path / "out.zarr" / "artifacts")
     assert found.read(found.info.box)[11:17, 9, 9].any()  # 0: what goes on is kept
+    how = tmp_path / "how.yaml"  # options that are not given overrule nothing
+    how.write_text("cleaning: {high: 4, persistent: null}")
+    told = ["artifacts", "clean", path, "-o", str(tmp_path / "told.zarr"), "--settings", str(how)]
+    assert CliRunner().invoke(app, told).exit_code == 0
+    same = open_volume(tmp_path / "told.zarr" / "artifacts")
+    assert np.array_equal(same.read(same.info.box), found.read(found.info.box))
     with pytest.raises(InputError, match="not a map of logits"):
         clean_map(CleanJob(map=str(tmp_path / "out.zarr" / "artifacts"), output=str(tmp_path / "again.zarr")))

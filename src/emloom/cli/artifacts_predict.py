@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -106,12 +106,17 @@ def parity(
 def clean(  # noqa: PLR0913 (one parameter per option)
     path: Annotated[str, typer.Argument(metavar="MAP", help="A map of logits, e.g. map.zarr/artifact.")],
     output: Output,
-    low: Annotated[float, typer.Option("--low", help="Filtered logit from which on a position belongs.")] = 0.0,
-    high: Annotated[float, typer.Option("--high", help="Filtered logit that some position must reach.")] = 1.0,
-    min_size: Annotated[int, typer.Option("--min-size", help="Least positions of an artifact.")] = 1,
+    low: Annotated[
+        float | None, typer.Option("--low", help="Filtered logit from which on a position belongs (0).")
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option("--high", help="Filtered logit that some position must reach (1).")
+    ] = None,
+    min_size: Annotated[int | None, typer.Option("--min-size", help="Least positions of an artifact (1).")] = None,
     persistent: Annotated[
-        int, typer.Option("--persistent", help="What goes on through so many sections is biology; 0: keep it.")
-    ] = 4,
+        int | None,
+        typer.Option("--persistent", help="What goes on through so many sections is biology (4); 0: keep it."),
+    ] = None,
     settings: Settings = None,
     workers: Workers = 1,
     scheduler: Scheduler = None,
@@ -127,11 +132,11 @@ def clean(  # noqa: PLR0913 (one parameter per option)
     from emloom.run.cluster import executor_of
     from emloom.tasks.artifactclean import CleanJob, clean_map
 
-    given = {
-        "map": path,
-        "output": output,
-        "cleaning": {"low": low, "high": high, "min_size": min_size, "persistent": persistent or None},
-    }
+    said = {"low": low, "high": high, "min_size": min_size}
+    cleaning: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    if persistent is not None:
+        cleaning["persistent"] = persistent or None
+    given = {"map": path, "output": output, "cleaning": cleaning}
     job = CleanJob.from_dict(merged(read_settings(settings), given), "artifacts clean")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         found = clean_map(job, lambda *n: tell("clean", *n), executor, discard=overwrite)

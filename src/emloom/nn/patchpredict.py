@@ -12,7 +12,6 @@ The first tile begins with the lattice, so on one machine a map has the same bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,13 +72,12 @@ class PatchPredictor:
         _, rows, columns = map_shape(raw.shape, self.lattice)
         return min(self.longest, rows), min(self.longest, columns)
 
-    def map(self, raw: Volume, box: Box, progress: Callable[[int, int], None] | None = None) -> Logits:
+    def map(self, raw: Volume, box: Box) -> Logits:
         """Return the logits of all patches of a box of the map, float32 ``[C, Z, Y, X]``.
 
         Args:
             raw: ``zyx`` volume.
             box: voxels of the map.
-            progress: called after every tile of a section with (done, in all).
 
         Raises:
             InputError: the raw holds NaN or infinite values, or the network answers with them.
@@ -92,12 +90,10 @@ class PatchPredictor:
             for j in range(box.start[1] // rows, -(-box.stop[1] // rows))
             for i in range(box.start[2] // columns, -(-box.stop[2] // columns))
         ]
-        for done, (j, i) in enumerate(tiles, start=1):
+        for j, i in tiles:
             tile = Box((box.start[0], j * rows, i * columns), (box.shape[0], rows, columns))
             part = tile.intersect(box)
             out[:, *part.slices(box.start)] = self._tile(raw, tile)[:, *part.slices(tile.start)]
-            if progress is not None:
-                progress(done, len(tiles))
         return out
 
     def patches(self, raw: Volume, starts: NDArray[np.int64]) -> Logits:

@@ -14,8 +14,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from emloom.geometry.columns import Columns, stacked
-from emloom.geometry.skeletons import Floats, Rows, Skeletons
+from emloom.geometry.skeletons import Rows, Skeletons
 from emloom.geometry.tracings import Marks, Tracing
+from emloom.ops.skeletonbuild import spanning_tree
 from emloom.ops.tracingids import checked_rows
 from emloom.ops.tracingparts import keep_nodes
 
@@ -57,31 +58,11 @@ def _bridges(skeletons: Skeletons, keep: Rows) -> Rows:
     pairs = np.unique(np.stack([hole[inside], outside]), axis=1)
     stops = np.flatnonzero(np.diff(pairs[0])) + 1
     made = [
-        around[spanning_edges(skeletons.positions_nm[around])]
+        around[spanning_tree(skeletons.positions_nm[around])]
         for around in np.split(pairs[1], stops)
         if len(around) > 1
     ]
     return np.concatenate([np.zeros((0, 2), np.int64), *made]).astype(np.int64)
-
-
-def spanning_edges(positions: Floats) -> Rows:
-    """Return the edges [M - 1, 2] of the minimum spanning tree of points [M, 3], for some thousands at most.
-
-    Prim, Bell System Technical Journal 1957 (doi:10.1002/j.1538-7305.1957.tb01515.x). Points may coincide.
-    """
-    m = len(positions)
-    edges = np.zeros((max(0, m - 1), 2), np.int64)
-    distance, nearest = np.full(m, np.inf), np.zeros(m, np.int64)
-    outside = np.ones(m, bool)
-    last = 0
-    for k in range(m - 1):
-        outside[last] = False
-        new = ((positions - positions[last]) ** 2).sum(axis=1)
-        closer = new < distance
-        distance[closer], nearest[closer] = new[closer], last
-        last = int(np.argmin(np.where(outside, distance, np.inf)))
-        edges[k] = nearest[last], last
-    return edges
 
 
 def with_more_edges(tracing: Tracing, edges: Rows) -> Tracing:

@@ -131,7 +131,7 @@ def _foreign(job: ArtifactJob, spec: ForeignTissueSpec, lattice: Lattice) -> Sce
     if spec.labels is None:
         starts = _starts(raw, box, lattice)
         truth = PatchLabels(
-            raw.info.grid, lattice.shape, starts, ("artifact",), np.full((len(starts), 1), -1, np.int8)
+            raw.info.grid, lattice.shape, starts, job.objective.names[:1], np.full((len(starts), 1), -1, np.int8)
         )
         return Scene(spec.name, "foreign", cached(raw), box, truth, foreign=True)
     labels = cached(open_volume(spec.labels, voxel_size_nm=spec.voxel_size_nm, kind="labels"))
