@@ -20,9 +20,9 @@ from emloom.geometry.elements import Element
 from emloom.geometry.skeletons import Skeletons
 from emloom.geometry.tracings import Marks, Others, Tracing, differences
 from emloom.io.nml import read_nml_tracing
+from emloom.ops.skeletonbuild import spanning_tree
 from emloom.ops.skeletons import components
 from emloom.ops.tracingedit import merge_trees, split_at_nodes, split_components
-from emloom.ops.skeletonbuild import spanning_tree
 from emloom.ops.tracingnodes import (
     delete_duplicate_nodes,
     delete_nodes,
