@@ -27,9 +27,10 @@ from emloom.nn.patchnet import PatchNet, PatchNetSpec
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext | Reconstructor | PatchNet
+Network = MultiHead | AutoContext | Reconstructor | PatchNet | VoxelNet
 
 
 def _neurons_unless_named(data: Any) -> Any:
@@ -50,8 +51,9 @@ _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
     "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
     "semantic": (
-        AnyBackboneSpec | LevelSpec,
-        "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
+        AnyBackboneSpec | LevelSpec | VoxelNetSpec,
+        "a backbone, unet or res_unet, a centre-voxel network, voxel_net, or a net of levels: fcn_, atrous_ or "
+        "unet_autoencoder",
     ),
     "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
 }  # which networks an objective can learn with, by its kind, and the same in words
@@ -84,9 +86,10 @@ def build(spec: ModelSpec) -> Network:
         return _classifier(objective, network)
     if isinstance(network, PatchNetSpec):
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
-    if not isinstance(network, AnyBackboneSpec):
+    if isinstance(network, AnyAutoencoderSpec):
         return Reconstructor(autoencoder(network))
     assert isinstance(objective, NeuronsObjective)  # of a valid spec
+    assert isinstance(network, AnyBackboneSpec)
     heads = objective.heads
     if objective.variant in ("mtlsd", "affinities"):
         return MultiHead(network, heads)
@@ -99,6 +102,8 @@ def build(spec: ModelSpec) -> Network:
 def _classifier(objective: SemanticObjective, network: NetworkSpec) -> Network:
     if isinstance(network, AnyBackboneSpec):
         return MultiHead(network, objective.heads)
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
     assert isinstance(network, LevelSpec)  # of a valid spec
     count = objective.heads[CLASSES]
     return Reconstructor(LevelAutoencoder(network, count), CLASSES, count)
