@@ -144,7 +144,10 @@ def test_coarser_answers_are_asked_for_the_majority() -> None:
             "no id of a class.* sets of classes",
         ),
         ({"class_loss": Dice()}, "'dice' takes each channel for a probability of its own"),
-        ({"class_loss": LossSum(parts=(CrossEntropy(), Dice()))}, "use cross_entropy, wasserstein_dice"),
+        (
+            {"class_loss": LossSum(parts=(CrossEntropy(), Dice()))},
+            "use cross_entropy, focal_cross_entropy, class_dice",
+        ),
         ({"class_loss": CrossEntropy(class_weights=(1, 2))}, "about 2 classes, and 3 are named"),
         ({"class_loss": WassersteinDice(distances=((0, 1), (1, 0)))}, "about 2 classes, and 3 are named"),
     ],

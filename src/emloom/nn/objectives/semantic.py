@@ -6,8 +6,9 @@
   that the voxel is none of the others, and is not scored.
 * **head** — ``classes``, one channel per class, in the order they are named; a softmax over the channels gives
   probabilities.
-* **loss** — cross entropy of that softmax over known voxels, or another loss that reads it. A network that answers
-  at coarser levels too is asked there for the class that most of a cell has, where one has more than half.
+* **loss** — cross entropy of that softmax over known voxels, or another loss that reads it (`nn.class_losses`). A
+  network that answers at coarser levels too is asked there for the class that most of a cell has, where one has
+  more than half.
 * **decode** — the class of the highest stored probability; of equals the first.
 """
 
@@ -69,7 +70,8 @@ class SemanticObjective(Spec):
     classes: tuple[SemanticClass, ...] = Field(min_length=2, max_length=UNKNOWN)
     """In the order of the output's channels."""
     class_loss: LossSpec = CrossEntropy()
-    """Of the softmax over classes: `cross_entropy`, `wasserstein_dice`, or a sum of such."""
+    """Of the softmax over classes: `cross_entropy`, `focal_cross_entropy`, `class_dice`, `wasserstein_dice`, or a
+    sum of such."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,8 +94,9 @@ class SemanticObjective(Spec):
         loss = self.class_loss
         if not reads_classes(loss):
             raise ValueError(
-                f"the loss {loss.kind!r} takes each channel for a probability of its own, and classes exclude "
-                "each other: use cross_entropy, wasserstein_dice or a sum of these"
+                f"the loss {loss.kind!r} takes each channel for a probability of its own, and classes "
+                "exclude each other: use cross_entropy, focal_cross_entropy, class_dice, wasserstein_dice or a "
+                "sum of these"
             )
         wrong = sorted(channels_of(loss) - {len(names)})
         if wrong:
@@ -182,11 +185,11 @@ class SemanticObjective(Spec):
 
     def loss(self, answers: Answers, targets: TargetTensors, step: int = 0) -> tuple[Tensor, Answers]:
         """Return the total loss and its parts; logits and targets are ``[N, K, Z, Y, X]``."""
-        total = deep_supervision(self.class_loss, levels_of(answers, CLASSES), *targets[CLASSES], "majority")
+        total = deep_supervision(self.class_loss, levels_of(answers, CLASSES), *targets[CLASSES], "classes")
         return total, {CLASSES: total.detach()}
 
     def look(self, network: nn.Module, seen: Sequence[Validated]) -> dict[str, Tensor]:
-        """Return what was shown, the true classes and the likeliest ones in colours; black is not known for sure."""
+        """Return what was shown, true classes and likeliest ones in colours; black is not known for sure."""
         return {"input | truth | prediction": torch.cat([_side_by_side(one) for one in seen], dim=-2)}
 
 
