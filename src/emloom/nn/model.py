@@ -26,6 +26,7 @@ from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
 from emloom.nn.patchnet import PatchNet, PatchNetSpec
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
+from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 
@@ -48,7 +49,10 @@ ObjectiveSpec = Annotated[
 
 _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
-    "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
+    "reconstruction": (
+        AnyAutoencoderSpec | AnyBackboneSpec,
+        "an autoencoder, e.g. unet_autoencoder, or a backbone: unet or resunet",
+    ),
     "semantic": (
         AnyBackboneSpec | LevelSpec,
         "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
@@ -74,7 +78,17 @@ class ModelSpec(Spec):
                 f"the objective {self.objective.kind!r} cannot learn with the network {self.network.kind!r}: "
                 f"give it {needed}"
             )
+        if self.objective.kind == "reconstruction":
+            _require_one_level(self.network)
         return self
+
+
+def _require_one_level(network: Spec) -> None:
+    if isinstance(network, ResUNetSpec) and network.supervision:
+        raise ValueError(
+            "the objective 'reconstruction' compares at full resolution only, and the network answers at "
+            f"{network.supervision} coarser levels, too: set its supervision to 0"
+        )
 
 
 def build(spec: ModelSpec) -> Network:
@@ -84,6 +98,8 @@ def build(spec: ModelSpec) -> Network:
         return _classifier(objective, network)
     if isinstance(network, PatchNetSpec):
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
+    if isinstance(objective, ReconstructionObjective) and isinstance(network, AnyBackboneSpec):
+        return MultiHead(network, objective.heads)
     if not isinstance(network, AnyBackboneSpec):
         return Reconstructor(autoencoder(network))
     assert isinstance(objective, NeuronsObjective)  # of a valid spec

@@ -14,7 +14,6 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn.autoencoders import Autoencoder
 from emloom.nn.level_autoencoders import LevelAutoencoder
@@ -120,14 +119,3 @@ class Reconstructor(nn.Module):
                     answer = self.forward(row.movedim(3, 0))[self.head]
                     out[sample, :, *at] = answer.movedim(0, 3).flatten(3)
         return out
-
-
-def reconstructor(module: nn.Module) -> Reconstructor:
-    """Return the module as a `Reconstructor`.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(module, Reconstructor) or RECONSTRUCTION not in module.channels:
-        raise InputError(f"{type(module).__name__} is no autoencoder: name a model with objective reconstruction")
-    return module

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from emloom.geometry.grid import Vec3
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
-from emloom.nn.autoencoders import AutoencoderSpec
+from emloom.nn.autoencoders import AnyAutoencoderSpec
 from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
+from emloom.nn.networks import AnyBackboneSpec
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
 from emloom.tasks.trainingjob import TrainingJob
+
+LearnerSpec = Annotated[AnyAutoencoderSpec | AnyBackboneSpec, Field(discriminator="kind")]
+"""What can learn from raw: autoencoders, and backbones that are to learn from labels later."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -79,7 +83,8 @@ class ReconstructionJob(TrainingJob):
     foreign: tuple[ForeignSpec, ...] = ()
     """Volumes of any voxel size that are reconstructed, too: how a network does elsewhere."""
     objective: ReconstructionObjective = ReconstructionObjective()
-    network: AutoencoderSpec = UNetAutoencoderSpec()
+    network: LearnerSpec = UNetAutoencoderSpec()
+    """An autoencoder, or a backbone that is to learn from raw before it learns from labels."""
     wavelet: WaveletSpec = WaveletSpec()
     """How results are compared with the raw, level by level."""
     weights: str | None = None
