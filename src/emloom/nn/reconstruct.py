@@ -19,7 +19,7 @@ from emloom.nn.autoencoders import Autoencoder
 from emloom.nn.level_autoencoders import LevelAutoencoder
 from emloom.nn.objectives.base import Answers
 from emloom.nn.reshape import crop, fitting_output
-from emloom.nn.variational import VariationalAutoencoder
+from emloom.nn.variational import VariationalAnswer
 
 RECONSTRUCTION = "reconstruction"
 """Name of the head."""
@@ -89,10 +89,10 @@ class Reconstructor(nn.Module):
     def forward(self, x: Tensor) -> Answers:
         """Return the answers; raises `InputError` where the tile does not fit."""
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        if isinstance(self.net, VariationalAutoencoder):
-            answer = self.net(x)
+        answer = self.net(x)
+        if isinstance(answer, VariationalAnswer):
             return {self.head: answer.reconstruction, **answer.posterior._asdict()}
-        return {self.head: self.net(x)}
+        return {self.head: answer}
 
     def interior(self, x: Tensor) -> Answers:
         """Return the answer for the input without its outer `context` voxels.

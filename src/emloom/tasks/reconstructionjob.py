@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
@@ -19,6 +20,8 @@ from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
 from emloom.nn.networks import AnyBackboneSpec
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
+from emloom.nn.samples import CropShape
+from emloom.nn.starts import free_starts
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
@@ -141,6 +144,23 @@ class RawStack:
         """What training may draw from."""
         region, kept_off = self.spec.room(self.raw.info.box, self.raw.info.grid.voxel_size_nm)
         return TrainingVolume(self.raw, None, region, kept_off, avoid=self.avoid)
+
+
+def require_unseen(stack: RawStack, crop: CropShape) -> None:
+    """Raise `InputError` where the input of a training crop, which is larger than its output, meets a test box."""
+    spec, info = stack.spec, stack.raw.info
+    if spec.transductive:
+        return
+    volume = stack.unlabelled
+    near = [box.grow(crop.margin) for box in spec.boxes("test")]
+    allowed = free_starts(volume.region, volume.held_out, crop.output).count
+    unseen = free_starts(volume.region, (*volume.held_out, *near), crop.output).count
+    if unseen < allowed:
+        wide = max(m * size for m, size in zip(crop.margin, info.grid.voxel_size_nm, strict=True))
+        raise InputError(
+            f"the network sees {crop.margin} voxels (z, y, x) around what it answers for, so training on "
+            f"{spec.raw} would see test boxes: set gap_nm to {wide:g}, or say `transductive: true`"
+        )
 
 
 def open_raw_stack(spec: RawStackSpec) -> RawStack:

@@ -32,6 +32,7 @@ from emloom.nn.objectives.base import Answers, Rendered, Sample, TargetTensors, 
 from emloom.nn.reconstruct import RECONSTRUCTION, Reconstructor
 from emloom.nn.reshape import crop
 from emloom.nn.variational import Posterior, VariationalAutoencoder, kl_weight
+from emloom.nn.voxel_autoencoder import VoxelAutoencoder
 from emloom.spec import Spec
 
 _IMAGINED = 16
@@ -192,11 +193,13 @@ class ReconstructionObjective(Spec):
             return pictures
         latents = torch.cat([network.latent(one.raw) for one in seen])
         pictures |= _latents_in_colours(latents)
-        if isinstance(network.net, VariationalAutoencoder):
+        if "mu" in seen[0].answers and isinstance(network.net, VariationalAutoencoder | VoxelAutoencoder):
             generator = torch.Generator().manual_seed(_PRIOR_SEED)
             drawn = network.net.imagine(_IMAGINED, generator)
             target = seen[0].targets[RECONSTRUCTION][0]
-            pictures["prior"] = _contact(_drawn(drawn.float().cpu(), *_span(target[0].cpu())))
+            middle = drawn.shape[2] // 2
+            drawn = drawn[:, :, middle : middle + 1].float().cpu()
+            pictures["prior"] = _contact(_drawn(drawn, *_span(target[0].cpu())))
         return pictures
 
 
