@@ -28,9 +28,10 @@ from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext | Reconstructor | PatchNet
+Network = MultiHead | AutoContext | Reconstructor | PatchNet | VoxelNet
 
 
 def _neurons_unless_named(data: Any) -> Any:
@@ -50,12 +51,13 @@ ObjectiveSpec = Annotated[
 _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
     "reconstruction": (
-        AnyAutoencoderSpec | AnyBackboneSpec,
-        "an autoencoder, e.g. unet_autoencoder, or a backbone: unet or resunet",
+        AnyAutoencoderSpec | AnyBackboneSpec | VoxelNetSpec,
+        "an autoencoder, e.g. unet_autoencoder, a backbone, unet or res_unet, or a centre-voxel net, voxel_net",
     ),
     "semantic": (
-        AnyBackboneSpec | LevelSpec,
-        "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
+        AnyBackboneSpec | LevelSpec | VoxelNetSpec,
+        "a backbone, unet or res_unet, a centre-voxel network, voxel_net, or a net of levels: fcn_, atrous_ or "
+        "unet_autoencoder",
     ),
     "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
 }  # which networks an objective can learn with, by its kind, and the same in words
@@ -98,11 +100,12 @@ def build(spec: ModelSpec) -> Network:
         return _classifier(objective, network)
     if isinstance(network, PatchNetSpec):
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
-    if isinstance(objective, ReconstructionObjective) and isinstance(network, AnyBackboneSpec):
-        return MultiHead(network, objective.heads)
-    if not isinstance(network, AnyBackboneSpec):
+    if isinstance(network, AnyAutoencoderSpec):
         return Reconstructor(autoencoder(network))
-    assert isinstance(objective, NeuronsObjective)  # of a valid spec
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
+    if not isinstance(objective, NeuronsObjective):
+        return MultiHead(network, objective.heads)
     heads = objective.heads
     if objective.variant in ("mtlsd", "affinities"):
         return MultiHead(network, heads)
@@ -115,6 +118,8 @@ def build(spec: ModelSpec) -> Network:
 def _classifier(objective: SemanticObjective, network: NetworkSpec) -> Network:
     if isinstance(network, AnyBackboneSpec):
         return MultiHead(network, objective.heads)
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
     assert isinstance(network, LevelSpec)  # of a valid spec
     count = objective.heads[CLASSES]
     return Reconstructor(LevelAutoencoder(network, count), CLASSES, count)

@@ -2,7 +2,7 @@
 
 A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`. *Backbones* give
 features, of which heads make answers; *autoencoders* answer by themselves (`emloom.nn.autoencoders`), and so do
-*classifiers of patches* (`emloom.nn.patchnet`).
+*classifiers of patches* (`emloom.nn.patchnet`) and *centre-voxel networks* (`emloom.nn.voxelnets`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from emloom.nn.autoencoders import AnyAutoencoderSpec
 from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.resunet import ResUNet, ResUNetSpec
 from emloom.nn.unet import UNet, UNetSpec
+from emloom.nn.voxelnets import VoxelNetSpec
 
 Backbone = UNet | ResUNet
 """A net that gives features; heads make answers of them."""
@@ -33,7 +34,7 @@ BackboneSpec = Annotated[
 """The same as a field of a job, told apart by `kind`."""
 
 NetworkSpec = Annotated[
-    Annotated[AnyBackboneSpec | AnyAutoencoderSpec | PatchNetSpec, Field(discriminator="kind")],
+    Annotated[AnyBackboneSpec | AnyAutoencoderSpec | PatchNetSpec | VoxelNetSpec, Field(discriminator="kind")],
     BeforeValidator(_unet_unless_named),
 ]
 """The shape of any network, as a field of a model."""

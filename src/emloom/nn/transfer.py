@@ -26,13 +26,15 @@ from emloom.errors import InputError
 from emloom.nn.checkpoint import load_checkpoint
 from emloom.spec import Spec
 
+_MOVED = {"net.encoder.": "encoder.", "net.backbone.": "backbone."}  # out of autoencoders
+
 
 class StartSpec(Spec):
     """Where a training starts."""
 
     model: str | None = None
     """Checkpoint whose weights are taken over; default: weights are drawn."""
-    prefixes: Mapping[str, str] = Field(default_factory=lambda: {"net.encoder.": "encoder."})
+    prefixes: Mapping[str, str] = Field(default_factory=_MOVED.copy)
     """Beginnings of names in the checkpoint, and what they are called here; others stay as they are."""
     only: tuple[str, ...] = ()
     """Regular expressions; weights whose names here match one from the beginning on are taken, all of them and no

@@ -19,15 +19,16 @@ from emloom.nn.autoencoders import AnyAutoencoderSpec
 from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
 from emloom.nn.networks import AnyBackboneSpec
-from emloom.nn.objectives.reconstruction import ReconstructionObjective
+from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
 from emloom.nn.samples import CropShape
 from emloom.nn.starts import free_starts
+from emloom.nn.voxelnets import VoxelNetSpec
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
 from emloom.tasks.trainingjob import TrainingJob
 
-LearnerSpec = Annotated[AnyAutoencoderSpec | AnyBackboneSpec, Field(discriminator="kind")]
+LearnerSpec = Annotated[AnyAutoencoderSpec | AnyBackboneSpec | VoxelNetSpec, Field(discriminator="kind")]
 """What can learn from raw: autoencoders, and backbones that are to learn from labels later."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -92,6 +93,12 @@ class ReconstructionJob(TrainingJob):
     """How results are compared with the raw, level by level."""
     weights: str | None = None
     """Checkpoint whose weights are used as they are, without training: for a network with skips switched off."""
+
+    @model_validator(mode="after")
+    def _asks_for_the_centre(self) -> Self:
+        if isinstance(self.objective.corruption, HiddenCentre) and isinstance(self.network, VoxelNetSpec):
+            self.objective.corruption.require((), self.training.crop_shape_vox)
+        return self
 
     @model_validator(mode="after")
     def _has_tests(self) -> Self:
