@@ -17,11 +17,12 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume
 from emloom.nn.augment import AugmentSpec
+from emloom.nn.checkpoint import load_training_state
 from emloom.nn.corrupt import centre_mask, drop_out
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.hardware import Hardware
-from emloom.nn.model import ModelSpec, build, load
-from emloom.nn.objectives.base import Rendered
+from emloom.nn.model import ModelSpec, build, load, save
+from emloom.nn.objectives.base import Rendered, Validated
 from emloom.nn.objectives.reconstruction import HiddenBlocks, HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
 from emloom.nn.plan import SamplePlan
@@ -29,6 +30,8 @@ from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.train import TrainingData, TrainingSpec, train
 from emloom.nn.transfer import StartSpec, start_from
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
+from emloom.nn.voxelnets import VoxelNetSpec
 
 GRID = Grid((5.0, 5.0, 5.0))
 HERE = Hardware("cpu", 1, 0)
@@ -246,3 +249,96 @@ def test_a_backbone_that_fits_in_part_only_is_refused(pretrained: Path) -> None:
         start_from(StartSpec(model=str(pretrained), only=("backbone\\.",)), classifier())
     with pytest.raises(ValueError, match="only '\\(' is no regular expression"):
         StartSpec(only=("(",))
+
+
+# ---- centre-voxel networks --------------------------------------------------------------------------------------
+
+VOXELS = VoxelNetSpec(backbone="3_layer@8")
+WINDOWS = TrainingSpec(
+    steps=4,
+    batch_size=4,
+    crop_shape_vox=(1, 1, 1),
+    validate_every=2,
+    augment=AugmentSpec.none(),
+    precision="32-true",
+)
+CHECKED = Box((0, 0, 0), (1, 4, 4))
+
+
+def labelled() -> TrainingVolume:
+    raw = tissue((24, 24, 24)).raw
+    classes = np.where(raw.read(raw.info.box) < 125, 1, 2).astype(np.uint8)
+    return TrainingVolume(raw, ArrayVolume(classes, GRID, "labels"), raw.info.box, (CHECKED,))
+
+
+@pytest.fixture(scope="module")
+def regressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A centre-voxel network that guessed hidden centres for some steps."""
+    objective = ReconstructionObjective(corruption=HiddenCentre(pad_vox=1))
+    spec = ModelSpec(objective=objective, network=VOXELS, voxel_size_nm=GRID.voxel_size_nm)
+    data = TrainingData([tissue(held=(CHECKED,))], [(0, CHECKED)])
+    return train(spec, WINDOWS, data, tmp_path_factory.mktemp("centre"), HERE)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An autoencoder around the same backbone, as it is drawn."""
+    network = VoxelAutoencoderSpec(encoder=VOXELS, patch_vox=8, n_latent=4, maps=(4, 4, 4))
+    spec = ModelSpec(objective=ReconstructionObjective(), network=network, voxel_size_nm=GRID.voxel_size_nm)
+    torch.manual_seed(9)
+    path = tmp_path_factory.mktemp("encoded") / "model.safetensors"
+    save(path, spec, build(spec).state_dict(), {})
+    return path
+
+
+@pytest.mark.parametrize("source", ["regressed", "encoded"])
+def test_the_backbone_of_a_voxel_net_is_taken_along(source: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(source)
+    spec = ModelSpec(objective=CLASSES, network=VOXELS, voxel_size_nm=GRID.voxel_size_nm)
+    torch.manual_seed(1)
+    net = build(spec)
+    fresh = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    taken = start_from(StartSpec(model=str(path), only=("backbone",)), net)
+    theirs = {name.removeprefix("net."): tensor for name, tensor in load(path)[1].state_dict().items()}
+    assert set(taken) == {name for name in fresh if name.startswith("backbone.")}
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, theirs[name] if name in taken else fresh[name])
+    assert not torch.equal(fresh["backbone.0.weight"], theirs["backbone.0.weight"])
+
+
+def test_a_frozen_backbone_stays_as_it_was_pretrained(regressed: Path, tmp_path: Path) -> None:
+    spec = ModelSpec(objective=CLASSES, network=VOXELS, voxel_size_nm=GRID.voxel_size_nm)
+    start = StartSpec(model=str(regressed), only=("backbone",), frozen=("backbone",))
+    data = TrainingData([labelled()], [(0, CHECKED)])
+    train(spec, WINDOWS.model_copy(update={"start": start}), data, tmp_path, HERE)
+    theirs = load(regressed)[1].state_dict()
+    after = load_training_state(tmp_path / "state.safetensors")["network"]
+    kept = [name for name in after if name.startswith("backbone.")]
+    assert any(name.endswith("running_mean") for name in kept)
+    assert all(torch.equal(after[name], theirs[name]) for name in kept)  # weights, and statistics of norms
+    torch.manual_seed(WINDOWS.seed)
+    fresh = build(spec).state_dict()
+    assert not torch.equal(after["heads.classes.weight"], fresh["heads.classes.weight"])
+
+
+def test_centre_regression_learns_what_a_centre_looks_like(tmp_path: Path) -> None:
+    z, y, x = np.indices((32, 32, 32))
+    raw = ArrayVolume((128 + 60 * np.sin(z / 2) * np.sin(y / 2 + x / 3)).astype(np.uint8), GRID, "raw")
+    volume = TrainingVolume(raw, None, raw.info.box, (CHECKED,))
+    objective = ReconstructionObjective(corruption=HiddenCentre(pad_vox=1, dropout=0.1))
+    spec = ModelSpec(objective=objective, network=VOXELS, voxel_size_nm=GRID.voxel_size_nm)
+    losses: list[float] = []
+    training = WINDOWS.model_copy(update={"steps": 60, "batch_size": 32, "validate_every": 60})
+    data = TrainingData([volume], [(0, CHECKED)])
+    path = train(spec, training, data, tmp_path, HERE, lambda done: losses.append(done.loss))
+    power = float(np.var(spec.preprocessing(raw.read(raw.info.box))))
+    assert np.mean(losses[-10:]) < 0.4 * power  # of what the best constant leaves
+    net = load(path)[1].eval()
+    seen = torch.rand(1, 1, 9, 9, 9)
+    with torch.no_grad():
+        one = Validated(
+            seen, net(seen), {"reconstruction": (torch.ones(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1))}
+        )
+    (picture,) = objective.look(net, [one, one]).values()
+    assert picture.shape == (1, 1, 2 * 9, 3 * 9)
+    assert float(picture[0, 0, 4, 2 * 9 + 4]) == 1  # the truth, in the middle of the third

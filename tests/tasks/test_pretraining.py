@@ -13,8 +13,9 @@ from emloom.geometry import Box
 from emloom.io.open import open_volume
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
-from emloom.nn.objectives.reconstruction import HiddenBlocks, ReconstructionObjective
+from emloom.nn.objectives.reconstruction import HiddenBlocks, HiddenCentre, ReconstructionObjective
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxelnets import VoxelNetSpec
 from emloom.tasks.data import BoxSpec, RawStackSpec
 from emloom.tasks.reconstruction import run
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
@@ -83,3 +84,12 @@ def test_who_says_so_may_see_them_and_the_report_says_so(raw: str, tmp_path: Pat
     margin = (32 - said.shape[1]) // 2
     at = Box((0, 16 + margin, 8 + margin), (1, said.shape[1], said.shape[2]))
     assert np.abs(made.read(at) - grey).max() <= 0.51
+
+
+def test_hidden_centres_are_one_answer_per_window(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"set crop_shape_vox to \(1, 1, 1\)"):
+        job(
+            raw,
+            network=VoxelNetSpec(backbone="3_layer@8"),
+            objective=ReconstructionObjective(corruption=HiddenCentre(pad_vox=1)),
+        )

@@ -103,8 +103,8 @@ def patch_encoder(model: ModelSpec, network: Network, patch: Vec) -> PatchEncode
         return Levels(net, patch)
     if isinstance(net, VoxelAutoencoder):
         raise InputError(
-            "a voxel_autoencoder trains the backbone of a centre-voxel network, and its window is a cube: features "
-            "of patches are those of other autoencoders, e.g. multi_resolution_autoencoder"
+            "a voxel_autoencoder trains the backbone of a centre-voxel network, and its window is a cube: "
+            "features of patches are those of other autoencoders, e.g. multi_resolution_autoencoder"
         )
     inner = net.net if isinstance(net, VariationalAutoencoder) else net
     return Windows(inner.encoder, 1, network, patch)
