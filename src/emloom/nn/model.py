@@ -26,6 +26,7 @@ from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
 from emloom.nn.patchnet import PatchNet, PatchNetSpec
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
+from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.unet import UNetSpec
 from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 from emloom.spec import Spec
@@ -49,7 +50,10 @@ ObjectiveSpec = Annotated[
 
 _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
-    "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
+    "reconstruction": (
+        AnyAutoencoderSpec | AnyBackboneSpec | VoxelNetSpec,
+        "an autoencoder, e.g. unet_autoencoder, a backbone, unet or res_unet, or a centre-voxel net, voxel_net",
+    ),
     "semantic": (
         AnyBackboneSpec | LevelSpec | VoxelNetSpec,
         "a backbone, unet or res_unet, a centre-voxel network, voxel_net, or a net of levels: fcn_, atrous_ or "
@@ -76,7 +80,17 @@ class ModelSpec(Spec):
                 f"the objective {self.objective.kind!r} cannot learn with the network {self.network.kind!r}: "
                 f"give it {needed}"
             )
+        if self.objective.kind == "reconstruction":
+            _require_one_level(self.network)
         return self
+
+
+def _require_one_level(network: Spec) -> None:
+    if isinstance(network, ResUNetSpec) and network.supervision:
+        raise ValueError(
+            "the objective 'reconstruction' compares at full resolution only, and the network answers at "
+            f"{network.supervision} coarser levels, too: set its supervision to 0"
+        )
 
 
 def build(spec: ModelSpec) -> Network:
@@ -88,8 +102,10 @@ def build(spec: ModelSpec) -> Network:
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
     if isinstance(network, AnyAutoencoderSpec):
         return Reconstructor(autoencoder(network))
-    assert isinstance(objective, NeuronsObjective)  # of a valid spec
-    assert isinstance(network, AnyBackboneSpec)
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
+    if not isinstance(objective, NeuronsObjective):
+        return MultiHead(network, objective.heads)
     heads = objective.heads
     if objective.variant in ("mtlsd", "affinities"):
         return MultiHead(network, heads)
