@@ -16,9 +16,11 @@ from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.nn.autoencoders import AnyAutoencoderSpec, autoencoder
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
+from emloom.nn.forest import Forest
+from emloom.nn.forestspec import ForestSpec
 from emloom.nn.heads import AutoContext, MultiHead
 from emloom.nn.level_autoencoders import LevelAutoencoder, LevelSpec
-from emloom.nn.networks import AnyBackboneSpec, NetworkSpec
+from emloom.nn.networks import AnyBackboneSpec, LearnerSpec
 from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
@@ -29,7 +31,7 @@ from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.unet import UNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext | Reconstructor | PatchNet
+Network = MultiHead | AutoContext | Reconstructor | PatchNet | Forest
 
 
 def _neurons_unless_named(data: Any) -> Any:
@@ -50,7 +52,7 @@ _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
     "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
     "semantic": (
-        AnyBackboneSpec | LevelSpec,
+        AnyBackboneSpec | LevelSpec | ForestSpec,
         "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
     ),
     "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
@@ -61,7 +63,7 @@ class ModelSpec(Spec):
     """Everything but the weights."""
 
     objective: ObjectiveSpec = NeuronsObjective()
-    network: NetworkSpec = UNetSpec()
+    network: LearnerSpec = UNetSpec()
     preprocessing: Preprocessing = Preprocessing()
     voxel_size_nm: Vec3
     """Voxel size (z, y, x) the model was made for; prediction refuses any other."""
@@ -81,10 +83,11 @@ def build(spec: ModelSpec) -> Network:
     """Return the untrained network of a model."""
     objective, network = spec.objective, spec.network
     if isinstance(objective, SemanticObjective):
-        return _classifier(objective, network)
+        return _classifier(spec, objective)
     if isinstance(network, PatchNetSpec):
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
     if not isinstance(network, AnyBackboneSpec):
+        assert not isinstance(network, ForestSpec)  # of a valid spec
         return Reconstructor(autoencoder(network))
     assert isinstance(objective, NeuronsObjective)  # of a valid spec
     heads = objective.heads
@@ -96,11 +99,13 @@ def build(spec: ModelSpec) -> Network:
     return AutoContext(first, second, include_raw=with_raw)
 
 
-def _classifier(objective: SemanticObjective, network: NetworkSpec) -> Network:
+def _classifier(spec: ModelSpec, objective: SemanticObjective) -> Network:
+    network, count = spec.network, objective.heads[CLASSES]
     if isinstance(network, AnyBackboneSpec):
         return MultiHead(network, objective.heads)
+    if isinstance(network, ForestSpec):
+        return Forest(network, CLASSES, count, spec.voxel_size_nm)
     assert isinstance(network, LevelSpec)  # of a valid spec
-    count = objective.heads[CLASSES]
     return Reconstructor(LevelAutoencoder(network, count), CLASSES, count)
 
 
