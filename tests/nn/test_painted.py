@@ -15,7 +15,6 @@ from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume, VolumeInfo
 from emloom.nn.painted import (
     ALL,
-    SETS,
     DensePiece,
     PaintedVolume,
     Palette,
@@ -24,6 +23,7 @@ from emloom.nn.painted import (
     is_blank,
     voxel_piece,
 )
+from emloom.ops.classsets import SETS
 
 SHAPE = (5, 6, 7)
 WHOLE = Box.whole(SHAPE)

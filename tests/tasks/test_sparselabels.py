@@ -19,7 +19,7 @@ from emloom.geometry.tracings import Tracing
 from emloom.io.nml import write_nml
 from emloom.io.volume import VolumeInfo
 from emloom.nn.objectives.semantic import SemanticClass
-from emloom.nn.painted import SETS
+from emloom.ops.classsets import SETS
 from emloom.tasks.sparselabels import Sparse, open_sparse
 from emloom.tasks.sparsespec import SparseLabels
 
@@ -231,7 +231,7 @@ def test_pieces_that_contradict_each_other_are_refused_or_unknown(tmp_path: Path
     assert np.flatnonzero(~known(found)[3, 7]).tolist() == list(range(2, 9))
 
 
-# ---- what is wrong ------------------------------------------------------------------------------------------------
+# ---- what is wrong ---------------------------------------------------------------------------------------------
 
 
 def problem(folder: Path, *pieces: dict[str, Any], **more: Any) -> str:

@@ -24,7 +24,6 @@ from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.base import Rendered, Sample
-from emloom.nn.painted import PaintedVolume
 from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
@@ -187,41 +186,23 @@ def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
 
 
 class ValidationSamples(Dataset[Sample]):
-    """Every crop of a fixed cover of the validation boxes, unchanged; of what a crop shows, the box counts.
+    """Crops of validation boxes, unchanged; see `emloom.nn.validation` for which.
 
-    (A crop reaches beyond a box that is thinner, such as a painted plane, and there into others.)
+    Where `within` has a box for a crop, only the labels in it count.
     """
 
-    def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
+    def __init__(
+        self, maker: SampleMaker, plans: Sequence[SamplePlan], within: Sequence[Box | None] | None = None
+    ) -> None:
         self.maker = maker
-        made = [
-            (SamplePlan(source=source, start=start), box if thin(box, maker.crop.output) else None)
-            for source, box in boxes
-            for start in self._starts(source, box)
-        ]
-        self.plans = [plan for plan, _ in made]
-        self._within = [box for _, box in made]
-
-    def _starts(self, source: int, box: Box) -> list[Vec]:
-        """Return the starts of a cover; the box of a stack with dense labels must be as large as a crop."""
-        shape = self.maker.crop.output
-        labels = self.maker.volumes[source].labels
-        if not isinstance(labels, PaintedVolume):
-            return cover(box, shape)
-        grown = [max(n, s) for n, s in zip(box.shape, shape, strict=True)]
-        start = [a - (g - n) // 2 for a, g, n in zip(box.start, grown, box.shape, strict=True)]
-        return cover(Box((start[0], start[1], start[2]), (grown[0], grown[1], grown[2])), shape)
+        self.plans = tuple(plans)
+        self.within = (None,) * len(plans) if within is None else tuple(within)
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self._within[index])
-
-
-def thin(box: Box, shape: Vec) -> bool:
-    """Whether a crop of a shape reaches beyond a box."""
-    return any(n < s for n, s in zip(box.shape, shape, strict=True))
+        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self.within[index])
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:
