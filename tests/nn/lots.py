@@ -107,7 +107,7 @@ def _branches(
     left = 1.0
     if isinstance(spec, Foreground):
         left -= spec.probability
-        out.append((spec.probability, [_around(_objects(spec, v), v, shape) for v in volumes]))
+        out.append((spec.probability, [_around(_objects(spec, v), v, shape, spec.place) for v in volumes]))
     if isinstance(spec, Balanced):
         arrays = [_known(v, v.labels.read(v.labels.info.box).astype(int), -1) for v in volumes]
         arrays = [a if v.weight > 0 else a[:0] for a, v in zip(arrays, volumes, strict=True)]
@@ -116,7 +116,8 @@ def _branches(
         left -= sum(shares)
         for c, share in zip(classes, shares, strict=True):
             voxels = [[[*map(tuple, np.argwhere(a == c).tolist())]] for a in arrays]
-            out.append((share, [_around(w, v, shape) for w, v in zip(voxels, volumes, strict=True)]))
+            ways = zip(voxels, volumes, strict=True)
+            out.append((share, [_around(w, v, shape, spec.place) for w, v in ways]))
     if left > 1e-9:
         everywhere = [allowed(v, shape) for v in volumes]
         out.append((left, [{s: 1 / len(starts) for s in starts} for starts in everywhere]))
@@ -143,13 +144,17 @@ def _objects(spec: Foreground, volume: TrainingVolume) -> list[list[Vec]]:
     return [[*map(tuple, np.argwhere(array == i).tolist())] for i in np.unique(array[array != 0])]
 
 
-def _around(objects: list[list[Vec]], volume: TrainingVolume, shape: Vec) -> dict[Vec, float]:
+def _around(objects: list[list[Vec]], volume: TrainingVolume, shape: Vec, place: str) -> dict[Vec, float]:
     starts = allowed(volume, shape)
     holding = {
         v: [s for s in starts if all(a <= i < a + n for a, i, n in zip(s, v, shape, strict=True))]
         for voxels in objects
         for v in voxels
     }
+    if place == "centre":
+        holding = {
+            v: found and [min(found, key=lambda s: _off_centre(s, v, shape))] for v, found in holding.items()
+        }
     reachable = [[v for v in voxels if holding[v]] for voxels in objects]
     reachable = [voxels for voxels in reachable if voxels]
     out: Counter[Vec] = Counter()
@@ -158,6 +163,11 @@ def _around(objects: list[list[Vec]], volume: TrainingVolume, shape: Vec) -> dic
             for s in holding[v]:
                 out[s] += 1 / len(reachable) / len(voxels) / len(holding[v])  # type: ignore[assignment]
     return dict(out)
+
+
+def _off_centre(start: Vec, voxel: Vec, shape: Vec) -> tuple[int, Vec]:
+    """How far, squared, a crop's centre is from a voxel; and the start itself, to choose among equals."""
+    return sum((s + n // 2 - v) ** 2 for s, v, n in zip(start, voxel, shape, strict=True)), start
 
 
 def _suitable(volume: TrainingVolume, spec: SamplingSpec, start: Vec, shape: Vec) -> bool:

@@ -36,6 +36,8 @@ SPECS: dict[str, SamplingSpec] = {
     "sites": Foreground(around="sites", probability=0.8),
     "balanced": Balanced(),
     "shares": Balanced(classes=(2, 9, 0), shares=(0.5, 0.2, 0.1)),
+    "centred": Balanced(place="centre"),
+    "centred objects": Foreground(probability=0.6, place="centre"),
     "rejection": Rejection(least_vox=6, tolerate=0.2),
     "strict rejection": Rejection(least_share=0.15, least_vox=0, tolerate=0.0),
 }

@@ -23,18 +23,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.geometry import Box
+from emloom.geometry import Box, Vec
 from emloom.geometry.tiling import cells
 from emloom.io.volume import Volume, VolumeInfo, borrow, check_box
 from emloom.ops.classsets import MOST_IN_SETS, set_label
 
 Codes = NDArray[np.uint16]
+Voxels = NDArray[np.int64]
 ALL = 0
 """Code of a voxel of which nothing is known."""
 NONE = 1
@@ -82,8 +84,15 @@ class Piece(Protocol):
     def box(self) -> Box:
         """Where it is, in voxels of the raw; it says nothing elsewhere."""
 
+    @property
+    def size(self) -> int:
+        """How many voxels it has at most."""
+
     def codes(self, box: Box) -> Codes:
         """Return the codes of a box that lies in its own."""
+
+    def told(self) -> tuple[Voxels, Codes]:
+        """Return its voxels of which something is known, int64 [n, 3], and their codes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +119,15 @@ class DensePiece:
         """Return the codes of a box that lies in its own."""
         return self.array[box.slices(self.start)]
 
+    @property
+    def size(self) -> int:
+        """How many voxels it has."""
+        return self.array.size
+
+    def told(self) -> tuple[Voxels, Codes]:
+        """Return its voxels of which something is known, and their codes."""
+        return np.argwhere(self.array != ALL) + self.start, self.array[self.array != ALL]
+
 
 @dataclass(frozen=True, eq=False)
 class VoxelPiece:
@@ -122,7 +140,7 @@ class VoxelPiece:
     """
 
     name: str
-    voxels: NDArray[np.int64]
+    voxels: Voxels
     values: Codes
 
     @cached_property
@@ -139,6 +157,15 @@ class VoxelPiece:
         z, y, x = (voxels[inside] - box.start).T
         out[z, y, x] = self.values[low:high][inside]
         return out
+
+    @property
+    def size(self) -> int:
+        """How many voxels it has."""
+        return len(self.voxels)
+
+    def told(self) -> tuple[Voxels, Codes]:
+        """Return its voxels of which something is known, and their codes."""
+        return self.voxels[self.values != ALL], self.values[self.values != ALL]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +198,15 @@ class VolumePiece:
             return np.full(box.shape, ALL, np.uint16)
         at = np.minimum(np.searchsorted(self.known, labels), len(self.known) - 1)
         return np.where(self.known[at] == labels, self.values[at], np.uint16(ALL))
+
+    @property
+    def size(self) -> int:
+        """How many voxels it has."""
+        return self.box.size
+
+    def told(self) -> tuple[Voxels, Codes]:
+        """Return its voxels of which something is known, and their codes; reads all of it."""
+        return DensePiece(self.name, self.start, self.codes(self.box)).told()
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +283,18 @@ class PaintedVolume:
             out[at] = self.palette.meet[out[at], piece.codes(inside)]
         return out
 
+    def voxels(self) -> tuple[Voxels, NDArray[Any]]:
+        """Return all voxels of which something is known, int64 [n, 3] in z, y, x order, and their ids."""
+        told = [piece.told() for piece in self.pieces]
+        places = [np.ravel_multi_index(tuple(voxels.T), self.info.shape) for voxels, _ in told]
+        every = np.unique(np.concatenate([np.zeros(0, np.int64), *places]))
+        out = np.full(len(every), ALL, np.uint16)
+        for (_, codes), place in zip(told, places, strict=True):
+            at = np.searchsorted(every, place)
+            out[at] = self.palette.meet[out[at], codes]
+        known = self._is_known[out]
+        return np.stack(np.unravel_index(every[known], self.info.shape), axis=1), self._table[out[known]]
+
     def occupied(self, box: Box) -> bool:
         """Whether any piece reaches into a box; where none does, nothing is known."""
         return len(self._near(box)) > 0
@@ -303,11 +351,25 @@ class KnownVolume:
 
 
 def is_blank(volume: Volume, box: Box) -> bool:
-    """Whether nothing is painted in a box of labels, so it need not be read; False where only reading tells."""
+    """Whether a box of labels need not be read, as nothing is painted there."""
     return isinstance(volume, PaintedVolume | KnownVolume) and not volume.occupied(box)
 
 
-def voxel_piece(name: str, voxels: NDArray[np.int64], values: Codes) -> VoxelPiece:
+def require_knowable(volume: Volume, share: float, shape: Vec) -> None:
+    """Raise `InputError` where no crop of painted pieces can have so large a share of its voxels known."""
+    if not isinstance(volume, KnownVolume):
+        return
+    sizes = [prod(min(n, s) for n, s in zip(p.box.shape, shape, strict=True)) for p in volume.painted.pieces]
+    if sum(sizes) < share * prod(shape):
+        raise InputError(
+            f"min_known {share:g} asks for crops of which {share:.0%} is known, and of a crop of {shape} voxels "
+            f"(z, y, x) the {len(sizes)} painted pieces of {volume.painted.raw.source} cover {max(sizes):,}, or "
+            f"{max(sizes) / prod(shape):.1%}, at best: set min_known to 0, the default for painted pieces, or use "
+            "crops as thin as these"
+        )
+
+
+def voxel_piece(name: str, voxels: Voxels, values: Codes) -> VoxelPiece:
     """Return a piece of voxels in any order; one that stands there with several values is unknown.
 
     Args:

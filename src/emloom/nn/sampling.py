@@ -38,6 +38,8 @@ from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
 from emloom.io.volume import Volume
 from emloom.nn.crops import TrainingVolume
+from emloom.nn.painted import require_knowable
+from emloom.nn.paintedindex import PaintedIndex, index_groups
 from emloom.nn.rules import Marked, Rule, obey, suitable_starts
 from emloom.nn.starts import Starts, Voxels, free_starts
 from emloom.nn.strategies import (
@@ -48,8 +50,11 @@ from emloom.nn.strategies import (
     Rejection,
     SamplingSpec,
 )
-from emloom.nn.voxelindex import Groups, SiteIndex, VoxelIndex, index_voxels
+from emloom.nn.voxelindex import Groups, SiteIndex, VoxelIndex
 from emloom.ops.classsets import SETS
+
+ClassIndex = VoxelIndex | PaintedIndex
+Index = ClassIndex | SiteIndex
 
 _WITNESSES = 64
 _MANY_CLASSES = 256
@@ -82,7 +87,7 @@ class _Way:
     starts: Starts
     rules: tuple[Rule, ...]
     witnesses: Voxels
-    index: VoxelIndex | SiteIndex | None = None
+    index: Index | None = None
     group: int | None = None
     wanted: Rule | None = None
     centred: bool = False
@@ -221,19 +226,19 @@ class CropSampler:
             raise InputError(_nothing(what, self.volumes, seen))
         return self._branch("foreground", ways)
 
-    def _index_foreground(self, spec: Foreground, source: int) -> VoxelIndex | SiteIndex:
+    def _index_foreground(self, spec: Foreground, source: int) -> Index:
         volume, starts = self.volumes[source], self._free[source]
         if spec.around == "sites":
             return SiteIndex.of(volume.site_voxels(), starts, self.crop_shape)
         groups = Groups(_marks(volume), spec.ids, volume.mask, merged=spec.choose == "voxel")
-        return index_voxels(groups, starts, self.crop_shape)
+        return index_groups(groups, starts, self.crop_shape)
 
-    def _index_classes(self, spec: Balanced, source: int) -> VoxelIndex:
+    def _index_classes(self, spec: Balanced, source: int) -> ClassIndex:
         volume = self.volumes[source]
         groups = Groups(_labels(volume), spec.classes, volume.mask, background=True)
-        return index_voxels(groups, self._free[source], self.crop_shape)
+        return index_groups(groups, self._free[source], self.crop_shape)
 
-    def _shares(self, spec: Balanced, indices: Sequence[tuple[int, VoxelIndex]]) -> dict[int, float]:
+    def _shares(self, spec: Balanced, indices: Sequence[tuple[int, ClassIndex]]) -> dict[int, float]:
         found = sorted({int(i) for _, index in indices for i in index.ids if i < SETS})
         classes = spec.classes or tuple(found)
         if len(classes) > _MANY_CLASSES:
@@ -250,7 +255,7 @@ class CropSampler:
             )
         return dict(zip(classes, spec.shares or [1.0 / len(classes)] * len(classes), strict=True))
 
-    def _around_class(self, number: int, indices: Sequence[tuple[int, VoxelIndex]]) -> _Branch:
+    def _around_class(self, number: int, indices: Sequence[tuple[int, ClassIndex]]) -> _Branch:
         ways = []
         for source, index in indices:
             for group in np.flatnonzero(index.ids == number).tolist():  # one, or none
@@ -260,9 +265,7 @@ class CropSampler:
             raise InputError(_nothing(f"voxel of class {number}", self.volumes, True))
         return self._branch(f"class {number}", ways, number)
 
-    def _around(
-        self, name: str, source: int, index: VoxelIndex | SiteIndex, group: int | None = None
-    ) -> _Way | None:
+    def _around(self, name: str, source: int, index: Index, group: int | None = None) -> _Way | None:
         """Return the way, or None where none of `tries` proposals is suitable."""
         rules, rng = self._rules[source], _probing()
         centred = isinstance(self.spec, Foreground | Balanced) and self.spec.place == "centre"
@@ -337,6 +340,7 @@ def _allowed(volume: TrainingVolume, shape: Vec) -> Starts:
 def _rules(volume: TrainingVolume, spec: CropRules, shape: Vec) -> tuple[Rule, ...]:
     rules = []
     if volume.mask is not None:
+        require_knowable(volume.mask, spec.min_known, shape)
         text = f"has at least {spec.min_known:g} of its voxels known (min_known)"
         rules.append(Rule.at_least(Marked(volume.mask), spec.min_known, shape, text))
     if volume.avoid is not None:

@@ -89,9 +89,10 @@ class Starts:
         return self.within(top - shape, top)
 
     def nearest(self, voxel: Sequence[int] | Voxels) -> Vec:
-        """Return the voxel of the set nearest to any voxel (of equals that of the first box); it is not empty."""
+        """Return the voxel of the set, not empty, nearest to any voxel; of equals the first in z, y, x order."""
         closest = np.clip(voxel, self.low, self.high - 1)
-        z, y, x = closest[int(np.argmin(((closest - voxel) ** 2).sum(axis=1)))].tolist()
+        away = ((closest - voxel) ** 2).sum(axis=1)
+        z, y, x = closest[np.lexsort((*closest.T[::-1], away))[0]].tolist()
         return (z, y, x)
 
     def covered(self, shape: Vec, box: Box) -> NDArray[np.bool_]:

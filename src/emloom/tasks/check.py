@@ -29,6 +29,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
 from emloom.tasks.segment import grow_tree
 from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
+from emloom.tasks.sparsecheck import check_sparse
 from emloom.tasks.trainingjob import TrainingJob
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
@@ -56,7 +57,9 @@ def check_semantic(job: SemanticJob) -> list[Finding]:
     """Return every finding about a semantic job; raises `InputError` where data cannot be opened at all."""
     stacks = open_stacks(job)
     volumes, splits = training_volumes(job, stacks), [stack.spec for stack in stacks]
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes, splits).findings()]
+    painted = [finding for stack in stacks for finding in check_sparse(stack)]
+    sizes = [check_voxel_size(stack.raw) for stack in stacks]
+    return [*sizes, *painted, *_trained(job, volumes, splits).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
