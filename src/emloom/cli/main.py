@@ -21,6 +21,7 @@ from emloom.cli import (
     frequency,
     graph,
     jobs,
+    labelling,
     machine,
     preview,
     qc,
@@ -57,6 +58,7 @@ data.register(app)
 volumes.register(app)
 qc.register(app)
 jobs.register(app)
+labelling.register(app)
 blockwise.register(app)
 classify.register(app)
 preview.register(app)
