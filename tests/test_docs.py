@@ -17,6 +17,8 @@ from emloom.nn import augment
 from emloom.nn.augment import AugmentSpec
 from emloom.spec import Spec
 from emloom.tasks.job import NeuronsJob
+from emloom.tasks.semantic import SemanticJob
+from emloom.tasks.sparsespec import SparseLabels
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,3 +106,20 @@ def test_every_parameter_of_augmentation_is_explained() -> None:
     for spec in specs:
         for name in spec.model_fields:
             assert re.search(rf"\b{name}\b", page), f"{spec.__name__}.{name} is not on the page"
+
+
+# ---- sparse labels ----------------------------------------------------------------------------------------------
+
+
+def test_the_guide_to_sparse_labels_shows_valid_files() -> None:
+    labels, job = fenced(ROOT / "docs" / "sparse-labels.md", "yaml")
+    pieces = SparseLabels.from_yaml(labels)
+    assert {piece.kind for piece in pieces.pieces} == {"plane", "points", "scribbles", "block"}
+    made = SemanticJob.from_yaml(job)
+    assert pieces.classes == {each.name: each.ids[0] for each in made.objective.classes}
+    groups = {piece.group for piece in pieces.pieces}
+    assert {*made.data[0].pieces.validation, *made.data[0].pieces.test} <= groups
+    sampling = made.training.sampling.to_dict()
+    page = (ROOT / "docs" / "sparse-labels.md").read_text(encoding="utf-8")
+    said = yaml.safe_load(next(re.finditer(r"`(\{kind: balanced.*?\})`", page))[1])
+    assert said == {name: sampling[name] for name in said}
