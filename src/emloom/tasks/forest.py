@@ -33,13 +33,14 @@ from emloom.run.journal import key_of
 from emloom.run.machine import cores
 from emloom.tasks.check import check_voxel_size
 from emloom.tasks.checktraining import Finding
-from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.data import HeldOut, Stack, StackSpec, held_out
 from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.forestreport import forest_section
 from emloom.tasks.semantic import (
     STAGES,
     Stage,
     evaluate_boxes,
+    open_stacks,
     predict_boxes,
     report_boxes,
     require_known,
@@ -57,12 +58,21 @@ class _Run(FolderRun[ForestJob]):
     @cached_property
     def stacks(self) -> list[Stack]:
         """The opened stacks."""
-        return [open_stack(spec) for spec in self.job.data]
+        return open_stacks(self.job)
+
+    @property
+    def splits(self) -> list[StackSpec]:
+        """How every stack is split, in boxes."""
+        return [stack.spec for stack in self.stacks]
 
     @cached_property
     def volumes(self) -> list[TrainingVolume]:
-        """Where voxels are drawn."""
-        return [stack.labelled for stack in self.stacks]
+        """Where voxels are drawn: as far off held-out pieces that no feature shows any of these."""
+        network = build(self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm))
+        assert isinstance(network, Forest)
+        return [
+            stack.labelled_off(network.context) if stack.held_pieces else stack.labelled for stack in self.stacks
+        ]
 
     @property
     def model(self) -> ModelSpec:
@@ -149,7 +159,7 @@ def _train(this: _Run) -> None:
 
 def _judge(this: _Run, network: Forest, threads: int) -> tuple[float, NDArray[np.float32]]:
     """Return the mean recall on validation boxes, and what each feature is worth there."""
-    items: Sequence[HeldOut] = held_out(this.job.data, "validation")
+    items: Sequence[HeldOut] = held_out(this.splits, "validation")
     places = [Place(this.volumes[item.stack], item.box, held_out=True) for item in items]
     seed = this.job.forest.seed
     draw = draw_voxels(places, this.job.objective, _JUDGED, seed)
