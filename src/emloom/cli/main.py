@@ -14,6 +14,7 @@ from emloom import __version__
 from emloom.cli import (
     artifacts,
     blockwise,
+    combine,
     data,
     datasets,
     evaluate,
@@ -54,6 +55,7 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+combine.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)
