@@ -152,16 +152,16 @@ def _checked(job: CombineJob) -> VolumeInfo:
     for what, volume in volumes.items():
         if volume.info.channels is not None or volume.info.dtype.kind not in "bui":
             problems.append(
-                f"{what}: {volume.info.source} holds {volume.info.dtype} ({volume.info.axes}): a mask is one array "
-                "of integers, z, y, x"
+                f"{what}: {volume.info.source} holds {volume.info.dtype} ({volume.info.axes}): a mask is one "
+                "array of integers, z, y, x"
             )
     infos = [(what, volume.info) for what, volume in volumes.items()]
     for what, info in infos[1:]:
         first, one = infos[0]
         if info.shape != one.shape or not info.grid.matches(one.grid):
             problems.append(
-                f"{what}: {info.source} has {_place(info)}, the {first} {_place(one)}: masks cover the same voxels; "
-                "crop or resample one of them"
+                f"{what}: {info.source} has {_place(info)}, the {first} {_place(one)}: masks cover the same "
+                "voxels; crop or resample one of them"
             )
     _refuse(problems, "these volumes cannot be combined")
     one = infos[0][1]
@@ -302,7 +302,7 @@ def _unexplained(job: CombineJob, totals: _Totals) -> Iterator[str]:
         if each.above is None and each.values is None and strange:
             yield (
                 f"{each.name}: {each.mask} holds {_some(strange, held)} besides 0 and {255 if 255 in held else 1}: "
-                "if its edges were smoothed say `above: 127`; if it holds several classes say which `values` are "
+                "if its edges were smoothed say `above: 127`; if it holds several classes, which `values` are "
                 "inside"
             )
     for path, values in listed.items():
