@@ -26,10 +26,8 @@ from emloom.nn.losses import CrossEntropy, Dice, LossSum, WassersteinDice
 from emloom.nn.model import ModelSpec, build, load, save
 from emloom.nn.multires_autoencoder import MultiResolutionSpec
 from emloom.nn.objectives.base import Rendered, Validated
-from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticClass, SemanticObjective
 from emloom.nn.predict import Predictor, predict
-from emloom.nn.reconstruct import reconstructor
 from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.samples import CropShape, SampleMaker
 from emloom.nn.unet import UNetSpec
@@ -260,13 +258,6 @@ def test_what_is_stored_says_what_it_is() -> None:
     assert info.grid.offset_nm == (0.0, 40.0, 40.0)
     with pytest.raises(InputError, match="'semantic' are not averaged"):
         averaging(spec, 4)
-
-
-def test_a_classifier_is_no_autoencoder() -> None:
-    with pytest.raises(InputError, match="no autoencoder"):
-        reconstructor(build(model("fcn")))
-    spec = ModelSpec(objective=ReconstructionObjective(), network=NETWORKS["fcn"], voxel_size_nm=(1, 1, 1))
-    assert reconstructor(build(spec)).channels == {"reconstruction": 1}
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from emloom import __version__
 from emloom.cli import (
     artifacts,
     blockwise,
+    classify,
     combine,
     data,
     datasets,
@@ -59,6 +60,7 @@ combine.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)
+classify.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

@@ -298,12 +298,12 @@ def _unexplained(job: CombineJob, totals: _Totals) -> Iterator[str]:
             listed.setdefault(each.mask, set(job.undefined)).update(each.values)
     for each in job.classes:
         held = totals.values[each.mask]
-        strange = sorted(set(held) - {0, 255}) if 255 in held else sorted(set(held) - {0, 1})
+        one = 255 if 255 in held else 1
+        strange = sorted(set(held) - {0, one})
         if each.above is None and each.values is None and strange:
             yield (
-                f"{each.name}: {each.mask} holds {_some(strange, held)} besides 0 and {255 if 255 in held else 1}: "
-                "if its edges were smoothed say `above: 127`; if it holds several classes, which `values` are "
-                "inside"
+                f"{each.name}: {each.mask} holds {_some(strange, held)} besides 0 and {one}: if its edges were "
+                "smoothed say `above: 127`; if it holds several classes, which `values` are inside"
             )
     for path, values in listed.items():
         strange = sorted(set(totals.values[path]) - values)
