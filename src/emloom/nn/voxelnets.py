@@ -172,6 +172,10 @@ class VoxelNet(nn.Module):
             out = out.unfold(axis, size, 1)
         return out.movedim(0, 3)
 
+    def patch_network(self, head: str) -> nn.Sequential:
+        """Return backbone and one head in a row, which map a window to one answer; weights are shared."""
+        return nn.Sequential(self.backbone, self.heads.get_submodule(head))
+
     def _named_heads(self) -> dict[str, nn.Module]:
         return dict(self.heads.items())
 
