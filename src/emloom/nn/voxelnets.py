@@ -152,6 +152,12 @@ class VoxelNet(nn.Module):
             return 4 * (kept + self._cost.peak_floats(wanted))
         return 4 * (kept + max(_PATCH_FLOATS, self._cost.peak_floats((1, 1, 1))))
 
+    def macs(self, wanted: Sequence[int]) -> int:
+        """Return the multiply-accumulates of answering for voxels (z, y, x), if padded patch by patch."""
+        if self.convertible:
+            return self._cost.macs(vec(wanted))
+        return prod(wanted) * self._cost.macs((1, 1, 1))
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return logits; raises `InputError` where the input is smaller than a window."""
         wanted = self.output_shape(x.shape[2:])
