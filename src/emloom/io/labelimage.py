@@ -19,7 +19,6 @@ from emloom.io import tiff
 from emloom.io.tiff import decoding
 
 SUFFIXES = (".png", *tiff.SUFFIXES, ".npy")
-Pixel = tuple[float, float]
 
 
 def read_label_image(path: str | Path) -> NDArray[Any]:
@@ -45,13 +44,12 @@ def read_label_image(path: str | Path) -> NDArray[Any]:
     return np.ascontiguousarray(image.astype(image.dtype.newbyteorder("="), copy=False))
 
 
-def pixel_size_nm(path: str | Path) -> Pixel | None:
+def pixel_size_nm(path: str | Path) -> tuple[float, float] | None:
     """Return the size of a pixel (row, column) in nm that a TIFF states; None where the file is silent."""
     path = Path(path)
     if path.suffix.lower() not in tiff.SUFFIXES or not path.is_file():
         return None
-    size = tiff.find_file(path, path).voxel_size_nm
-    return None if size is None else (size[1], size[2])
+    return tiff.pixel_size_nm(path)
 
 
 def _require_image(path: Path) -> None:

@@ -12,7 +12,7 @@ So the order of pieces means nothing, and nothing at all can be possible only wh
 there the voxel is unknown, too. Whoever reads ids gets::
 
     an id of the class      where one class is possible
-    SETS + sum(1 << k)      where several are: the classes number k, in the order of the job
+    a set of classes        where several are (`emloom.ops.classsets`), by their numbers in the job
     0, and known 0          where nobody knows, where pieces disagree, and where a class that is not learned may be
 
 Pieces are found by their boxes: reading a box costs what is painted in it.
@@ -32,11 +32,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.tiling import cells
 from emloom.io.volume import Volume, VolumeInfo, borrow, check_box
-
-SETS = 1 << 62
-"""Ids from here on are sets of classes: `SETS` and one bit for each."""
-MOST_IN_SETS = 62
-"""Classes from this number on cannot be in a set."""
+from emloom.ops.classsets import MOST_IN_SETS, set_label
 
 Codes = NDArray[np.uint16]
 ALL = 0
@@ -223,7 +219,7 @@ class PaintedVolume:
                 f"class number {max(numbers)} may be hidden in another, and only the first {MOST_IN_SETS} can: "
                 "name it earlier in the objective"
             )
-        return SETS + sum(1 << number for number in numbers)
+        return set_label(numbers)
 
     @property
     def known(self) -> KnownVolume:

@@ -199,13 +199,13 @@ class ValidationSamples(Dataset[Sample]):
     ) -> None:
         self.maker = maker
         self.plans = tuple(plans)
-        self._within = (None,) * len(self.plans) if within is None else tuple(within)
+        self.within = (None,) * len(self.plans) if within is None else tuple(within)
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self._within[index])
+        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self.within[index])
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:

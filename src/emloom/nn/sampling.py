@@ -38,7 +38,6 @@ from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
 from emloom.io.volume import Volume
 from emloom.nn.crops import TrainingVolume
-from emloom.nn.painted import SETS
 from emloom.nn.rules import Marked, Rule, obey, suitable_starts
 from emloom.nn.starts import Starts, Voxels, free_starts
 from emloom.nn.strategies import (
@@ -50,6 +49,7 @@ from emloom.nn.strategies import (
     SamplingSpec,
 )
 from emloom.nn.voxelindex import Groups, SiteIndex, VoxelIndex, index_voxels
+from emloom.ops.classsets import SETS
 
 _WITNESSES = 64
 _MANY_CLASSES = 256
