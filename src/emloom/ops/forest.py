@@ -143,6 +143,19 @@ def _packed(trees: Trees) -> tuple[NDArray[Any], I32]:
 
 
 @njit(cache=True, nogil=True)
+def _to_leaves(rows, nodes, root, at):  # type: ignore[no-untyped-def]
+    at[:] = root
+    moved = np.uint32(1)
+    while moved:
+        moved = np.uint32(0)
+        for v in range(at.size):
+            node = nodes[at[v]]
+            to = node.right if rows[v, node.feature] > node.threshold else node.left
+            moved |= to ^ at[v]
+            at[v] = to
+
+
+@njit(cache=True, nogil=True)
 def _walk(features, forest, out, first, last):  # type: ignore[no-untyped-def]
     roots, nodes, leaf_of, shares = forest
     n_features, n_classes = features.shape[0], out.shape[0]
@@ -157,15 +170,7 @@ def _walk(features, forest, out, first, last):  # type: ignore[no-untyped-def]
                 rows[v, f] = features[f, start + v]
         sums[:] = 0.0
         for root in roots:
-            at[:] = np.uint32(root)
-            moved = np.uint32(1)
-            while moved:
-                moved = np.uint32(0)
-                for v in range(count):
-                    node = nodes[at[v]]
-                    to = node.right if rows[v, node.feature] > node.threshold else node.left
-                    moved |= to ^ at[v]
-                    at[v] = to
+            _to_leaves(rows, nodes, np.uint32(root), at[:count])
             for v in range(count):
                 leaf = leaf_of[at[v]]
                 for k in range(n_classes):
