@@ -183,15 +183,11 @@ def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
 
 
 class ValidationSamples(Dataset[Sample]):
-    """Every crop of a fixed cover of the validation boxes, unchanged."""
+    """Crops of validation boxes, unchanged; see `emloom.nn.validation` for which."""
 
-    def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
+    def __init__(self, maker: SampleMaker, plans: Sequence[SamplePlan]) -> None:
         self.maker = maker
-        self.plans = [
-            SamplePlan(source=source, start=start)
-            for source, box in boxes
-            for start in cover(box, maker.crop.output)
-        ]
+        self.plans = tuple(plans)
 
     def __len__(self) -> int:
         return len(self.plans)
