@@ -7,7 +7,7 @@ the far end of a box, voxels count twice).
 
 A centre-voxel network is trained on patches of one answer, of which a box holds thousands. It is validated on
 dense crops instead, with the same numbers; one that pads with zeros, and so answers patch by patch, on patches
-around `PATCHES` known voxels, drawn once and for all.
+around `PATCHES` known voxels, drawn once and for all. So is one that is asked for the hidden middle of its window.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from emloom.geometry.tiling import cells
 from emloom.nn.crops import read_labels
 from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
+from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, ValidationSamples, cover
@@ -67,10 +68,11 @@ class Checks:
         """
         if not isinstance(network, VoxelNet):
             parts, batch = [_covered(maker, boxes)], 1
-        elif network.convertible:
+        elif network.convertible and not _asks_for_one(maker.model.objective):
             parts, batch = [_covered(_dense(maker, network, box), [(source, box)]) for source, box in boxes], 1
         else:
-            parts, batch = [_patches(maker, network, boxes)], _BATCH
+            one = maker.crop.output if _asks_for_one(maker.model.objective) else (1, 1, 1)
+            parts, batch = [_patches(_with_crop(maker, network, one), boxes)], _BATCH
         if not any(map(len, parts)):
             raise InputError(
                 f"in the {len(boxes)} validation boxes no voxel has a known class, so nothing can be "
@@ -124,6 +126,8 @@ def _covered(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
 
 def _has_class(maker: SampleMaker, source: int, box: Box) -> NDArray[np.bool_]:
     """Return which voxels of a box teach something: bool ZYX."""
+    if not maker.model.objective.needs_labels:
+        return np.ones(box.shape, bool)
     labels, known = read_labels(maker.volumes[source], box, held_out=True)
     taught = np.ones(box.shape, bool) if known.size == 0 else known != 0
     objective = maker.model.objective
@@ -141,7 +145,12 @@ def _dense(maker: SampleMaker, network: VoxelNet, box: Box) -> SampleMaker:
     return _with_crop(maker, network, as_vec([min(n, max(wanted, _DENSE)) for n, wanted in pairs]))
 
 
-def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationSamples:
+def _asks_for_one(objective: Any) -> bool:
+    """Whether only the middle of a window is asked for: a dense crop has but one."""
+    return isinstance(objective, ReconstructionObjective) and isinstance(objective.corruption, HiddenCentre)
+
+
+def _patches(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
     """Return patches around known voxels, a uniform draw: of random keys, the smallest are kept."""
     rng = np.random.default_rng(0)
     keys, places = np.zeros(0), np.zeros((0, 4), np.int64)
@@ -151,8 +160,8 @@ def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationS
         if len(keys) > PATCHES:
             kept = np.sort(np.argpartition(keys, PATCHES)[:PATCHES])
             keys, places = keys[kept], places[kept]
-    plans = [SamplePlan(source=source, start=(z, y, x)) for source, z, y, x in places.tolist()]
-    return ValidationSamples(_with_crop(maker, network, (1, 1, 1)), plans)
+    starts = places - [0, *(n // 2 for n in maker.crop.output)]
+    return ValidationSamples(maker, [SamplePlan(source=k, start=(z, y, x)) for k, z, y, x in starts.tolist()])
 
 
 def _known_places(maker: SampleMaker, boxes: Boxes) -> Iterator[tuple[int, NDArray[np.int64]]]:
