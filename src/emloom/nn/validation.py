@@ -29,7 +29,7 @@ from emloom.geometry import Box, Vec
 from emloom.geometry.box import as_vec
 from emloom.geometry.tiling import cells
 from emloom.nn.crops import read_labels
-from emloom.nn.model import Network, ObjectiveSpec
+from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
 from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
@@ -70,10 +70,11 @@ class Checks:
         """
         if not isinstance(network, VoxelNet):
             parts, batch = [_covered(maker, boxes)], 1
-        elif network.convertible and not asks_for_patches(maker.model.objective):
+        elif network.convertible and not _asks_for_one(maker.model.objective):
             parts, batch = [_covered(_dense(maker, network, box), [(source, box)]) for source, box in boxes], 1
         else:
-            parts, batch = [_patches(maker, network, boxes)], _BATCH
+            one = maker.crop.output if _asks_for_one(maker.model.objective) else (1, 1, 1)
+            parts, batch = [_patches(_with_crop(maker, network, one), boxes)], _BATCH
         if not any(map(len, parts)):
             raise InputError(
                 f"in the {len(boxes)} validation boxes no voxel has a known class, so nothing can be "
@@ -106,11 +107,6 @@ class Checks:
             raise InputError("nothing is known in any validation crop: move the boxes to where labels are")
         weighted = math.fsum(loss * count for loss, count in zip(losses, counts, strict=True))
         return weighted / sum(counts), seen
-
-
-def asks_for_patches(objective: ObjectiveSpec) -> bool:
-    """Return whether what is asked has an answer in single patches only: the grey value of a hidden centre."""
-    return isinstance(objective, ReconstructionObjective) and isinstance(objective.corruption, HiddenCentre)
 
 
 def known_voxels(targets: TargetTensors) -> int:
@@ -166,7 +162,12 @@ def _dense(maker: SampleMaker, network: VoxelNet, box: Box) -> SampleMaker:
     return _with_crop(maker, network, as_vec([min(n, max(wanted, _DENSE)) for n, wanted in pairs]))
 
 
-def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationSamples:
+def _asks_for_one(objective: Any) -> bool:
+    """Whether only the middle of a window is asked for: a dense crop has but one."""
+    return isinstance(objective, ReconstructionObjective) and isinstance(objective.corruption, HiddenCentre)
+
+
+def _patches(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
     """Return patches around known voxels, a uniform draw: of random keys, the smallest are kept."""
     rng = np.random.default_rng(0)
     keys, places = np.zeros(0), np.zeros((0, 4), np.int64)
@@ -176,8 +177,8 @@ def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationS
         if len(keys) > PATCHES:
             kept = np.sort(np.argpartition(keys, PATCHES)[:PATCHES])
             keys, places = keys[kept], places[kept]
-    plans = [SamplePlan(source=source, start=(z, y, x)) for source, z, y, x in places.tolist()]
-    return ValidationSamples(_with_crop(maker, network, (1, 1, 1)), plans)
+    starts = places - [0, *(n // 2 for n in maker.crop.output)]
+    return ValidationSamples(maker, [SamplePlan(source=k, start=(z, y, x)) for k, z, y, x in starts.tolist()])
 
 
 def _known_places(maker: SampleMaker, boxes: Boxes) -> Iterator[tuple[int, NDArray[np.int64]]]:
