@@ -26,6 +26,7 @@ from emloom.cli import (
     qc,
     results,
     skeleton,
+    suggest,
     volumes,
 )
 from emloom.errors import InputError
@@ -59,6 +60,7 @@ qc.register(app)
 jobs.register(app)
 blockwise.register(app)
 classify.register(app)
+suggest.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)
