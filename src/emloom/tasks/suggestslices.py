@@ -141,7 +141,7 @@ def suggest_slices(
 
 
 def _looked_at(job: SuggestJob, shares: Volume) -> tuple[str, tuple[str, ...], Lattice]:
-    """Return path of the raw, names of the classes, and the windows; raises `InputError` with all that is wrong."""
+    """Return path of the raw, class names and windows; raises `InputError` with all that is wrong."""
     problems: list[str] = []
     raw, names, lattice = None, None, None
     try:
