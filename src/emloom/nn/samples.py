@@ -24,6 +24,7 @@ from emloom.nn.draw import Frame, Streams, draw_plan, widest_read
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec
 from emloom.nn.objectives.base import Rendered, Sample
+from emloom.nn.painted import PaintedVolume
 from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.render import Geometry, finish_raw, label_part, raw_part, spoils
@@ -75,8 +76,11 @@ class SampleMaker:
         reach = [max(a, b) for a, b in zip(self._seen(source), self._context(source), strict=True)]
         return Frame(self.crop.output, (reach[0], reach[1], reach[2]), grid.voxel_size_nm)
 
-    def render(self, plan: SamplePlan, held_out: bool = False) -> Rendered:
-        """Carry out a plan: raw and labels, moved together; labels of held-out boxes count only if `held_out`."""
+    def render(self, plan: SamplePlan, held_out: bool = False, within: Box | None = None) -> Rendered:
+        """Carry out a plan: raw and labels, moved together.
+
+        Labels of held-out boxes count only if `held_out`, and only those `within` a box if there is one.
+        """
         volume, frame = self.volumes[plan.source], self.frame(plan.source)
         geometry = Geometry.of(plan, frame)
         output = Box(frame.reach, frame.output)
@@ -85,17 +89,17 @@ class SampleMaker:
         raw, labels, known = gather(
             geometry.mapping,
             raw_part(plan, geometry, raw_box, lambda box: _raw(volume.raw, box), span),
-            label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out)),
+            label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out, within)),
         )
         clean = raw.copy() if spoils(plan) else raw
         finish_raw(plan, raw, raw_box, self.library)
         inner = output.shift([-v for v in label_box.start])
         return Rendered(raw, clean, labels, known, inner)
 
-    def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0) -> Sample:
+    def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0, within: Box | None = None) -> Sample:
         """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
-        return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
+        return self.model.objective.sample(replace(self.render(plan, held_out, within), seed=seed), grid)
 
     def _seen(self, source: int) -> Vec:
         """Return the voxels of raw beyond the output: the network's margin, and what the objective asks for."""
@@ -183,21 +187,41 @@ def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
 
 
 class ValidationSamples(Dataset[Sample]):
-    """Every crop of a fixed cover of the validation boxes, unchanged."""
+    """Every crop of a fixed cover of the validation boxes, unchanged; of what a crop shows, the box counts.
+
+    (A crop reaches beyond a box that is thinner, such as a painted plane, and there into others.)
+    """
 
     def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
         self.maker = maker
-        self.plans = [
-            SamplePlan(source=source, start=start)
+        made = [
+            (SamplePlan(source=source, start=start), box if thin(box, maker.crop.output) else None)
             for source, box in boxes
-            for start in cover(box, maker.crop.output)
+            for start in self._starts(source, box)
         ]
+        self.plans = [plan for plan, _ in made]
+        self._within = [box for _, box in made]
+
+    def _starts(self, source: int, box: Box) -> list[Vec]:
+        """Return the starts of a cover; the box of a stack with dense labels must be as large as a crop."""
+        shape = self.maker.crop.output
+        labels = self.maker.volumes[source].labels
+        if not isinstance(labels, PaintedVolume):
+            return cover(box, shape)
+        grown = [max(n, s) for n, s in zip(box.shape, shape, strict=True)]
+        start = [a - (g - n) // 2 for a, g, n in zip(box.start, grown, box.shape, strict=True)]
+        return cover(Box((start[0], start[1], start[2]), (grown[0], grown[1], grown[2])), shape)
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], held_out=True, seed=index)
+        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self._within[index])
+
+
+def thin(box: Box, shape: Vec) -> bool:
+    """Whether a crop of a shape reaches beyond a box."""
+    return any(n < s for n, s in zip(box.shape, shape, strict=True))
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:

@@ -15,6 +15,7 @@ How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emloom.errors import InputError
 from emloom.geometry import Box
@@ -33,8 +34,10 @@ from emloom.metrics.classbook import class_metrics_named
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
+from emloom.nn.model import build
 from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
+from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
@@ -47,6 +50,7 @@ from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
+from emloom.tasks.sparsespec import with_sparse_sampling
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.trainingjob import Execution, TrainingJob
 
@@ -75,6 +79,11 @@ class SemanticJob(TrainingJob):
     network: NetworkSpec = UNetSpec.lean()
     scoring: SemanticScoring = SemanticScoring()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _draw_sparse_labels(cls, given: Any) -> Any:
+        return with_sparse_sampling(given)
+
 
 class _Run(Execution[SemanticJob]):
     """One execution of a job in a folder."""
@@ -82,12 +91,17 @@ class _Run(Execution[SemanticJob]):
     @cached_property
     def stacks(self) -> list[Stack]:
         """The opened stacks."""
-        return [open_stack(spec) for spec in self.job.data]
+        return open_stacks(self.job)
 
-    @property
+    @cached_property
     def volumes(self) -> list[TrainingVolume]:
         """Where samples are drawn."""
-        return [stack.labelled for stack in self.stacks]
+        return training_volumes(self.job, self.stacks)
+
+    @property
+    def splits(self) -> list[StackSpec]:
+        """How every stack is split, in boxes."""
+        return [stack.spec for stack in self.stacks]
 
     def keys(self) -> dict[str, str]:
         """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
@@ -107,7 +121,21 @@ class _Run(Execution[SemanticJob]):
 
     @property
     def tested(self) -> list[HeldOut]:
-        return held_out(self.job.data, "test")
+        return held_out(self.splits, "test")
+
+
+def open_stacks(job: SemanticJob) -> list[Stack]:
+    """Return the opened stacks of a job; raises `InputError` where one cannot be opened."""
+    return [open_stack(spec, job.objective.classes) for spec in job.data]
+
+
+def training_volumes(job: SemanticJob, stacks: Sequence[Stack]) -> list[TrainingVolume]:
+    """Return where samples are drawn; of stacks with held-out pieces, so that no input shows any of these."""
+    if not any(stack.held_pieces for stack in stacks):
+        return [stack.labelled for stack in stacks]
+    network = build(job.model(stacks[0].raw.info.grid.voxel_size_nm))
+    margin = crop_shape(network, job.training.crop_shape_vox).margin
+    return [stack.labelled_off(margin) for stack in stacks]
 
 
 def run(
@@ -142,7 +170,7 @@ def run(
 
 
 def _train(this: _Run) -> None:
-    for item in held_out(this.job.data):
+    for item in held_out(this.splits):
         _require_known(this, item)
     this.train()
 
@@ -222,6 +250,9 @@ def _scoring(this: _Run, item: HeldOut) -> ClassSpec:
 
 def _write_truth(this: _Run, item: HeldOut) -> None:
     truth = true_classes(this.job.objective, this.stacks[item.stack], item)
+    for earlier in this.tested:  # planes through one cube: a voxel that is in two boxes counts in the first
+        if earlier.stack == item.stack and earlier.number < item.number and earlier.box.meets(item.box):
+            truth[earlier.box.intersect(item.box).slices(item.box.start)] = UNKNOWN
     grid = this.stacks[item.stack].raw.info.grid.crop(item.box)
     info = VolumeInfo(item.box.shape, truth.dtype, grid, kind="labels")
     with staged(this.path("evaluate", item), overwrite=True) as folder:
