@@ -155,6 +155,8 @@ def test_what_is_labelled_is_not_suggested_again(inputs: tuple[str, str], tmp_pa
     path, raw = inputs
     base = {"probabilities": path, "raw": raw, "window": {"size_vox": SIZE, "count": 2, "step_vox": 1}}
     first = suggest_slices(SuggestJob.from_dict({**base, "output": str(tmp_path / "a")}))
+    assert yaml.safe_load((first / "labels.yaml").read_text())["classes"] == {"synapse": 3}
+    assert "none of them: cytoplasm: 1, membrane: 2" in (first / "labels.yaml").read_text()
     again = {**base, "output": str(tmp_path / "b"), "labels": str(first / "labels.yaml")}
     second = suggest_slices(SuggestJob.from_dict(again))
     places = [(row["axis"], row["at"], row["start_row"], row["start_column"]) for row in rows_of(first)]
@@ -173,11 +175,15 @@ def test_labels_count_from_pieces_and_from_volumes(inputs: tuple[str, str], tmp_
     painted[1:3, 2:4], painted[3, 2] = 7, 4
     Image.fromarray(painted).save(tmp_path / "xz.png")
     piece = {"kind": "plane", "name": "a", "image": "xz.png", "axis": "y", "at": 20, "start": [30, 9]}
-    words = {"classes": {"membrane": 7, "cytoplasm": [3, 4], "synapse": 9}, "pieces": [piece]}
+    clicks = {"kind": "points", "name": "b", "table": "clicks.csv", "units": "voxels"}
+    words = {"classes": {"membrane": 7, "cytoplasm": [3, 4], "synapse": 9}, "pieces": [piece, clicks]}
+    (tmp_path / "clicks.csv").write_text("z,y,x,class\n12,11,3,synapse\n13,11,3,9\n50,11,3,membrane\n")
     (tmp_path / "labels.yaml").write_text(yaml.safe_dump(words))
     found = labelled_places(str(tmp_path / "labels.yaml"), shares, ground, NAMES)
-    assert found.voxels == (1, 4, 0)
-    assert found.boxes == (Box((21, 10, 11), (3, 1, 2)),)
+    assert found.voxels == (1, 5, 2)
+    plane, *points = found.boxes
+    assert plane == Box((20, 10, 9), (6, 1, 5))
+    assert points == [Box((2, 1, 3), (2, 1, 1)), Box((40, 1, 3), (1, 1, 1))]
     assert found.values == (3, 7, 9)
     labels = np.full(SHAPE, 255, np.uint8)
     labels[3, 4:6, 7:9] = 2
@@ -191,10 +197,12 @@ def test_labels_count_from_pieces_and_from_volumes(inputs: tuple[str, str], tmp_
 def test_bad_input_is_named(inputs: tuple[str, str], tmp_path: Path) -> None:
     path, raw = inputs
     base = {"probabilities": path, "raw": raw, "output": str(tmp_path / "o"), "window": {"size_vox": SIZE}}
-    (tmp_path / "few.yaml").write_text("classes: {membrane: 1}\npieces: []\n")
+    (tmp_path / "few.yaml").write_text(
+        "classes: {nucleus: 1}\npieces: [{kind: plane, name: a, image: a.png, at: 3}]\n"
+    )
     for more, words in (
         ({"window": {"size_vox": 64}, "labels": "nowhere.yaml", "raw": None}, r"(?s)--raw.*do not fit.*no labels"),
-        ({"labels": str(tmp_path / "few.yaml")}, "no value for cytoplasm, synapse"),
+        ({"labels": str(tmp_path / "few.yaml")}, "labels nucleus, and the classes are"),
         ({"raw": None}, "--raw"),
         ({"strategy": "best"}, "'best' is not valid"),
         ({"window": {"size_vox": 44}, "axis": "z", "names": ["a", "b"]}, "3 classes, and 2 names"),

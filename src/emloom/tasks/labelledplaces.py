@@ -1,31 +1,30 @@
 """What is labelled already: where, and how many voxels of every class.
 
-Of `labels.yaml`, planes and blocks are read; of a volume, the bounding box of what is labelled in each of its
-blocks.
+Boxes stand for what lies in them: a painted plane or block is one; scattered voxels (points, lines, oblique
+planes) and the labelled voxels of a volume are boxed cell by cell, so that no box covers much that nobody has
+labelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec, cells
 from emloom.io.checks import require_labels
 from emloom.io.open import open_volume
-from emloom.io.volume import ArrayVolume, Volume
-from emloom.ops.decide import UNDECIDED
+from emloom.io.volume import Volume
+from emloom.nn.objectives.semantic import SemanticClass
+from emloom.nn.painted import VoxelPiece
 from emloom.tasks.lattice import start_in
-from emloom.tasks.slicecounts import in_plane
+from emloom.tasks.sparselabels import open_sparse
+from emloom.tasks.sparsespec import SparseLabels, is_sparse
 
-_READ = (32, 128, 128)
+_CELL = (32, 64, 64)  # voxels of which one box is made
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Labelled:
     Attributes:
         boxes: that hold it, in voxels of the prediction; they may lie outside it.
         voxels: labelled voxels of every class.
-        values: what stands for every class in the labels.
+        values: what stands for every class where people paint; 0 is undefined.
     """
 
     boxes: tuple[Box, ...]
@@ -55,106 +54,68 @@ def labelled_places(path: str | None, predicted: Volume, raw: Volume, names: Seq
     Raises:
         InputError: it cannot be read, or is of another grid, or of other classes.
     """
-    first = tuple(range(1, len(names) + 1))  # 0 is undefined
+    values = tuple(range(1, len(names) + 1))
     if path is None:
-        return Labelled((), (0,) * len(names), first)
-    if Path(path).suffix.lower() in (".yaml", ".yml"):
-        return _Pieces(Path(path), predicted, raw, names).read()
-    volume = open_volume(path, kind="labels")
+        return Labelled((), (0,) * len(names), values)
+    if is_sparse(path):
+        return _of_pieces(path, predicted, raw, names)
+    boxes, voxels = _of_volume(open_volume(path, kind="labels"), predicted, len(names))
+    return Labelled(boxes, voxels, values)
+
+
+def _of_pieces(path: str, predicted: Volume, raw: Volume, names: Sequence[str]) -> Labelled:
+    objective = _objective(path, names)
+    sparse = open_sparse(path, raw.info, objective)
+    voxels = np.zeros(len(names), np.int64)
+    boxes: list[Box] = []
+    for piece in sparse.pieces:
+        for number, (label, _) in sparse.classes.learned.items():
+            if number < len(piece.counts):
+                voxels[label] += piece.counts[number]
+        painted = piece.painted
+        boxes += boxes_around(painted.voxels) if isinstance(painted, VoxelPiece) else [painted.box]
+    start = start_in(raw, predicted)
+    shifted = tuple(box.shift(start) for box in boxes)
+    return Labelled(shifted, tuple(voxels.tolist()), tuple(each.ids[0] for each in objective))
+
+
+def _objective(path: str, names: Sequence[str]) -> list[SemanticClass]:
+    """Return the classes with the values that the pieces give them, else 1 for the first, and so on."""
+    said = SparseLabels.load(path).classes
+    if said is None:
+        return [SemanticClass(name=name, ids=(number,)) for number, name in enumerate(names, start=1)]
+    ids = {name: each if isinstance(each, tuple) else (each,) for name, each in said.items()}
+    if not set(ids) & set(names):
+        raise InputError(
+            f"{path} labels {', '.join(ids)}, and the classes are {', '.join(names)}: name those of the model as "
+            "the labels do (--names)"
+        )
+    taken = {number for each in ids.values() for number in each}
+    free = (number for number in range(1, 256) if number not in taken)
+    return [SemanticClass(name=name, ids=ids[name] if name in ids else (next(free),)) for name in names]
+
+
+def _of_volume(volume: Volume, predicted: Volume, count: int) -> tuple[tuple[Box, ...], tuple[int, ...]]:
     require_labels(volume)
-    values = {number: number for number in range(len(names))}
     start = start_in(volume, predicted)
-    boxes, voxels = _boxes(volume, start, values, (UNDECIDED,))
-    return Labelled(boxes, tuple(voxels.tolist()), first)
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """A file of pieces."""
-
-    path: Path
-    predicted: Volume
-    raw: Volume
-    names: Sequence[str]
-
-    def read(self) -> Labelled:
-        words = self._words()
-        classes = self._classes(words.get("classes"))
-        boxes: list[Box] = []
-        voxels = np.zeros(len(self.names), np.int64)
-        z, y, x = start_in(self.raw, self.predicted)
-        for place, piece in enumerate(words["pieces"], start=1):
-            try:
-                volume, start = self._volume(piece)
-                undefined = tuple(piece.get("undefined", (0,)))
-            except (KeyError, TypeError, ValueError, OSError) as problem:
-                raise InputError(f"{self.path}: piece {place} cannot be read: {problem!r}") from None
-            found, counts = _boxes(volume, (start[0] + z, start[1] + y, start[2] + x), classes, undefined)
-            boxes += found
-            voxels += counts
-        values = {number: value for value, number in reversed(classes.items())}
-        return Labelled(tuple(boxes), tuple(voxels.tolist()), tuple(values[k] for k in range(len(self.names))))
-
-    def _words(self) -> dict[str, Any]:
-        try:
-            words = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-            raise InputError(f"{self.path} cannot be read: {problem}") from None
-        if not isinstance(words, dict) or not isinstance(words.get("pieces"), list):
-            raise InputError(f"{self.path} has no `pieces`: give a labels.yaml, or a volume of labels")
-        return words
-
-    def _classes(self, said: Any) -> dict[int, int]:
-        """Return value -> number of its class."""
-        if said is None:
-            return {number + 1: number for number in range(len(self.names))}
-        missing = [name for name in self.names if name not in said]
-        if missing:
-            raise InputError(
-                f"{self.path} has no value for {', '.join(missing)} (it has: {', '.join(said)}): name classes as "
-                "the model does, or name those of the model as the labels do (--names)"
-            )
-        return {
-            int(value): self.names.index(name)
-            for name, values in said.items()
-            if name in self.names
-            for value in (values if isinstance(values, list) else [values])
-        }
-
-    def _volume(self, piece: Mapping[str, Any]) -> tuple[Volume, Vec]:
-        """Return the labels of a piece, and their first voxel in the raw."""
-        if piece["kind"] == "plane":
-            with Image.open(self.path.parent / piece["image"]) as image:
-                painted = np.asarray(image)
-            axis = "zyx".index(piece.get("axis", "z"))
-            painted = painted.T if piece.get("transpose") else painted
-            rows, columns = piece.get("start", (0, 0))
-            start = [0, 0, 0]
-            start[axis] = piece["at"]
-            start[in_plane(axis)[0]], start[in_plane(axis)[1]] = rows, columns
-            return ArrayVolume(np.expand_dims(painted, axis), self.raw.info.grid), (start[0], start[1], start[2])
-        if piece["kind"] == "block":
-            volume = open_volume(str(self.path.parent / piece["labels"]), kind="labels")
-            z, y, x = piece.get("start") or start_in(volume, self.raw)
-            return volume, (z, y, x)
-        raise InputError(f"{self.path}: pieces of kind {piece['kind']!r} are not looked at yet: leave them out")
-
-
-def _boxes(
-    volume: Volume, start: Vec, classes: Mapping[int, int], undefined: Sequence[int]
-) -> tuple[tuple[Box, ...], NDArray[np.int64]]:
-    """Return the bounding boxes of what is labelled in every block, shifted, and the voxels of every class."""
-    counts = np.zeros(max(classes.values()) + 1, np.int64)  # every class has a value
-    found = []
-    for _, part in cells(volume.info.box, _READ):
+    voxels = np.zeros(count, np.int64)
+    boxes: list[Box] = []
+    for _, part in cells(volume.info.box, _CELL):
         labels = volume.read(part)
-        values, where, n = np.unique(labels, return_inverse=True, return_counts=True)
-        for value, many in zip(values.tolist(), n.tolist(), strict=True):
-            if value in classes and value not in undefined:
-                counts[classes[value]] += many
-        known = np.isin(values, list(set(classes) - set(undefined)))[where].reshape(labels.shape)
-        at = np.argwhere(known)
-        if len(at):
-            low, high = at.min(axis=0) + part.start, at.max(axis=0) + 1 + part.start
-            found.append(Box.of(low.tolist(), high.tolist()).shift(start))
-    return tuple(found), counts
+        known = labels < count
+        voxels += np.bincount(labels[known].astype(np.int64), minlength=count)
+        boxes += [box.shift(part.start).shift(start) for box in boxes_around(np.argwhere(known), labels.shape)]
+    return tuple(boxes), tuple(voxels.tolist())
+
+
+def boxes_around(voxels: NDArray[np.int64], cell: Vec = _CELL) -> list[Box]:
+    """Return the bounding boxes of the voxels [n, 3] in every cell that has some, in the order of the cells."""
+    if not len(voxels):
+        return []
+    owners, where = np.unique(voxels // np.array(cell), axis=0, return_inverse=True)
+    low = np.full(owners.shape, np.iinfo(np.int64).max)
+    high = np.full(owners.shape, -1, np.int64)
+    np.minimum.at(low, where.ravel(), voxels)
+    np.maximum.at(high, where.ravel(), voxels)
+    high += 1
+    return [Box.of(low[k].tolist(), high[k].tolist()) for k in range(len(owners))]

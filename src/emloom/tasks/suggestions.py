@@ -159,12 +159,17 @@ def pieces_yaml(scene: Scene, suggestions: Sequence[Suggestion]) -> str:
         pieces.append(
             f"  - {yaml.safe_dump(piece, sort_keys=False, default_flow_style=True, width=1000).strip()}\n"
         )
-    classes = dict(zip(scene.names, scene.labelled.values, strict=True))
+    values = list(zip(scene.names, scene.labelled.values, strict=True))
+    seen = np.sum([each.voxels for each in suggestions], axis=0) > 0
+    classes = {name: value for (name, value), here in zip(values, seen, strict=True) if here}
+    others = ", ".join(f"{name}: {value}" for (name, value), here in zip(values, seen, strict=True) if not here)
     head = yaml.safe_dump({"classes": classes}, sort_keys=False, allow_unicode=True)
-    return (
-        f"# Slices of {scene.raw_path} to correct: predicted classes are no labels until somebody has looked at "
-        f"them.\n# {UNDEFINED} is undefined. Voxels are those of the raw.\n{head}pieces:\n{''.join(pieces)}"
-    )
+    lines = [
+        f"# Slices of {scene.raw_path} to correct: a predicted class is no label until somebody looked at it.",
+        f"# {UNDEFINED} is undefined. Voxels are those of the raw.",
+        *([f"# Classes that were predicted in none of them: {others}"] if others else []),
+    ]
+    return "\n".join([*lines, f"{head}pieces:", *pieces, ""])
 
 
 def label_png(labels_YX: NDArray[np.uint8], values: Sequence[int]) -> bytes:
