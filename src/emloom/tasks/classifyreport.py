@@ -147,9 +147,9 @@ def rule_rows(counts: ClassCounts, rules: Sequence[Enclosure]) -> list[dict[str,
     for rule, (before, after) in zip(rules, counts.faces, strict=True):
         rows.append(
             {
-                "inside": rule.rule.inside,
-                "wall": rule.rule.wall,
-                "allowed": " ".join(rule.rule.allowed),
+                "inside": rule.names[0],
+                "wall": rule.names[1],
+                "allowed": ", ".join(rule.names[2:]),
                 "violation_before": violation_rate(before, rule.spacing_nm),
                 "violation_after": violation_rate(after, rule.spacing_nm),
                 "surface_faces_before": int(before[0].sum()),

@@ -30,7 +30,6 @@ from emloom.geometry import Box
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
-from emloom.metrics.classbook import class_metrics_named
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
@@ -39,11 +38,12 @@ from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
 from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
+from emloom.ops.enclosure import EnclosureRule
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.spec import Spec
 from emloom.tasks.classreport import write_class_report
-from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, score_units
+from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, metrics_of, score_units
 from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec
 from emloom.tasks.classtable import joined, read_units
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open_stack
@@ -65,6 +65,8 @@ class SemanticScoring(Spec):
     """Names of `emloom.metrics.classbook`."""
     near: NearSpec | None = None
     """How near is near, for `boundary` and `band`."""
+    enclosed: tuple[EnclosureRule, ...] = ()
+    """What encloses what, for `enclosure`."""
     bootstrap: BootstrapSpec = BootstrapSpec()
     """Of intervals: what varies together, and how often it is drawn."""
 
@@ -224,8 +226,8 @@ def _evaluate(this: _Run) -> None:
 
 def _together(this: _Run) -> ClassEvaluation:
     """Return the scores of all test boxes, from what was counted in each."""
-    metrics = class_metrics_named(this.job.scoring.metrics)
     specs = [_scoring(this, item) for item in this.tested]
+    metrics = metrics_of(specs[0])
     counted = []
     for spec in specs:
         judged = judged_of(spec, metrics)
@@ -242,7 +244,7 @@ def _scoring(this: _Run, item: HeldOut) -> ClassSpec:
         output=str(this.folder / "evaluate" / item.name),
         metrics=how.metrics,
         raw=stack.raw if stack.voxel_size_nm is None else None,  # pictures open it by what the file states
-        classes=ClassesSpec(names=this.job.objective.names, ignore=(UNKNOWN,)),
+        classes=ClassesSpec(names=this.job.objective.names, ignore=(UNKNOWN,), enclosed=how.enclosed),
         near=how.near,
         bootstrap=how.bootstrap,
     )
