@@ -292,7 +292,8 @@ def test_enclosure_and_its_rules_go_together(tmp_path: Path) -> None:
         (("enclosure",), ClassesSpec(names=names), "go together"),
         (("enclosure",), ClassesSpec(names=names, enclosed=(rule,)), "'wall' is no class"),
     ):
-        spec = spec_of(tmp_path / words, truth, probabilities, metrics=metrics, classes=classes)
+        folder = tmp_path / f"{metrics[0]} {words}"
+        spec = spec_of(folder, truth, probabilities, metrics=metrics, classes=classes)
         with pytest.raises(InputError, match=words):
             evaluate_classes(spec)
     with pytest.raises(InputError, match="give the names of all"):
