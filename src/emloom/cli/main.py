@@ -15,6 +15,7 @@ from emloom.cli import (
     artifacts,
     blockwise,
     classify,
+    combine,
     data,
     datasets,
     evaluate,
@@ -27,6 +28,7 @@ from emloom.cli import (
     qc,
     results,
     skeleton,
+    suggest,
     volumes,
 )
 from emloom.errors import InputError
@@ -56,11 +58,13 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+combine.register(app)
 qc.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
 classify.register(app)
+suggest.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

@@ -188,7 +188,10 @@ def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
 class ValidationSamples(Dataset[Sample]):
     """Crops of validation boxes, unchanged; see `emloom.nn.validation` for which.
 
-    Where `within` has a box for a crop, only the labels in it count.
+    Args:
+        maker: makes samples.
+        plans: which crops.
+        within: of every crop the box in which voxels count, None where all do; default: all of all crops.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class ValidationSamples(Dataset[Sample]):
     ) -> None:
         self.maker = maker
         self.plans = tuple(plans)
-        self.within = (None,) * len(plans) if within is None else tuple(within)
+        self.within = (None,) * len(self.plans) if within is None else tuple(within)
 
     def __len__(self) -> int:
         return len(self.plans)
