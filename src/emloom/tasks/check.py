@@ -4,6 +4,7 @@
 * orientation: does the voxel size agree with how fast the image changes along each axis, and do the labels fit the
   image better as they are than flipped or transposed;
 * oracle: ground truth -> targets -> decoder must give the ground truth back;
+* classes: which have labels, what nobody named (`emloom.tasks.checkclasses`);
 * and what is said of any training: library, split, room, sampling, parity and cost (`emloom.tasks.checktraining`).
 """
 
@@ -22,6 +23,7 @@ from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.artifactjob import ArtifactJob, open_tissue
+from emloom.tasks.checkclasses import class_findings
 from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
@@ -55,7 +57,9 @@ def _findings(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:
 def check_semantic(job: SemanticJob) -> list[Finding]:
     """Return every finding about a semantic job; raises `InputError` where data cannot be opened at all."""
     stacks = [open_stack(spec) for spec in job.data]
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *trained(job, stacks).findings()]
+    volumes = [stack.labelled for stack in stacks]
+    classes = class_findings(job.objective, volumes)
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *classes, *_trained(job, volumes).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
