@@ -73,6 +73,7 @@ def test_labels_become_the_class_that_names_them(dtype: str, data: st.DataObject
     table = {i: number for number, each in enumerate(said.classes) for i in each.ids}
     slow = [table.get(int(label), UNKNOWN) for label in labels.ravel()]
     assert said.of_labels(labels).ravel().tolist() == slow
+    assert said.teaches(labels).ravel().tolist() == [number != UNKNOWN for number in slow]
 
 
 def test_what_no_class_names_or_the_mask_hides_teaches_nothing() -> None:
@@ -296,6 +297,7 @@ def test_a_set_teaches_what_the_voxel_may_be_and_is_not_scored(sets, dtype, know
     labels = np.array([set_label(one) for one in sets], dtype).reshape(2, 2, 3)
     alone = [min(one) if len(one) == 1 else UNKNOWN for one in sets]
     assert said.of_labels(labels).ravel().tolist() == alone
+    assert said.teaches(labels).ravel().tolist() == [len(one) < 3 for one in sets]
     target, weight = said.targets(labels, known)
     for one, shown, says, here in zip(sets, target.reshape(3, -1).T, weight.ravel(), known.ravel(), strict=True):
         assert says == (here and len(one) < 3)

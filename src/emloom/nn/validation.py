@@ -30,7 +30,7 @@ from emloom.geometry.tiling import cells
 from emloom.nn.crops import read_labels
 from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
-from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
+from emloom.nn.objectives.semantic import SemanticObjective
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, ValidationSamples, cover
 from emloom.nn.voxelnets import VoxelNet
@@ -127,9 +127,7 @@ def _has_class(maker: SampleMaker, source: int, box: Box) -> NDArray[np.bool_]:
     labels, known = read_labels(maker.volumes[source], box, held_out=True)
     taught = np.ones(box.shape, bool) if known.size == 0 else known != 0
     objective = maker.model.objective
-    return (
-        taught & (objective.of_labels(labels) != UNKNOWN) if isinstance(objective, SemanticObjective) else taught
-    )
+    return taught & objective.teaches(labels) if isinstance(objective, SemanticObjective) else taught
 
 
 def _with_crop(maker: SampleMaker, network: VoxelNet, output: Vec) -> SampleMaker:

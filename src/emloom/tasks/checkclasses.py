@@ -108,9 +108,9 @@ def _unnamed(found: ClassCensus) -> Iterator[Finding]:
             "warning",
             "classes",
             f"labels of no class, besides 0, are {sum(strange.values()) / total:.2%} of the voxels: {named}. They "
-            "are unknown and teach nothing: name them where they mean something. Many values of few voxels, between "
-            "those of classes, come from labels that were smoothed or scaled like grey values: make them anew by "
-            "nearest neighbour",
+            "are unknown and teach nothing: name them where they mean something. Many values of few voxels, "
+            "between those of classes, come from labels that were smoothed or scaled like grey values: make them "
+            "anew by nearest neighbour",
         )
 
 
