@@ -149,7 +149,7 @@ class SemanticObjective(Spec):
 
     def teaches(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where labels say anything: a class, or a set that leaves one out; raises as `of_labels`."""
-        says = self._of_ids(labels) != UNKNOWN
+        says: NDArray[np.bool_] = self._of_ids(labels) != UNKNOWN
         sets = are_sets(labels)
         if sets.any():
             says[sets] = (self._candidates(labels, sets) == 0).any(axis=0)
