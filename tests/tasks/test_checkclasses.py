@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from emloom.geometry import Box, Grid
 from emloom.io.open import open_volume
@@ -16,6 +17,8 @@ from emloom.ops.classsets import set_label
 from emloom.tasks import checkclasses
 from emloom.tasks.check import check_semantic
 from emloom.tasks.checkclasses import census, class_findings
+from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
+from tests.tasks import painting
 from tests.tasks.test_semantic import job, write_stack
 
 GRID = Grid((10.0, 10.0, 10.0))
@@ -70,6 +73,24 @@ def test_of_a_large_volume_the_middle_is_looked_at(monkeypatch):
     absent, shares = class_findings(objective(a=[1], b=[2]), [volume(labels)])
     assert absent.level == "warning"
     assert shares.text.startswith("in the middle, 1 voxels of known class: a 100.00%")
+
+
+def test_painted_planes_are_counted_wherever_they_lie(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(checkclasses, "_MOST_VOXELS", 100)  # planes are found without a look at the rest
+    monkeypatch.setattr(checkclasses, "_CELL", (8, 16, 16))
+    raw, labels = painting.write_raw(tmp_path), tmp_path / "labels.yaml"
+    labels.write_text(yaml.safe_dump(painting.write_planes(tmp_path)))
+    made = SemanticJob.from_dict(painting.job(raw, str(labels)))
+    (drawn,) = training_volumes(made, open_stacks(made))
+    found = census(made.objective, [drawn])
+    painted, seen = painting.painted(), np.zeros(painting.SHAPE, bool)
+    seen[6] = seen[:, 4] = seen[:, :, 8] = True
+    assert not any(held.meets(Box.whole(painting.SHAPE)) and seen[held.slices()].any() for held in drawn.hidden)
+    for held in drawn.held_out:
+        seen[held.intersect(Box.whole(painting.SHAPE)).slices()] = False
+    assert found.voxels.tolist() == [(painted[seen] == value).sum() for value in painting.CLASSES.values()]
+    assert found.whole
+    assert not any(found.unnamed)
 
 
 def test_check_lists_the_shares_and_weights_of_a_job(tmp_path: Path):

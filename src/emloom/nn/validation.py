@@ -3,11 +3,12 @@
 Crops cover the validation boxes, so every known voxel counts; those without a known voxel are left out. The loss
 is the mean over crops, each weighted by its known voxels. For losses that are means over voxels, with classes of
 equal weight, that is the mean over the known voxels, however few of a crop are labelled (where crops overlap at
-the far end of a box, voxels count twice).
+the far end of a box, voxels count twice). A crop reaches beyond a painted plane that is thinner, and there into
+others: of what it shows, only the voxels of its own box count.
 
 A centre-voxel network is trained on patches of one answer, of which a box holds thousands. It is validated on
-dense crops instead, with the same numbers; one that pads with zeros, and so answers patch by patch, on patches
-around `PATCHES` known voxels, drawn once and for all.
+dense crops instead, with the same numbers; one that pads with zeros, and so answers patch by patch, and one that
+is asked for hidden centres, on patches around `PATCHES` known voxels, drawn once and for all.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from emloom.geometry.tiling import cells
 from emloom.nn.crops import read_labels
 from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
+from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import SemanticObjective
+from emloom.nn.painted import PaintedVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, ValidationSamples, cover
 from emloom.nn.voxelnets import VoxelNet
@@ -67,10 +70,11 @@ class Checks:
         """
         if not isinstance(network, VoxelNet):
             parts, batch = [_covered(maker, boxes)], 1
-        elif network.convertible:
+        elif network.convertible and not _asks_for_one(maker.model.objective):
             parts, batch = [_covered(_dense(maker, network, box), [(source, box)]) for source, box in boxes], 1
         else:
-            parts, batch = [_patches(maker, network, boxes)], _BATCH
+            one = maker.crop.output if _asks_for_one(maker.model.objective) else (1, 1, 1)
+            parts, batch = [_patches(_with_crop(maker, network, one), boxes)], _BATCH
         if not any(map(len, parts)):
             raise InputError(
                 f"in the {len(boxes)} validation boxes no voxel has a known class, so nothing can be "
@@ -112,19 +116,36 @@ def known_voxels(targets: TargetTensors) -> int:
 
 def _covered(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
     """Return the crops that cover the boxes; of classes, those in which one is known."""
-    plans = [
-        SamplePlan(source=source, start=start)
+    shape = maker.crop.output
+    made = [
+        (SamplePlan(source=source, start=start), box if _is_thin(box, shape) else None)
         for source, box in boxes
-        for start in cover(box, maker.crop.output)
+        for start in _starts(maker, source, box)
         if not isinstance(maker.model.objective, SemanticObjective)
-        or _has_class(maker, source, Box(start, maker.crop.output)).any()
+        or _has_class(maker, source, Box(start, shape), box).any()
     ]
-    return ValidationSamples(maker, plans)
+    return ValidationSamples(maker, [plan for plan, _ in made], [within for _, within in made])
 
 
-def _has_class(maker: SampleMaker, source: int, box: Box) -> NDArray[np.bool_]:
-    """Return which voxels of a box teach something: bool ZYX."""
-    labels, known = read_labels(maker.volumes[source], box, held_out=True)
+def _starts(maker: SampleMaker, source: int, box: Box) -> list[Vec]:
+    """Return the starts of crops that cover a box; unless its labels are painted, it is no smaller than one."""
+    shape = maker.crop.output
+    if not isinstance(maker.volumes[source].labels, PaintedVolume):
+        return cover(box, shape)
+    grown = as_vec([max(n, s) for n, s in zip(box.shape, shape, strict=True)])
+    start = as_vec([a - (g - n) // 2 for a, g, n in zip(box.start, grown, box.shape, strict=True)])
+    return cover(Box(start, grown), shape)
+
+
+def _is_thin(box: Box, shape: Vec) -> bool:
+    return any(n < s for n, s in zip(box.shape, shape, strict=True))
+
+
+def _has_class(maker: SampleMaker, source: int, box: Box, within: Box | None = None) -> NDArray[np.bool_]:
+    """Return which voxels of a box teach something, all where nothing is labelled: bool ZYX."""
+    if not maker.model.objective.needs_labels:
+        return np.ones(box.shape, bool)
+    labels, known = read_labels(maker.volumes[source], box, True, within)
     taught = np.ones(box.shape, bool) if known.size == 0 else known != 0
     objective = maker.model.objective
     return taught & objective.teaches(labels) if isinstance(objective, SemanticObjective) else taught
@@ -139,7 +160,12 @@ def _dense(maker: SampleMaker, network: VoxelNet, box: Box) -> SampleMaker:
     return _with_crop(maker, network, as_vec([min(n, max(wanted, _DENSE)) for n, wanted in pairs]))
 
 
-def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationSamples:
+def _asks_for_one(objective: Any) -> bool:
+    """Whether only the middle of a window is asked for: a dense crop has but one."""
+    return isinstance(objective, ReconstructionObjective) and isinstance(objective.corruption, HiddenCentre)
+
+
+def _patches(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
     """Return patches around known voxels, a uniform draw: of random keys, the smallest are kept."""
     rng = np.random.default_rng(0)
     keys, places = np.zeros(0), np.zeros((0, 4), np.int64)
@@ -149,8 +175,8 @@ def _patches(maker: SampleMaker, network: VoxelNet, boxes: Boxes) -> ValidationS
         if len(keys) > PATCHES:
             kept = np.sort(np.argpartition(keys, PATCHES)[:PATCHES])
             keys, places = keys[kept], places[kept]
-    plans = [SamplePlan(source=source, start=(z, y, x)) for source, z, y, x in places.tolist()]
-    return ValidationSamples(_with_crop(maker, network, (1, 1, 1)), plans)
+    starts = places - [0, *(n // 2 for n in maker.crop.output)]
+    return ValidationSamples(maker, [SamplePlan(source=k, start=(z, y, x)) for k, z, y, x in starts.tolist()])
 
 
 def _known_places(maker: SampleMaker, boxes: Boxes) -> Iterator[tuple[int, NDArray[np.int64]]]:

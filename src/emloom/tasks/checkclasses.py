@@ -12,12 +12,13 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Vec, cells
 from emloom.nn.crops import TrainingVolume, read_labels
 from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
+from emloom.nn.painted import PaintedVolume
 from emloom.ops.classsets import are_sets
 from emloom.ops.classweights import class_weights_of
 from emloom.tasks.checktraining import Finding
 
 _CELL: Vec = (32, 512, 512)
-_MOST_VOXELS = 1 << 28  # of one volume; of a larger one its middle
+_MOST_VOXELS = 1 << 28  # of one volume; of a larger one its middle, unless it says where it is painted
 _MOST_IDS = 1 << 16  # different ids that no class names
 
 
@@ -52,11 +53,13 @@ def census(objective: SemanticObjective, volumes: Sequence[TrainingVolume]) -> C
         if volume.labels is None:
             continue
         found.sources.append(volume.labels.info.source)
+        painted = volume.labels if isinstance(volume.labels, PaintedVolume) else None
         region = volume.region
-        if region.size > _MOST_VOXELS:
+        if painted is None and region.size > _MOST_VOXELS:
             region, found.whole = _middle(region), False
         for _, box in cells(region, _CELL):
-            _count(found, objective, volume, box)
+            if painted is None or painted.occupied(box):
+                _count(found, objective, volume, box)
     return found
 
 
