@@ -4,6 +4,7 @@
 * orientation: does the voxel size agree with how fast the image changes along each axis, and do the labels fit the
   image better as they are than flipped or transposed;
 * oracle: ground truth -> targets -> decoder must give the ground truth back;
+* classes: which have labels, what nobody named (`emloom.tasks.checkclasses`);
 * and what is said of any training: library, split, room, sampling, parity and cost (`emloom.tasks.checktraining`).
 """
 
@@ -22,6 +23,7 @@ from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.artifactjob import ArtifactJob, open_tissue
+from emloom.tasks.checkclasses import class_findings
 from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, SplitSpec, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
@@ -58,8 +60,9 @@ def check_semantic(job: SemanticJob) -> list[Finding]:
     stacks = open_stacks(job)
     volumes, splits = training_volumes(job, stacks), [stack.spec for stack in stacks]
     painted = [finding for stack in stacks for finding in check_sparse(stack)]
+    classes = class_findings(job.objective, volumes)
     sizes = [check_voxel_size(stack.raw) for stack in stacks]
-    return [*sizes, *painted, *_trained(job, volumes, splits).findings()]
+    return [*sizes, *painted, *classes, *_trained(job, volumes, splits).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
