@@ -23,6 +23,7 @@ from emloom.cli import (
     machine,
     preview,
     qc,
+    refine,
     results,
     skeleton,
     volumes,
@@ -57,6 +58,7 @@ volumes.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)
+refine.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

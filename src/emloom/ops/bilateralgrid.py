@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import ceil, pi, sqrt
 from typing import Any
 
@@ -160,7 +161,7 @@ class BilateralGrid:
         """Return (absolute vertex, first section, last + 1) of the sections between two vertices of z."""
         z = self._axes[0]
         cuts = np.flatnonzero(np.diff(z.below, prepend=-1, append=z.below[-1] + 1))
-        return [(z.first + int(z.below[a]), int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [(z.first + int(z.below[a]), int(a), int(b)) for a, b in pairwise(cuts)]
 
 
 def _diagonal(axis: _Axis) -> F32:

@@ -2,19 +2,19 @@
 
 Krähenbühl and Koltun 2011 (arXiv:1210.5644). Classes l, voxels i; P are probabilities of some classifier::
 
-    E(classes)  =  sum over i of  U_i(l_i)   +   sum over pairs i < j of  mu(l_i, l_j) sum over kernels m of  w_m K^m_ij
+    E(classes)  =  sum over i of  U_i(l_i)  +  sum over i < j of  mu(l_i, l_j) sum over kernels m of  w_m K^m_ij
     U_i(l)      =  -log max(P_i(l), floor) / temperature
 
-mu is a symmetric matrix of *penalties*, 0 or more, 0 on its diagonal: two alike voxels near each other pay mu(k, l)
-for being k and l. K^m are the normalised kernels of `emloom.ops.pairsums`, without their diagonals.
+mu is a symmetric matrix of *penalties*, 0 or more, 0 on its diagonal: two alike voxels near each other pay
+mu(k, l) for being k and l. K^m are the normalised kernels of `emloom.ops.pairsums`, without their diagonals.
 
-Mean field looks for independent distributions Q_i that come nearest to ``exp(-E)``: the minimum of the free energy ::
+Mean field looks for independent distributions Q_i that come nearest to ``exp(-E)``, the minimum of::
 
     F(Q)  =  sum over i, l of  Q_i(l) (U_i(l) + log Q_i(l))  +  1/2 sum over i, l of  Q_i(l) M_i(l)
     M_i(l)  =  sum over k of  mu(l, k) sum over m of  w_m sum over j of  K^m_ij Q_j(k)
 
-whose stationary points are ``Q = softmax(-U - M)``. F is the Kullback-Leibler divergence of Q from the field, but
-for a constant. All voxels are updated at once, which may swing to and fro; hence damping::
+whose stationary points are ``Q = softmax(-U - M)``. The free energy F is the Kullback-Leibler divergence of Q from
+the field, but for a constant. All voxels are updated at once, which may swing to and fro; hence damping::
 
     Q  <-  damping Q + (1 - damping) softmax(-U - M)
 
@@ -116,8 +116,13 @@ class MeanField:
     @property
     def rises(self) -> bool:
         """Whether the energy rose at some update, by more than rounding: damp more, or lower the penalties."""
-        e = np.array(self.energy)
-        return bool((np.diff(e) > 1e-6 * np.abs(e).max(initial=1e-300)).any())
+        return rises(self.energy)
+
+
+def rises(energy: Sequence[float]) -> bool:
+    """Return whether an energy rises at some update, by more than rounding."""
+    e = np.array(energy)
+    return bool((np.diff(e) > 1e-6 * np.abs(e).max(initial=1e-300)).any())
 
 
 def mean_field(
@@ -212,11 +217,12 @@ class _Update:
 
 
 def _update_range(fixed: tuple[Any, ...], piece: tuple[int, int]) -> None:
-    _update(*fixed, *piece)
+    kernel: Any = _update
+    kernel(*fixed, *piece)
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def _update(  # noqa: PLR0913 (a kernel takes arrays, not objects)
+def _update(  # noqa: C901, PLR0913 (a kernel takes arrays, not objects)
     unary: F32,
     message: F32,
     known: NDArray[np.bool_],
@@ -259,7 +265,7 @@ def _update(  # noqa: PLR0913 (a kernel takes arrays, not objects)
                         here = np.float32(0)
                         for i in range(x * W, x * W + W):
                             here += old[i] * (u[i] + logs[i] + half * paid[i])
-                        total += here
+                        total += float(here)
             exp_below(new, bits)
             for x in range(X):
                 whole = np.float32(0)

@@ -177,11 +177,12 @@ class _Window:
 
 
 def _window_range(fixed: tuple[Any, ...], piece: tuple[int, int]) -> None:
-    _window(*fixed, *piece)
+    kernel: Any = _window
+    kernel(*fixed, *piece)
 
 
 @njit(cache=True, nogil=True, fastmath=_CONTRACT)
-def _window(  # noqa: PLR0913 (a kernel takes arrays, not objects)
+def _window(  # noqa: C901, PLR0913 (a kernel takes arrays, not objects)
     given: F32,
     norm: F32,
     levels: F32,

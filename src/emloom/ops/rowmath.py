@@ -1,7 +1,7 @@
 """exp and log of rows of float32, from operations that a processor does on many numbers at once.
 
-numba calls the C library once per number; these loops have no calls. Relative error of `exp_below` 4e-6 (of t, rounded), absolute
-error of `log_above` 3e-7, as the test shows. For use within compiled kernels.
+numba calls the C library once per number; these loops have no calls. Relative error of `exp_below` 4e-6, error of
+`log_above` 4e-7 of its value, as the test shows. For use within compiled kernels.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Split the work of a kernel over threads, so that the bits do not depend on how many there are.
 
-Kernels release the GIL; a piece of work writes what no other piece writes, and its sums have an order of their own.
+Kernels release the GIL; a piece of work writes what no other piece writes, and its sums have their own order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ def ranges(n: int, parts: int) -> list[tuple[int, int]]:
     """Return at most `parts` half-open ranges of nearly equal length that cover ``range(n)``, in order."""
     parts = max(1, min(n, parts))
     cuts = [n * k // parts for k in range(parts + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def each(work: Callable[[T], object], pieces: Sequence[T], threads: int) -> None:
