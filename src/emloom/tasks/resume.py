@@ -20,6 +20,7 @@ from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.refine import RefineJob, refine
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
 
@@ -126,5 +127,9 @@ def retry(
         classified = ClassifyJob.from_dict(words, f"the job of {space.folder}")
         tell = None if on_block is None else (lambda done, total: on_block("classify", done, total))
         classify(classified, tell, executor, again=True)
+        return space.output
+    if record["kind"] == "refine":
+        tell = None if on_block is None else (lambda done, total: on_block("refine", done, total))
+        refine(RefineJob.from_dict(words, f"the job of {space.folder}"), executor, tell, repair=True)
         return space.output
     raise InputError(f"{space.folder} holds a job of kind {record['kind']!r}, which this emloom does not know")
