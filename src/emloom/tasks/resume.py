@@ -19,6 +19,7 @@ from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
+from emloom.tasks.suggestslices import SuggestJob, suggest_slices
 
 OnBlock = Callable[[str, int, int], None]
 
@@ -119,5 +120,8 @@ def retry(
         classified = ClassifyJob.from_dict(words, f"the job of {space.folder}")
         tell = None if on_block is None else (lambda done, total: on_block("classify", done, total))
         classify(classified, tell, executor, again=True)
+        return space.output
+    if record["kind"] == "suggest":
+        suggest_slices(SuggestJob.from_dict(words, f"the job of {space.folder}"), executor=executor)
         return space.output
     raise InputError(f"{space.folder} holds a job of kind {record['kind']!r}, which this emloom does not know")
