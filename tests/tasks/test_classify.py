@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from emloom.nn.unet import UNetSpec
 from emloom.ops.decide import UNDECIDED, decide
 from emloom.ops.enclosure import EnclosureRule, enclosure_faces, resolve
 from emloom.run.blockjournal import name_of
+from emloom.run.runner import BlocksFailedError
+from emloom.tasks import classify as classify_module
 from emloom.tasks import classifyreport
 from emloom.tasks.classcounts import TILE_VOX
 from emloom.tasks.classify import ClassifyJob, classify, classify_array
@@ -151,6 +154,41 @@ def test_the_command_goes_on_and_makes_damaged_blocks_again(path: str, tmp_path:
     retry(out, look=True)
     assert all(np.array_equal(a, b) for a, b in zip(before, everything(out), strict=True))
     assert (out / "counts" / f"{name_of((0, 0, 0))}.parquet").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_crash_in_the_middle_changes_nothing(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [
+        ClassifyJob(
+            probabilities=path,
+            output=str(tmp_path / name),
+            rules=(RULE,),
+            block_vox=(4, 16, 26),
+            min_confidence=0.1,
+        )
+        for name in ("whole.zarr", "crashed.zarr")
+    ]
+    classify(jobs[0])
+    count = classify_module.count_block
+
+    def failing(file: Path, *rest: Any) -> None:
+        if "_1_" in file.name:  # after its voxels were written
+            raise OSError("no more")
+        count(file, *rest)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(classify_module, "count_block", failing)
+        with pytest.raises(BlocksFailedError):
+            classify(jobs[1])
+    assert not (tmp_path / "crashed.zarr").exists()
+    ran: list[Path] = []
+    monkeypatch.setattr(classify_module, "count_block", lambda file, *rest: (ran.append(file), count(file, *rest)))
+    classify(jobs[1])
+    assert len(ran) == 3  # of six blocks, those that had failed
+    one, two = (everything(tmp_path / name) for name in ("whole.zarr", "crashed.zarr"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    tables = [(tmp_path / name / "classes.csv").read_text() for name in ("whole.zarr", "crashed.zarr")]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow
