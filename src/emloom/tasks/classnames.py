@@ -66,6 +66,19 @@ def names_of(predicted: str, given: Sequence[str] = ()) -> tuple[str, ...]:
     return class_names(predicted, count or 1, given)
 
 
+def class_values(path: str, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the values that stand for the classes where people paint: those that the model learned from.
+
+    1, 2, 3, .. where nobody knows them, or one is 0 (undefined there) or does not fit an 8-bit image.
+    """
+    objective = _objective(Path(path).parent)
+    known = {} if objective is None else {each.name: each.ids[0] for each in objective.classes}
+    values = [known.get(name, 0) for name in names]
+    if all(0 < value < 256 for value in values):
+        return tuple(values)
+    return tuple(range(1, len(names) + 1))
+
+
 def write_names(folder: Path, names: Sequence[str]) -> None:
     """Write the names of the classes into a container."""
     write_text_atomic(folder / NAMES, yaml.safe_dump({"names": list(names)}, sort_keys=False, allow_unicode=True))
@@ -87,11 +100,17 @@ def _known(folder: Path) -> tuple[str, ...]:
             return tuple(str(name) for name in yaml.safe_load(said.read_text(encoding="utf-8"))["names"])
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as problem:
             raise InputError(f"{said} is damaged ({problem!r}): write `names: [...]`, or give --names") from None
-    spec = provenance_of(str(folder / "classes")).get("spec", {})
-    if spec.get("names"):
-        return tuple(str(name) for name in spec["names"])
-    model = spec.get("model")
+    said_names = provenance_of(str(folder / "classes")).get("spec", {}).get("names")
+    if said_names:
+        return tuple(str(name) for name in said_names)
+    objective = _objective(folder)
+    return () if objective is None else objective.names
+
+
+def _objective(folder: Path) -> SemanticObjective | None:
+    """Return what the model of a container learned; None where it names none, or one that is gone."""
+    model = provenance_of(str(folder / "classes")).get("spec", {}).get("model")
     if model is None or not Path(model).is_file():
-        return ()
+        return None
     objective = ModelSpec.from_yaml(load_checkpoint(Path(model))[1], f"the spec inside {model}").objective
-    return objective.names if isinstance(objective, SemanticObjective) else ()
+    return objective if isinstance(objective, SemanticObjective) else None
