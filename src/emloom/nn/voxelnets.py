@@ -189,6 +189,8 @@ class VoxelNet(nn.Module):
 
     def _patchwise(self, x: Tensor, wanted: Vec) -> dict[str, Tensor]:
         """Return logits patch by patch, in batches of bounded memory."""
+        if torch.compiler.is_compiling():  # every batch would become code of its own
+            raise RuntimeError("a centre-voxel network that pads answers patch by patch, which cannot be compiled")
         size = max(1, _PATCH_FLOATS // self._cost.peak_floats((1, 1, 1)))
         found: dict[str, list[Tensor]] = {name: [] for name in self.channels}
         for sample in x[:, None]:
