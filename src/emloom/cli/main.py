@@ -14,6 +14,8 @@ from emloom import __version__
 from emloom.cli import (
     artifacts,
     blockwise,
+    classify,
+    combine,
     data,
     datasets,
     evaluate,
@@ -25,6 +27,7 @@ from emloom.cli import (
     qc,
     results,
     skeleton,
+    suggest,
     volumes,
 )
 from emloom.errors import InputError
@@ -54,9 +57,12 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+combine.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)
+classify.register(app)
+suggest.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

@@ -3,11 +3,12 @@
 Crops cover the validation boxes, so every known voxel counts; those without a known voxel are left out. The loss
 is the mean over crops, each weighted by its known voxels. For losses that are means over voxels, with classes of
 equal weight, that is the mean over the known voxels, however few of a crop are labelled (where crops overlap at
-the far end of a box, voxels count twice).
+the far end of a box, voxels count twice). A crop reaches beyond a painted plane that is thinner, and there into
+others: of what it shows, only the voxels of its own box count.
 
 A centre-voxel network is trained on patches of one answer, of which a box holds thousands. It is validated on
-dense crops instead, with the same numbers; one that pads with zeros, and so answers patch by patch, on patches
-around `PATCHES` known voxels, drawn once and for all. So is one that is asked for the hidden middle of its window.
+dense crops instead, with the same numbers; one that pads with zeros, and so answers patch by patch, and one that
+is asked for hidden centres, on patches around `PATCHES` known voxels, drawn once and for all.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
 from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
+from emloom.nn.painted import PaintedVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, ValidationSamples, cover
 from emloom.nn.voxelnets import VoxelNet
@@ -114,21 +116,36 @@ def known_voxels(targets: TargetTensors) -> int:
 
 def _covered(maker: SampleMaker, boxes: Boxes) -> ValidationSamples:
     """Return the crops that cover the boxes; of classes, those in which one is known."""
-    plans = [
-        SamplePlan(source=source, start=start)
+    shape = maker.crop.output
+    made = [
+        (SamplePlan(source=source, start=start), box if _is_thin(box, shape) else None)
         for source, box in boxes
-        for start in cover(box, maker.crop.output)
+        for start in _starts(maker, source, box)
         if not isinstance(maker.model.objective, SemanticObjective)
-        or _has_class(maker, source, Box(start, maker.crop.output)).any()
+        or _has_class(maker, source, Box(start, shape), box).any()
     ]
-    return ValidationSamples(maker, plans)
+    return ValidationSamples(maker, [plan for plan, _ in made], [within for _, within in made])
 
 
-def _has_class(maker: SampleMaker, source: int, box: Box) -> NDArray[np.bool_]:
-    """Return which voxels of a box teach something: bool ZYX."""
+def _starts(maker: SampleMaker, source: int, box: Box) -> list[Vec]:
+    """Return the starts of crops that cover a box; unless its labels are painted, it is no smaller than one."""
+    shape = maker.crop.output
+    if not isinstance(maker.volumes[source].labels, PaintedVolume):
+        return cover(box, shape)
+    grown = as_vec([max(n, s) for n, s in zip(box.shape, shape, strict=True)])
+    start = as_vec([a - (g - n) // 2 for a, g, n in zip(box.start, grown, box.shape, strict=True)])
+    return cover(Box(start, grown), shape)
+
+
+def _is_thin(box: Box, shape: Vec) -> bool:
+    return any(n < s for n, s in zip(box.shape, shape, strict=True))
+
+
+def _has_class(maker: SampleMaker, source: int, box: Box, within: Box | None = None) -> NDArray[np.bool_]:
+    """Return which voxels of a box teach something, all where nothing is labelled: bool ZYX."""
     if not maker.model.objective.needs_labels:
         return np.ones(box.shape, bool)
-    labels, known = read_labels(maker.volumes[source], box, held_out=True)
+    labels, known = read_labels(maker.volumes[source], box, True, within)
     taught = np.ones(box.shape, bool) if known.size == 0 else known != 0
     objective = maker.model.objective
     return (
