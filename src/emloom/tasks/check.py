@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
@@ -28,7 +29,7 @@ from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, SplitSpec, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
+from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, open_raw_stack, require_unseen
 from emloom.tasks.segment import grow_tree
 from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
 from emloom.tasks.sparsecheck import check_sparse
@@ -69,7 +70,21 @@ def check_raw(job: ReconstructionJob) -> list[Finding]:
     """Return every finding about a job on raw stacks; raises `InputError` where data cannot be opened at all."""
     stacks = [open_raw_stack(spec) for spec in job.data]
     volumes = [stack.unlabelled for stack in stacks]
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
+    this = _trained(job, volumes)
+    unseen = [check_unseen(stack, this) for stack in stacks]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *unseen, *this.findings()]
+
+
+def check_unseen(stack: RawStack, this: Trained) -> Finding:
+    """Say whether inputs of training crops reach into test boxes."""
+    try:
+        require_unseen(stack, this.crop)
+    except InputError as problem:
+        return Finding("error", "unseen", str(problem))
+    seen = (
+        "may be seen by the training: transductive" if stack.spec.transductive else "are not seen by the training"
+    )
+    return Finding("ok", "unseen", f"{len(stack.spec.test)} test boxes of {stack.spec.raw} {seen}")
 
 
 def check_artifacts(job: ArtifactJob) -> list[Finding]:
