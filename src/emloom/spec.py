@@ -182,7 +182,8 @@ def _follow(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[set[ty
     models, keys = {model}, []
     for part in path:
         # pydantic inserts the tag of a union's variant into the path; it narrows the choice, but is not a key.
-        variants = {each for each in models if part in _tags(each)} if len(models) > 1 else set()
+        named = any(part == each.__name__ for each in models)  # a union of one model and, say, a path
+        variants = {each for each in models if part in _tags(each)} if len(models) > 1 or named else set()
         if variants:
             models = variants
             continue

@@ -29,7 +29,7 @@ from emloom.nn.objectives.semantic import SemanticClass
 from emloom.spec import Spec
 from emloom.tasks.qcmask import open_avoid, open_usable
 from emloom.tasks.sparselabels import Sparse, open_sparse
-from emloom.tasks.sparsespec import SparseLabels, is_sparse, sparse_labels
+from emloom.tasks.sparsespec import Labels, SparseLabels, is_sparse, sparse_labels
 
 Part = Literal["validation", "test"]
 PARTS: tuple[Part, ...] = ("validation", "test")
@@ -111,7 +111,7 @@ class HeldPieces(Spec):
 class StackSpec(SplitSpec):
     """A raw stack with labels, and its split."""
 
-    labels: str | SparseLabels
+    labels: Labels
     """Path of labels on the same grid (of instances: 0 is background); or, to learn classes, painted pieces of it:
     the path of a `labels.yaml`, or the same here."""
     pieces: HeldPieces = HeldPieces()

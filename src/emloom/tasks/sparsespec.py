@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from emloom.geometry import Vec
 from emloom.geometry.grid import Vec3
@@ -145,6 +145,16 @@ class SparseLabels(Spec):
     def files(self, folder: Path) -> list[str]:
         """Return the path of every file; relative ones are relative to `folder`."""
         return list(dict.fromkeys(resolved(piece.file, folder) for piece in self.pieces))
+
+
+def _path_or_pieces(given: Any) -> str:
+    return "SparseLabels" if isinstance(given, dict | SparseLabels) else "str"
+
+
+Labels = Annotated[
+    Annotated[str, Tag("str")] | Annotated[SparseLabels, Tag("SparseLabels")], Discriminator(_path_or_pieces)
+]
+"""The path of a volume or of a file of pieces, or pieces."""
 
 
 def resolved(path: str, folder: Path) -> str:
