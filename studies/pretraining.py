@@ -2,7 +2,7 @@
 
     python studies/pretraining.py quick -o pretraining
     python studies/pretraining.py quick -o pretraining --nets voxel --schemes none centre --percent 20
-    python studies/pretraining.py quick -o pretraining --labels six.zarr --classes cytoplasm membrane ...
+    python studies/pretraining.py quick -o pretraining --labels six.zarr     # of `emloom combine-masks`
 
 Every job has a folder of its own below ``jobs/``, so that a study that was stopped goes on where it was. Then,
 from whatever is done::
@@ -21,8 +21,12 @@ from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
+import yaml
+
 from emloom.metrics.replicates import Replicated
+from emloom.nn.objectives.semantic import SemanticClass
 from emloom.recipes.pretraining import SCHEMES, Arm, Net, Scheme, Where, differences, full, multiply_adds, quick
+from emloom.tasks.combinemasks import CLASSES, NAMES
 
 SCORES = ("f1_macro", "average_precision", "accuracy")
 
@@ -100,8 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each training; default: that of the variant")
     parser.add_argument("--percent", type=int, default=5, help="of the squares whose labels are known")
-    parser.add_argument("--labels", help="volume of classes, 1 for the first; default: three that are prepared")
-    parser.add_argument("--classes", nargs="+", help="names of the classes of --labels")
+    parser.add_argument("--labels", type=Path, help="folder of combine-masks; default: three classes are prepared")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accelerator", default="cpu")
     parser.add_argument("--tables", action="store_true", help="only write tables of what is done")
@@ -110,7 +113,9 @@ def main() -> None:
     folder: Path = asked.output.absolute()
     where = Where(folder, asked.data, asked.percent)
     if asked.labels is not None:
-        where = Where(folder, asked.data, asked.percent, asked.labels, tuple(asked.classes))
+        listed = yaml.safe_load((asked.labels / NAMES).read_text(encoding="utf-8"))["classes"]
+        classes = tuple(SemanticClass(**each) for each in listed)
+        where = Where(folder, asked.data, asked.percent, str(asked.labels.absolute() / CLASSES), classes)
     recipe = quick if asked.variant == "quick" else full
     more = {} if asked.steps is None else {"steps": asked.steps}
     rows: list[dict[str, object]] = []

@@ -10,6 +10,8 @@ import pytest
 from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.nn.model import build
+from emloom.nn.objectives.semantic import SemanticClass
+from emloom.nn.strategies import Balanced
 from emloom.nn.train import crop_shape
 from emloom.recipes.pretraining import SCHEMES, Arm, Net, Scheme, Where, differences, full, multiply_adds, quick
 from emloom.tasks.data import open_stack
@@ -73,9 +75,11 @@ def test_pretraining_never_sees_what_is_scored(net: Net, scheme: Scheme, where: 
 def test_labels_can_be_others(where: Where) -> None:
     arm = quick("voxel", "centre", 0, where)
     labels = arm.training.data[0].labels
-    six = Where(where.folder, where.data, 20, labels, ("a", "b", "c", "d", "e", "f"))
-    job = quick("voxel", "centre", 0, six).training
-    assert job.objective.names == six.classes
+    classes = tuple(SemanticClass(name=name, ids=(number,)) for number, name in ((3, "inside"), (2, "wall")))
+    two = Where(where.folder, where.data, 20, labels, classes)
+    job = quick("voxel", "centre", 0, two).training
+    assert job.objective.names == ("inside", "wall")
+    assert job.training.sampling == Balanced(classes=(3, 2), min_known=1.0)
     assert job.data[0].labels == labels
     stack = open_stack(job.data[0])
     assert stack.mask is not None

@@ -70,7 +70,10 @@ SCHEMES: dict[Net, tuple[Scheme, ...]] = {
 
 _BACKBONES: dict[Net, str] = {"voxel": "backbone", "unet": r"net\.(left|lift|right)"}
 _VOXEL = VoxelNetSpec(backbone="dilated_16@16")
-_CLASSES = ("background", "membrane", "mitochondrion")
+_CLASSES = tuple(
+    SemanticClass(name=name, ids=(number,))
+    for number, name in enumerate(("background", "membrane", "mitochondrion"), start=1)
+)
 _CORRUPTIONS: dict[Scheme, Corruption] = {
     "centre": HiddenCentre(pad_vox=1),
     "masked_vae": HiddenCentre(centre_vox=4, dropout=0.0, counts="all"),
@@ -89,16 +92,16 @@ class Where:
         folder: where labels are prepared, and jobs find the weights of others, below ``jobs``.
         data: the folder of the data sets; None: `EMLOOM_DATA`.
         percent: share of the training region whose labels are known, one of `labelled_fractions.PERCENTS`.
-        labels: path of a volume of classes on the grid of the raw, 1 for the first of `classes`, 2 for the second,
-            0 for unknown; None: background, membranes and mitochondria, which are prepared.
-        classes: names of the classes.
+        labels: path of a volume of classes on the grid of the raw, e.g. one of `emloom combine-masks`; None:
+            background, membranes and mitochondria, which are prepared.
+        classes: what its ids stand for; others, e.g. 0, are unknown.
     """
 
     folder: Path
     data: str | None = None
     percent: int = 5
     labels: str | None = None
-    classes: tuple[str, ...] = _CLASSES
+    classes: tuple[SemanticClass, ...] = _CLASSES
 
 
 @dataclass(frozen=True)
@@ -216,16 +219,14 @@ def _arm(net: Net, scheme: Scheme, seed: int, where: Where, size: _Size, steps: 
         start = StartSpec(model=str(model), only=(_BACKBONES[net],))
     training = _training(net, seed, size, steps * (2 if scheme == "longer" else 1))
     sampling = (
-        Balanced(classes=tuple(range(1, len(where.classes) + 1)), min_known=1.0)
+        Balanced(classes=tuple(number for each in where.classes for number in each.ids), min_known=1.0)
         if net == "voxel"
         else labelled_fractions.around_known()
     )
     job = SemanticJob(
         name=name,
         data=(stack,),
-        objective=SemanticObjective(
-            classes=tuple(SemanticClass(name=each, ids=(n,)) for n, each in enumerate(where.classes, start=1))
-        ),
+        objective=SemanticObjective(classes=where.classes),
         network=_network(net, size),
         preprocessing=labelled_fractions.GREY,
         training=training.model_copy(update={"sampling": sampling, "start": start}),
