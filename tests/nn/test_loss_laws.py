@@ -14,9 +14,11 @@ from torch import Tensor
 from emloom.errors import InputError
 from emloom.nn.losses import (
     Bce,
+    ClassDice,
     CrossEntropy,
     Dice,
     Focal,
+    FocalCrossEntropy,
     GeneralisedDice,
     LossSpec,
     LossSum,
@@ -52,6 +54,11 @@ BINARY = {
 ONE_HOT = {
     "cross_entropy": CrossEntropy(),
     "cross_entropy_weighted": CrossEntropy(class_weights=(0.1, 1.0, 3.0)),
+    "focal_cross_entropy": FocalCrossEntropy(),
+    "focal_cross_entropy_weighted": FocalCrossEntropy(gamma=1.0, class_weights=(0.1, 1.0, 3.0)),
+    "class_dice": ClassDice(),
+    "class_dice_sample": ClassDice(per="sample", class_weights=(0.5, 2.0, 1.0)),
+    "cross_entropy_class_dice": LossSum(parts=(CrossEntropy(), ClassDice())),
     "wasserstein_dice": WassersteinDice(distances=NEAR),
     "wasserstein_dice_batch": WassersteinDice(distances=NEAR, per="batch"),
 }
@@ -233,6 +240,7 @@ def test_a_job_file_can_name_it(name):
             r"loss\.parts\.0\.smoth.*did you mean 'smooth'",
         ),
         ({"kind": "sum", "parts": [{"kind": "bce"}], "weights": [1, 2]}, "1 parts need as many weights"),
+        ({"kind": "cross_entropy", "class_weights": [1, -1]}, "greater than or equal to 0"),
         ({"kind": "wasserstein_dice", "distances": [[0, 1], [0.5, 0]]}, "symmetric"),
         ({"kind": "wasserstein_dice", "distances": [[0, 1]]}, "too_short|at least 2"),
         ({"kind": "wasserstein_dice", "distances": [[0, 1], [1, 0, 0]]}, "square"),
@@ -245,7 +253,13 @@ def test_impossible_losses_are_refused(data, words):
 
 @pytest.mark.parametrize(
     "loss",
-    [Dice(class_weights=(1.0,)), CrossEntropy(class_weights=(1.0,)), WassersteinDice(distances=((0, 1), (1, 0)))],
+    [
+        Dice(class_weights=(1.0,)),
+        CrossEntropy(class_weights=(1.0,)),
+        FocalCrossEntropy(class_weights=(1.0,)),
+        ClassDice(class_weights=(1.0,)),
+        WassersteinDice(distances=((0, 1), (1, 0))),
+    ],
 )
 def test_numbers_per_class_must_match_the_channels(loss):
     logits, target, weight = example("cross_entropy", 0)

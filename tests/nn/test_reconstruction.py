@@ -30,8 +30,10 @@ from emloom.nn.objectives.reconstruction import (
     PoissonNoise,
     ReconstructionObjective,
 )
+from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.plan import Noise, SamplePlan
 from emloom.nn.preprocess import Preprocessing
+from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.strategies import Foreground
 from emloom.nn.train import OptimizerSpec, Progress, TrainingData, TrainingSpec, train
@@ -241,7 +243,8 @@ def test_without_labels_crops_cannot_be_chosen_by_them() -> None:
     ("objective", "network", "word"),
     [
         (NeuronsObjective(), SMALL, "a backbone"),
-        (ReconstructionObjective(), UNetSpec(), "an autoencoder"),
+        (ReconstructionObjective(), PatchNetSpec(), "an autoencoder"),
+        (ReconstructionObjective(), ResUNetSpec(supervision=1), "set its supervision to 0"),
     ],
 )
 def test_objectives_and_networks_that_do_not_fit_are_refused(objective: Any, network: Any, word: str) -> None:

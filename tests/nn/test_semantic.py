@@ -26,13 +26,12 @@ from emloom.nn.losses import CrossEntropy, Dice, LossSum, WassersteinDice
 from emloom.nn.model import ModelSpec, build, load, save
 from emloom.nn.multires_autoencoder import MultiResolutionSpec
 from emloom.nn.objectives.base import Rendered, Validated
-from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticClass, SemanticObjective
 from emloom.nn.predict import Predictor, predict
-from emloom.nn.reconstruct import reconstructor
 from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.samples import CropShape, SampleMaker
 from emloom.nn.unet import UNetSpec
+from emloom.ops.classsets import set_label
 from emloom.tasks.heads import averaging, codings, output_info, stored_heads
 
 GRID = Grid((10.0, 10.0, 10.0))
@@ -48,7 +47,7 @@ each_network = pytest.mark.parametrize("name", NETWORKS)
 
 
 def objective(**changes: object) -> SemanticObjective:
-    named = [("outside", (0, 7)), ("wall", (300,)), ("cell", (2, 2**63 + 1))]
+    named = [("outside", (0, 7)), ("wall", (300,)), ("cell", (2, 2**62 - 1))]
     classes = [{"name": name, "ids": ids} for name, ids in named]
     return SemanticObjective.from_dict({"classes": classes, **changes})
 
@@ -68,7 +67,7 @@ def rendered(labels: np.ndarray, known: np.ndarray | None = None) -> Rendered:
 
 @given(st.sampled_from(["u1", "u2", "u4", "u8", "i4"]), st.data())
 def test_labels_become_the_class_that_names_them(dtype: str, data: st.DataObject) -> None:
-    possible = [i for i in (0, 1, 2, 7, 44, 300, 2**63, 2**63 + 1) if i <= np.iinfo(dtype).max]
+    possible = [i for i in (0, 1, 2, 7, 44, 300, 2**62 - 1, 2**63, 2**64 - 1) if i <= np.iinfo(dtype).max]
     labels = data.draw(arrays(dtype, (2, 3, 4), elements=st.sampled_from(possible)))
     said = objective()
     table = {i: number for number, each in enumerate(said.classes) for i in each.ids}
@@ -138,8 +137,15 @@ def test_coarser_answers_are_asked_for_the_majority() -> None:
         ({"classes": [{"name": "a", "ids": [1, 1]}, {"name": "b", "ids": [2]}]}, "label 1 is named twice"),
         ({"classes": [{"name": "a", "ids": []}, {"name": "b", "ids": [2]}]}, "ids"),
         ({"classes": [{"name": "a", "ids": [-1]}, {"name": "b", "ids": [2]}]}, "greater than or equal to 0"),
+        (
+            {"classes": [{"name": "a", "ids": [2**62]}, {"name": "b", "ids": [2]}]},
+            "no id of a class.* sets of classes",
+        ),
         ({"class_loss": Dice()}, "'dice' takes each channel for a probability of its own"),
-        ({"class_loss": LossSum(parts=(CrossEntropy(), Dice()))}, "use cross_entropy, wasserstein_dice"),
+        (
+            {"class_loss": LossSum(parts=(CrossEntropy(), Dice()))},
+            "use cross_entropy, focal_cross_entropy, class_dice",
+        ),
         ({"class_loss": CrossEntropy(class_weights=(1, 2))}, "about 2 classes, and 3 are named"),
         ({"class_loss": WassersteinDice(distances=((0, 1), (1, 0)))}, "about 2 classes, and 3 are named"),
     ],
@@ -254,13 +260,6 @@ def test_what_is_stored_says_what_it_is() -> None:
         averaging(spec, 4)
 
 
-def test_a_classifier_is_no_autoencoder() -> None:
-    with pytest.raises(InputError, match="no autoencoder"):
-        reconstructor(build(model("fcn")))
-    spec = ModelSpec(objective=ReconstructionObjective(), network=NETWORKS["fcn"], voxel_size_nm=(1, 1, 1))
-    assert reconstructor(build(spec)).channels == {"reconstruction": 1}
-
-
 # ---- pictures -------------------------------------------------------------------------------------------------
 
 
@@ -283,4 +282,44 @@ def test_pictures_show_classes_in_their_colours_and_the_unknown_in_black() -> No
 def test_a_class_has_a_name_and_ids() -> None:
     assert objective().names == ("outside", "wall", "cell")
     assert objective().heads == {CLASSES: 3}
-    assert SemanticClass(name="x", ids=(2**64 - 1,)).ids == (2**64 - 1,)
+    assert SemanticClass(name="x", ids=(2**62 - 1,)).ids == (2**62 - 1,)
+
+
+# ---- sets of candidate classes --------------------------------------------------------------------------------
+
+CANDIDATES = st.lists(st.sets(st.integers(0, 2), min_size=1), min_size=12, max_size=12)
+
+
+@given(CANDIDATES, st.sampled_from([np.int64, np.uint64]), arrays(np.uint8, (2, 2, 3), elements=st.integers(0, 1)))
+def test_a_set_teaches_what_the_voxel_may_be_and_is_not_scored(sets, dtype, known) -> None:
+    said = objective()
+    labels = np.array([set_label(one) for one in sets], dtype).reshape(2, 2, 3)
+    alone = [min(one) if len(one) == 1 else UNKNOWN for one in sets]
+    assert said.of_labels(labels).ravel().tolist() == alone
+    target, weight = said.targets(labels, known)
+    for one, shown, says, here in zip(sets, target.reshape(3, -1).T, weight.ravel(), known.ravel(), strict=True):
+        assert says == (here and len(one) < 3)
+        assert set(np.flatnonzero(shown)) == (one if says else set())
+
+
+def test_a_set_of_one_class_is_its_id() -> None:
+    said = objective()
+    ids = np.array([[[0, 300, 2]]], np.uint64)
+    sets = np.array([[[set_label([c]) for c in range(3)]]], np.uint64)
+    everywhere = np.ones(ids.shape, np.uint8)
+    for a, b in zip(said.targets(ids, everywhere), said.targets(sets, everywhere), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_sets_of_other_classes_are_refused_unless_hidden() -> None:
+    said = objective()
+    labels = np.array([[[0, set_label([1, 3])]]], np.uint64)
+    with pytest.raises(InputError, match=r"set of the classes \(1, 3\), and there are 3"):
+        said.of_labels(labels)
+    with pytest.raises(InputError, match=r"set of the classes \(1, 3\), and there are 3"):
+        said.targets(labels, np.ones(labels.shape, np.uint8))
+    _, known = said.targets(labels, np.array([[[1, 0]]], np.uint8))
+    assert known.tolist() == [[[1, 0]]]
+    many = SemanticObjective.from_dict({"classes": [{"name": str(i), "ids": [i]} for i in range(63)]})
+    with pytest.raises(InputError, match="sets tell 62 apart"):
+        many.of_labels(labels)

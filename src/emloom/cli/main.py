@@ -14,6 +14,7 @@ from emloom import __version__
 from emloom.cli import (
     artifacts,
     blockwise,
+    classify,
     data,
     datasets,
     evaluate,
@@ -57,6 +58,7 @@ volumes.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)
+classify.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

@@ -6,6 +6,7 @@ kind (without ``_autoencoder``)    what                                         
 fcn, atrous, unet                  three shapes of one number of parameters     `level_autoencoders`
 multi_resolution                   a patch as one vector, for artifacts         `multires_autoencoder`
 variational                        the same with a distribution of vectors      `variational`
+voxel                              a window around a centre-voxel backbone      `voxel_autoencoder`
 =================================  ===========================================  ==============================
 
 What they share: ``rule`` says which tiles fit, ``latent(x)`` is what a tile is reduced to, ``net(x)`` the
@@ -26,12 +27,18 @@ from emloom.nn.level_autoencoders import (
 )
 from emloom.nn.multires_autoencoder import MultiResolutionAutoencoder, MultiResolutionSpec
 from emloom.nn.variational import VariationalAutoencoder, VariationalSpec
+from emloom.nn.voxel_autoencoder import VoxelAutoencoder, VoxelAutoencoderSpec
 
-Autoencoder = LevelAutoencoder | MultiResolutionAutoencoder | VariationalAutoencoder
+Autoencoder = LevelAutoencoder | MultiResolutionAutoencoder | VariationalAutoencoder | VoxelAutoencoder
 """A net that gives back what it is shown, through a latent."""
 
 AnyAutoencoderSpec = (
-    FCNAutoencoderSpec | AtrousAutoencoderSpec | UNetAutoencoderSpec | MultiResolutionSpec | VariationalSpec
+    FCNAutoencoderSpec
+    | AtrousAutoencoderSpec
+    | UNetAutoencoderSpec
+    | MultiResolutionSpec
+    | VariationalSpec
+    | VoxelAutoencoderSpec
 )
 """The shape of any autoencoder."""
 
@@ -45,4 +52,6 @@ def autoencoder(spec: AnyAutoencoderSpec) -> Autoencoder:
         return MultiResolutionAutoencoder(spec)
     if isinstance(spec, VariationalSpec):
         return VariationalAutoencoder(spec)
+    if isinstance(spec, VoxelAutoencoderSpec):
+        return VoxelAutoencoder(spec)
     return LevelAutoencoder(spec)

@@ -1,4 +1,4 @@
-"""Inputs made harder, so that an autoencoder must do more than copy: hidden blocks, and noise.
+"""Inputs made harder, so that an autoencoder must do more than copy: hidden voxels, and noise.
 
 Everything is a pure function of a batch ``[N, C, Z, Y, X]`` and a seeded `torch.Generator`. Draws are made on the
 generator's device and moved: one on the processor gives the same draws for a batch that lives elsewhere.
@@ -62,6 +62,49 @@ def block_mask(shape: Sequence[int], fraction: float, block: Vec, generator: tor
     for axis, side in enumerate(block, start=2):
         mask = mask.repeat_interleave(side, dim=axis)
     return mask[:, :, : zyx[0], : zyx[1], : zyx[2]].contiguous()
+
+
+def centre_mask(shape: Sequence[int], side: int) -> Tensor:
+    """Return bool ``[N, 1, Z, Y, X]``, true in the cube of `side` voxels in the very middle of every sample.
+
+    As many voxels lie before it as behind it, along every axis.
+
+    Args:
+        shape: of the batch, ``[N, C, Z, Y, X]``.
+        side: of the cube.
+
+    Raises:
+        InputError: no cube of this side is in the middle, for the one is even and the tile odd or the other way
+            round, or it hides the whole tile along an axis.
+    """
+    n, _, *zyx = shape
+    if side < 1 or any(side >= size for size in zyx):
+        raise InputError(
+            f"a hidden cube of {side} voxels must be at least 1 and leave some of the tile of {tuple(zyx)} voxels "
+            "(z, y, x) to be seen: hide less, or show more"
+        )
+    if any((size - side) % 2 for size in zyx):
+        raise InputError(
+            f"a cube of {side} voxels cannot lie in the very middle of a tile of {tuple(zyx)} voxels (z, y, x): "
+            f"hide {side + 1}{f' or {side - 1}' if side > 1 else ''}, so that as many lie before it as behind it"
+        )
+    mask = torch.zeros(n, 1, *zyx, dtype=torch.bool)
+    mask[:, :, *(slice((size - side) // 2, (size + side) // 2) for size in zyx)] = True
+    return mask
+
+
+def drop_out(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return the batch with every number 0 with probability `share`, the others divided by ``1 - share``.
+
+    The expectation of every number stays what it was (Srivastava et al. 2014, JMLR 15:1929).
+
+    Raises:
+        InputError: the share is not in [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"the share {share} of dropped voxels must be at least 0 and less than 1")
+    kept = torch.rand(x.shape, generator=generator, device=generator.device) >= share
+    return x * kept.to(x.device) / (1 - share)
 
 
 def hide(x: Tensor, mask: Tensor, fill: float = 0.0) -> Corrupted:

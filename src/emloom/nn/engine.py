@@ -20,6 +20,7 @@ from emloom.nn import openvino_backend
 from emloom.nn.backends import Backend, Precision, TorchBackend
 from emloom.nn.coding import PROBABILITIES, Codings
 from emloom.nn.contest import Contest
+from emloom.nn.forest import Forest, ForestBackend
 from emloom.nn.hardware import native_bf16
 from emloom.nn.openvino_backend import OpenVinoBackend
 
@@ -64,12 +65,15 @@ class Engine:
         return replace(self, device=f"cuda:{number % gpus}") if gpus > 1 else self
 
     def start(self, module: nn.Module, codings: Codings = PROBABILITIES) -> Backend:
-        """Return the backend that runs a network; the network is moved to the device.
+        """Return the backend that runs a network; the network is moved to the device. A forest has its own, on
+        the processor, whatever was chosen.
 
         Raises:
             InputError: OpenVINO is asked for and not installed, or not for this device; or backends are to compete
                 on answers that are not stored as bytes, in which their tolerance is stated.
         """
+        if isinstance(module, Forest):
+            return ForestBackend(module, self.threads or torch.get_num_threads())
         if self.backend == "auto" and any(coding.dtype != np.uint8 for coding in codings.values()):
             raise InputError(
                 "backend auto compares backends by bytes, and this network's answers are stored as "

@@ -13,8 +13,9 @@ What holds of every one of them:
 * Half precision is computed in float32. The order of the samples in a batch changes nothing.
 * The loss is smallest at the truth, and its gradient points there.
 
-To add one: write its class in `voxel_losses` (voxel against voxel) or `overlap_losses` (set against set), with a
-`kind` and ``__call__``, and add it to `SimpleLoss`; the tests then hold it to the laws above.
+To add one: write its class in `voxel_losses` (voxel against voxel), `overlap_losses` (set against set) or
+`class_losses` (a softmax over classes), with a `kind` and ``__call__``, and add it to `SimpleLoss`; the tests then
+hold it to the laws above.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from emloom.nn.class_losses import ClassDice, CrossEntropy, FocalCrossEntropy, WassersteinDice
 from emloom.nn.class_weights import balance_weights, distance_weights, proximity_weights
 from emloom.nn.overlap_losses import (
     Dice,
@@ -32,11 +34,9 @@ from emloom.nn.overlap_losses import (
     SensitivitySpecificity,
     Tversky,
     TwoClassDice,
-    WassersteinDice,
 )
 from emloom.nn.voxel_losses import (
     Bce,
-    CrossEntropy,
     Focal,
     Regression,
     Vectors,
@@ -48,9 +48,11 @@ from emloom.spec import Spec
 
 __all__ = [
     "Bce",
+    "ClassDice",
     "CrossEntropy",
     "Dice",
     "Focal",
+    "FocalCrossEntropy",
     "GeneralisedDice",
     "Loss",
     "LossSpec",
@@ -80,7 +82,6 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 SimpleLoss = Annotated[
     Bce
     | Focal
-    | CrossEntropy
     | Regression
     | Vectors
     | Dice
@@ -88,6 +89,9 @@ SimpleLoss = Annotated[
     | GeneralisedDice
     | Tversky
     | SensitivitySpecificity
+    | CrossEntropy
+    | FocalCrossEntropy
+    | ClassDice
     | WassersteinDice,
     Field(discriminator="kind"),
 ]
@@ -134,22 +138,22 @@ def reads_probabilities(loss: LossSpec) -> bool:
         return all(reads_probabilities(part) for part in loss.parts)
     if isinstance(loss, Regression):
         return loss.output == "sigmoid"
-    return not isinstance(loss, CrossEntropy | WassersteinDice | Vectors)
+    return not reads_classes(loss) and not isinstance(loss, Vectors)
 
 
 def reads_classes(loss: LossSpec) -> bool:
     """Return whether a loss takes the channels for classes that exclude each other, softmax(logits)."""
     if isinstance(loss, LossSum):
         return all(reads_classes(part) for part in loss.parts)
-    return isinstance(loss, CrossEntropy | WassersteinDice)
+    return isinstance(loss, CrossEntropy | FocalCrossEntropy | ClassDice | WassersteinDice)
 
 
 def channels_of(loss: LossSpec) -> set[int]:
     """Return the numbers of channels that a loss that reads classes is made for; none: any number."""
     if isinstance(loss, LossSum):
         return {number for part in loss.parts for number in channels_of(part)}
-    if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
-        return {len(loss.class_weights)}
+    if isinstance(loss, CrossEntropy | FocalCrossEntropy | ClassDice):
+        return set() if loss.class_weights is None else {len(loss.class_weights)}
     return {len(loss.distances)} if isinstance(loss, WassersteinDice) else set()
 
 

@@ -7,13 +7,16 @@ computed from them, so that neither a NaN there nor its gradient can reach the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 Per = Literal["batch", "sample"]
 """Over what an overlap is summed: each channel over the whole batch, or each channel of each sample."""
+Smooth = Annotated[float, Field(gt=0)]
+"""Added above and below an overlap; never 0, for an empty crop with an empty answer is 0 / 0."""
 
 
 def aligned(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,9 +16,11 @@ from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.nn.autoencoders import AnyAutoencoderSpec, autoencoder
 from emloom.nn.checkpoint import load_checkpoint, save_checkpoint
+from emloom.nn.forest import Forest
+from emloom.nn.forestspec import ForestSpec
 from emloom.nn.heads import AutoContext, MultiHead
 from emloom.nn.level_autoencoders import LevelAutoencoder, LevelSpec
-from emloom.nn.networks import AnyBackboneSpec, NetworkSpec
+from emloom.nn.networks import AnyBackboneSpec, LearnerSpec
 from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective
 from emloom.nn.objectives.neurons import NeuronsObjective
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
@@ -26,10 +28,12 @@ from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
 from emloom.nn.patchnet import PatchNet, PatchNetSpec
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.reconstruct import Reconstructor
+from emloom.nn.resunet import ResUNetSpec
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 from emloom.spec import Spec
 
-Network = MultiHead | AutoContext | Reconstructor | PatchNet
+Network = MultiHead | AutoContext | Reconstructor | PatchNet | VoxelNet | Forest
 
 
 def _neurons_unless_named(data: Any) -> Any:
@@ -48,10 +52,14 @@ ObjectiveSpec = Annotated[
 
 _LEARNERS = {
     "neurons": (AnyBackboneSpec, "a backbone: unet or resunet"),
-    "reconstruction": (AnyAutoencoderSpec, "an autoencoder, e.g. unet_autoencoder"),
+    "reconstruction": (
+        AnyAutoencoderSpec | AnyBackboneSpec | VoxelNetSpec,
+        "an autoencoder, e.g. unet_autoencoder, a backbone, unet or res_unet, or a centre-voxel net, voxel_net",
+    ),
     "semantic": (
-        AnyBackboneSpec | LevelSpec,
-        "a backbone, unet or resunet, or a net of levels: fcn_, atrous_ or unet_autoencoder",
+        AnyBackboneSpec | LevelSpec | VoxelNetSpec | ForestSpec,
+        "a backbone, unet or res_unet, a centre-voxel network, voxel_net, or a net of levels: fcn_, atrous_ or "
+        "unet_autoencoder",
     ),
     "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
 }  # which networks an objective can learn with, by its kind, and the same in words
@@ -61,7 +69,7 @@ class ModelSpec(Spec):
     """Everything but the weights."""
 
     objective: ObjectiveSpec = NeuronsObjective()
-    network: NetworkSpec = UNetSpec()
+    network: LearnerSpec = UNetSpec()
     preprocessing: Preprocessing = Preprocessing()
     voxel_size_nm: Vec3
     """Voxel size (z, y, x) the model was made for; prediction refuses any other."""
@@ -74,19 +82,33 @@ class ModelSpec(Spec):
                 f"the objective {self.objective.kind!r} cannot learn with the network {self.network.kind!r}: "
                 f"give it {needed}"
             )
+        if self.objective.kind == "reconstruction":
+            _require_one_level(self.network)
         return self
+
+
+def _require_one_level(network: Spec) -> None:
+    if isinstance(network, ResUNetSpec) and network.supervision:
+        raise ValueError(
+            "the objective 'reconstruction' compares at full resolution only, and the network answers at "
+            f"{network.supervision} coarser levels, too: set its supervision to 0"
+        )
 
 
 def build(spec: ModelSpec) -> Network:
     """Return the untrained network of a model."""
     objective, network = spec.objective, spec.network
     if isinstance(objective, SemanticObjective):
-        return _classifier(objective, network)
+        return _classifier(spec, objective)
     if isinstance(network, PatchNetSpec):
         return PatchNet(network, ARTIFACTS, objective.heads[ARTIFACTS])
-    if not isinstance(network, AnyBackboneSpec):
+    if isinstance(network, AnyAutoencoderSpec):
         return Reconstructor(autoencoder(network))
-    assert isinstance(objective, NeuronsObjective)  # of a valid spec
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
+    assert isinstance(network, AnyBackboneSpec)  # of a valid spec
+    if not isinstance(objective, NeuronsObjective):
+        return MultiHead(network, objective.heads)
     heads = objective.heads
     if objective.variant in ("mtlsd", "affinities"):
         return MultiHead(network, heads)
@@ -96,11 +118,15 @@ def build(spec: ModelSpec) -> Network:
     return AutoContext(first, second, include_raw=with_raw)
 
 
-def _classifier(objective: SemanticObjective, network: NetworkSpec) -> Network:
+def _classifier(spec: ModelSpec, objective: SemanticObjective) -> Network:
+    network, count = spec.network, objective.heads[CLASSES]
     if isinstance(network, AnyBackboneSpec):
         return MultiHead(network, objective.heads)
+    if isinstance(network, VoxelNetSpec):
+        return VoxelNet(network, objective.heads)
+    if isinstance(network, ForestSpec):
+        return Forest(network, CLASSES, count, spec.voxel_size_nm)
     assert isinstance(network, LevelSpec)  # of a valid spec
-    count = objective.heads[CLASSES]
     return Reconstructor(LevelAutoencoder(network, count), CLASSES, count)
 
 

@@ -2,7 +2,7 @@
 
 A network's spec says its `kind`; where a job file or an old checkpoint does not, it is a `unet`. *Backbones* give
 features, of which heads make answers; *autoencoders* answer by themselves (`emloom.nn.autoencoders`), and so do
-*classifiers of patches* (`emloom.nn.patchnet`).
+*classifiers of patches* (`emloom.nn.patchnet`) and *centre-voxel networks* (`emloom.nn.voxelnets`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from emloom.nn.autoencoders import AnyAutoencoderSpec
+from emloom.nn.forestspec import ForestSpec
 from emloom.nn.patchnet import PatchNetSpec
 from emloom.nn.resunet import ResUNet, ResUNetSpec
 from emloom.nn.unet import UNet, UNetSpec
+from emloom.nn.voxelnets import VoxelNetSpec
 
 Backbone = UNet | ResUNet
 """A net that gives features; heads make answers of them."""
@@ -32,11 +34,18 @@ BackboneSpec = Annotated[
 ]
 """The same as a field of a job, told apart by `kind`."""
 
+AnyNetworkSpec = AnyBackboneSpec | AnyAutoencoderSpec | PatchNetSpec | VoxelNetSpec
+"""The shape of any network."""
+
 NetworkSpec = Annotated[
-    Annotated[AnyBackboneSpec | AnyAutoencoderSpec | PatchNetSpec, Field(discriminator="kind")],
-    BeforeValidator(_unet_unless_named),
+    Annotated[AnyNetworkSpec, Field(discriminator="kind")], BeforeValidator(_unet_unless_named)
 ]
-"""The shape of any network, as a field of a model."""
+"""The same as a field of a job that trains a network, told apart by `kind`."""
+
+LearnerSpec = Annotated[
+    Annotated[AnyNetworkSpec | ForestSpec, Field(discriminator="kind")], BeforeValidator(_unet_unless_named)
+]
+"""Whatever can be in a model, as a field of it: a network, or a random forest, which no gradient trains."""
 
 
 def backbone(spec: AnyBackboneSpec, in_channels: int) -> Backbone:

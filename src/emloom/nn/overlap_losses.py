@@ -11,18 +11,15 @@ each false positive costs, and a correct empty answer costs nothing (with s = 0 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from emloom.errors import InputError
-from emloom.nn.masked import Per, aligned, group_axes, known_groups, mean_over, one_weight
+from emloom.nn.masked import Per, Smooth, aligned, group_axes, known_groups, mean_over
 from emloom.nn.voxel_losses import check_classes
 from emloom.spec import Spec
-
-Smooth = Annotated[float, Field(gt=0)]
 
 
 class Dice(Spec):
@@ -145,53 +142,6 @@ class SensitivitySpecificity(Spec):
             for share, truth in ((self.sensitivity, t), (1 - self.sensitivity, 1 - t))
         ]
         return mean_over(terms[0] + terms[1], known_groups(w, self.per))
-
-
-class WassersteinDice(Spec):
-    """Dice over a softmax that knows which classes are alike: confusing near classes costs less.
-
-    Fidon et al. 2017 (doi:10.1007/978-3-319-75238-9_6). With M the distances between classes, of which class 0 is
-    the background, and g the true class of a voxel, its error is ``d = sum_l M[g, l] p_l``, and::
-
-        L = 1 - (2 A + s) / (2 A + E + s)      A = sum(w M[g, 0] (1 - d))      E = sum(w d)
-
-    The original multiplies (M[g, 0] - d); for distances to the background of 1 that is the same.
-    """
-
-    kind: Literal["wasserstein_dice"] = "wasserstein_dice"
-    distances: tuple[tuple[float, ...], ...] = Field(min_length=2)
-    """Symmetric matrix of class distances in [0, 1], 0 on the diagonal."""
-    smooth: Smooth = 1.0
-    per: Per = "sample"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        size = len(self.distances)
-        if any(len(row) != size for row in self.distances):
-            raise ValueError(f"distances must be a square matrix, {size} rows of {size} numbers")
-        for i, row in enumerate(self.distances):
-            if row[i] != 0 or any(row[j] != self.distances[j][i] or not 0 <= row[j] <= 1 for j in range(size)):
-                raise ValueError("distances must be symmetric, in [0, 1] and 0 on the diagonal")
-        return self
-
-    def __call__(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Return the loss; target one-hot, a voxel is known if all its channels are.
-
-        Raises:
-            InputError: there are more or fewer classes than channels.
-        """
-        if len(self.distances) != logits.shape[1]:
-            raise InputError(f"distances of {len(self.distances)} classes for {logits.shape[1]} channels")
-        voxel = one_weight(weight)
-        x, t, _ = aligned(logits, target, voxel)
-        m = torch.tensor(self.distances, dtype=x.dtype, device=x.device)
-        cost = torch.tensordot(t, m, dims=([1], [0])).movedim(-1, 1)  # M[g, l] at channel l
-        error = (cost * torch.softmax(x, dim=1)).sum(dim=1, keepdim=True)
-        axes = group_axes(x.ndim, self.per)
-        hit = _sum(voxel * cost[:, :1] * (1 - error), axes)
-        return mean_over(
-            1 - _ratio(2 * hit, 2 * hit + _sum(voxel * error, axes), self.smooth), known_groups(voxel, self.per)
-        )
 
 
 def _sum(x: Tensor, axes: list[int]) -> Tensor:

@@ -28,6 +28,7 @@ from emloom.nn.multires_autoencoder import MultiResolutionEncoder
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.reconstruct import RECONSTRUCTION, Reconstructor
 from emloom.nn.variational import VariationalAutoencoder
+from emloom.nn.voxel_autoencoder import VoxelAutoencoder
 
 Pair = tuple[int, int]
 
@@ -100,6 +101,11 @@ def patch_encoder(model: ModelSpec, network: Network, patch: Vec) -> PatchEncode
     net = network.net
     if isinstance(net, LevelAutoencoder):
         return Levels(net, patch)
+    if isinstance(net, VoxelAutoencoder):
+        raise InputError(
+            "a voxel_autoencoder trains the backbone of a centre-voxel network, and its window is a cube: "
+            "features of patches are those of other autoencoders, e.g. multi_resolution_autoencoder"
+        )
     inner = net.net if isinstance(net, VariationalAutoencoder) else net
     return Windows(inner.encoder, 1, network, patch)
 

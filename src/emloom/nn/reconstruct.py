@@ -14,13 +14,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn.autoencoders import Autoencoder
 from emloom.nn.level_autoencoders import LevelAutoencoder
 from emloom.nn.objectives.base import Answers
 from emloom.nn.reshape import crop, fitting_output
-from emloom.nn.variational import VariationalAutoencoder
+from emloom.nn.variational import VariationalAnswer
 
 RECONSTRUCTION = "reconstruction"
 """Name of the head."""
@@ -90,10 +89,10 @@ class Reconstructor(nn.Module):
     def forward(self, x: Tensor) -> Answers:
         """Return the answers; raises `InputError` where the tile does not fit."""
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        if isinstance(self.net, VariationalAutoencoder):
-            answer = self.net(x)
+        answer = self.net(x)
+        if isinstance(answer, VariationalAnswer):
             return {self.head: answer.reconstruction, **answer.posterior._asdict()}
-        return {self.head: self.net(x)}
+        return {self.head: answer}
 
     def interior(self, x: Tensor) -> Answers:
         """Return the answer for the input without its outer `context` voxels.
@@ -120,14 +119,3 @@ class Reconstructor(nn.Module):
                     answer = self.forward(row.movedim(3, 0))[self.head]
                     out[sample, :, *at] = answer.movedim(0, 3).flatten(3)
         return out
-
-
-def reconstructor(module: nn.Module) -> Reconstructor:
-    """Return the module as a `Reconstructor`.
-
-    Raises:
-        InputError: it is none.
-    """
-    if not isinstance(module, Reconstructor) or RECONSTRUCTION not in module.channels:
-        raise InputError(f"{type(module).__name__} is no autoencoder: name a model with objective reconstruction")
-    return module

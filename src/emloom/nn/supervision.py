@@ -21,9 +21,11 @@ from torch.nn import functional
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.nn.class_losses import says_something
 from emloom.nn.losses import Loss
+from emloom.nn.masked import one_weight
 
-Coarsening = Literal["nearest", "majority", "max", "mean"]
+Coarsening = Literal["nearest", "majority", "max", "mean", "classes"]
 
 _LIMIT = 8.0  # of a learned log variance: weights stay between 1/3000 and 3000
 
@@ -67,6 +69,9 @@ def coarser(target: Tensor, weight: Tensor, factor: Vec, how: Coarsening) -> tup
     * ``max``: the largest; for rare foreground, which would otherwise vanish. Cells with unknown voxels and
       without foreground are unknown: they might have held some.
     * ``mean``: the weighted mean; distances, descriptors and other numbers.
+    * ``classes``: channels exclude each other, and a voxel's target are its candidates (`nn.class_losses`). A
+      class is a candidate of the cell if more than half of it may be of that class. Unless more than half is of
+      one of these for sure, the cell is unknown. Of one-hot targets that is the class of more than half.
 
     The weight of a coarse voxel is the mean weight of its cell (``nearest``: of the voxel taken).
 
@@ -81,6 +86,8 @@ def coarser(target: Tensor, weight: Tensor, factor: Vec, how: Coarsening) -> tup
     if how == "nearest":
         z, y, x = (slice(f // 2, None, f) for f in factor)
         return target[:, :, z, y, x], weight[:, :, z, y, x]
+    if how == "classes":
+        return _coarser_classes(target, weight, factor)
     weight = weight.float()
     known = weight > 0
     t = torch.where(known, (target > 0.5).float() if how == "majority" else target.float(), 0.0)
@@ -92,6 +99,24 @@ def coarser(target: Tensor, weight: Tensor, factor: Vec, how: Coarsening) -> tup
         return torch.where(sure, top, 0.0), torch.where(sure, mean_weight, 0.0)
     share = functional.avg_pool3d(weight * t, factor) / torch.where(mean_weight > 0, mean_weight, 1.0)
     return (share if how == "mean" else (share > 0.5).float()), mean_weight
+
+
+def _coarser_classes(target: Tensor, weight: Tensor, factor: Vec) -> tuple[Tensor, Tensor]:
+    voxel = one_weight(weight).float()
+    says = says_something(target, voxel)
+    voxel = torch.where(says, voxel, 0.0)
+    among = says & (target > 0.5)
+    half = _sum(voxel, factor) / 2  # sums, not means: exact for weights of 0 and 1
+    possible = _sum(voxel * among, factor) > half
+    elsewhere = (among & ~functional.interpolate(possible.float(), target.shape[2:]).bool()).any(
+        dim=1, keepdim=True
+    )
+    sure = _sum(voxel * ~elsewhere, factor) > half
+    return (possible & sure).float(), torch.where(sure, functional.avg_pool3d(voxel, factor), 0.0)
+
+
+def _sum(x: Tensor, factor: Vec) -> Tensor:
+    return functional.avg_pool3d(x, factor, divisor_override=1)
 
 
 def level_name(head: str, level: int) -> str:

@@ -85,35 +85,6 @@ class Focal(Spec):
         return masked_mean(w * loss, w)
 
 
-class CrossEntropy(Spec):
-    """Cross entropy of a softmax over channels, ``-log p_class``, normalised by the class weights.
-
-    The target is one-hot; `one_hot` makes it, and a weight, from class ids with an id to ignore. A voxel without
-    any class counts as unknown.
-    """
-
-    kind: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[float, ...] | None = None
-    """One per class, not negative; None weighs all the same."""
-
-    def __call__(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Return the loss; target one-hot, a voxel is known if all its channels are.
-
-        Raises:
-            InputError: there are more or fewer class weights than channels.
-        """
-        voxel = one_weight(weight)
-        x, t, _ = aligned(logits, target, voxel)
-        loss = -(t * functional.log_softmax(x, dim=1)).sum(dim=1, keepdim=True)
-        classes = torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
-        if self.class_weights is not None:
-            check_classes(self.class_weights, x.shape[1])
-            classes = torch.tensor(self.class_weights, dtype=x.dtype, device=x.device)
-        importance = (t * classes.reshape(1, -1, *[1] * (x.ndim - 2))).sum(dim=1, keepdim=True)
-        total = importance.sum()
-        return (voxel * importance * loss).sum() / torch.where(total > 0, total, 1.0)
-
-
 class Regression(Spec):
     """Error of a number: squared, absolute, or squared below `beta` and absolute above.
 

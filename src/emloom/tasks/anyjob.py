@@ -17,21 +17,23 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import artifacts, check, pipeline, reconstruction, semantic
+from emloom.tasks import artifacts, check, forest, pipeline, reconstruction, semantic
 from emloom.tasks.artifactjob import ArtifactJob
 from emloom.tasks.checktraining import Finding
+from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.semantic import SemanticJob
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.study import ReconstructionStudy, run_study
 
-AnyJob = NeuronsJob | SemanticJob | ReconstructionJob | ArtifactJob | ReconstructionStudy
+AnyJob = NeuronsJob | SemanticJob | ForestJob | ReconstructionJob | ArtifactJob | ReconstructionStudy
 """Whatever `emloom run` carries out."""
 
 KINDS: Mapping[str, type[AnyJob]] = {
     "neurons": NeuronsJob,
     "semantic": SemanticJob,
+    "forest": ForestJob,
     "reconstruction": ReconstructionJob,
     "artifacts": ArtifactJob,
     "reconstruction_study": ReconstructionStudy,
@@ -82,6 +84,8 @@ def check_job(job: AnyJob) -> list[Finding]:
         return check.check(job)
     if isinstance(job, SemanticJob):
         return check.check_semantic(job)
+    if isinstance(job, ForestJob):
+        return forest.check_forest(job)
     if isinstance(job, ReconstructionJob):
         return check.check_raw(job)
     if isinstance(job, ArtifactJob):
@@ -117,6 +121,8 @@ def carry_out(
         return pipeline.run(job, folder, *how)
     if isinstance(job, SemanticJob):
         return semantic.run(job, folder, *how)
+    if isinstance(job, ForestJob):
+        return forest.run(job, folder, *how)
     if isinstance(job, ReconstructionJob):
         return reconstruction.run(job, folder, *how)
     if isinstance(job, ArtifactJob):

@@ -118,11 +118,19 @@ class RawStackSpec(SplitSpec):
 
     avoid: str | None = None
     """Folder of `emloom qc`, or a mask, non-zero where crops are not wanted; see `sampling.max_avoided`."""
+    transductive: bool = False
+    """Whether training may see the raw of test boxes, too: their scores are then no longer of unseen tissue."""
 
     @property
     def paths(self) -> list[str]:
         """Every file the stack refers to."""
         return [self.raw] if self.avoid is None else [self.raw, self.avoid]
+
+    def room(self, whole: Box, voxel_size_nm: Vec3) -> tuple[Box, tuple[Box, ...]]:
+        """Return where training may look, and the grown boxes it keeps off: not those of tests if transductive."""
+        if self.transductive:
+            return self.model_copy(update={"test": (), "transductive": False}).room(whole, voxel_size_nm)
+        return super().room(whole, voxel_size_nm)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from emloom.geometry.grid import Vec3
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.engine import Engine
+from emloom.nn.forest import Forest, require_reach
 from emloom.nn.model import ModelSpec, load
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.predict import Predictor, predict, tile_for
@@ -217,11 +218,14 @@ def load_predictor(path: str | Path, raw: VolumeInfo, engine: Engine | None = No
     """Return the spec of a checkpoint and the predictor that runs it on a raw, on the cores this process may use.
 
     Raises:
-        InputError: the checkpoint is damaged, or the engine is not installed.
+        InputError: the checkpoint is damaged, the engine is not installed, or the raw is smaller than the reach of
+            a forest's features.
     """
     spec, network, _ = load(Path(path))
     if isinstance(network, PatchNet):
         raise InputError(f"{path} finds artifacts patch by patch: map them with `emloom artifacts predict`")
+    if isinstance(network, Forest):
+        require_reach(network, raw)
     engine = engine or Engine()
     if engine.threads is None:
         engine = replace(engine, threads=cores().usable)

@@ -25,13 +25,20 @@ from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import build, save
 from emloom.nn.reconstruct import RECONSTRUCTION
+from emloom.nn.train import crop_shape
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.tasks.frequency import measure_frequencies
 from emloom.tasks.frequencyreport import write_frequency_report
 from emloom.tasks.frequencyspec import FrequencySpec
 from emloom.tasks.predict import PredictJob, predict_volume
-from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, TestItem, open_raw_stack
+from emloom.tasks.reconstructionjob import (
+    RawStack,
+    ReconstructionJob,
+    TestItem,
+    open_raw_stack,
+    require_unseen,
+)
 from emloom.tasks.reconstructionreport import Judged, write_reconstruction_report
 from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.steps import Listener, Silent
@@ -126,6 +133,9 @@ def _train(this: Run) -> None:
     if this.job.weights is not None:
         _take_over(this, Path(this.job.weights))
         return
+    crop = crop_shape(build(this.model), this.job.training.crop_shape_vox)
+    for stack in this.stacks:
+        require_unseen(stack, crop)
     this.train()
 
 

@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, cached
-from emloom.nn.autoencoders import AutoencoderSpec
+from emloom.nn.autoencoders import AnyAutoencoderSpec
 from emloom.nn.crops import TrainingVolume, check_same_grid
 from emloom.nn.level_autoencoders import UNetAutoencoderSpec
-from emloom.nn.objectives.reconstruction import ReconstructionObjective
+from emloom.nn.networks import AnyBackboneSpec
+from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
+from emloom.nn.samples import CropShape
+from emloom.nn.starts import free_starts
+from emloom.nn.voxelnets import VoxelNetSpec
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, RawStackSpec, avoided, check_boxes, held_out
 from emloom.tasks.frequencyspec import WaveletSpec
 from emloom.tasks.trainingjob import TrainingJob
+
+LearnerSpec = Annotated[AnyAutoencoderSpec | AnyBackboneSpec | VoxelNetSpec, Field(discriminator="kind")]
+"""What can learn from raw: autoencoders, and backbones that are to learn from labels later."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -79,11 +87,18 @@ class ReconstructionJob(TrainingJob):
     foreign: tuple[ForeignSpec, ...] = ()
     """Volumes of any voxel size that are reconstructed, too: how a network does elsewhere."""
     objective: ReconstructionObjective = ReconstructionObjective()
-    network: AutoencoderSpec = UNetAutoencoderSpec()
+    network: LearnerSpec = UNetAutoencoderSpec()
+    """An autoencoder, or a backbone that is to learn from raw before it learns from labels."""
     wavelet: WaveletSpec = WaveletSpec()
     """How results are compared with the raw, level by level."""
     weights: str | None = None
     """Checkpoint whose weights are used as they are, without training: for a network with skips switched off."""
+
+    @model_validator(mode="after")
+    def _asks_for_the_centre(self) -> Self:
+        if isinstance(self.objective.corruption, HiddenCentre) and isinstance(self.network, VoxelNetSpec):
+            self.objective.corruption.require((), self.training.crop_shape_vox)
+        return self
 
     @model_validator(mode="after")
     def _has_tests(self) -> Self:
@@ -136,6 +151,23 @@ class RawStack:
         """What training may draw from."""
         region, kept_off = self.spec.room(self.raw.info.box, self.raw.info.grid.voxel_size_nm)
         return TrainingVolume(self.raw, None, region, kept_off, avoid=self.avoid)
+
+
+def require_unseen(stack: RawStack, crop: CropShape) -> None:
+    """Raise `InputError` where the input of a training crop, which is larger than its output, meets a test box."""
+    spec, info = stack.spec, stack.raw.info
+    if spec.transductive:
+        return
+    volume = stack.unlabelled
+    near = [box.grow(crop.margin) for box in spec.boxes("test")]
+    allowed = free_starts(volume.region, volume.held_out, crop.output).count
+    unseen = free_starts(volume.region, (*volume.held_out, *near), crop.output).count
+    if unseen < allowed:
+        wide = max(m * size for m, size in zip(crop.margin, info.grid.voxel_size_nm, strict=True))
+        raise InputError(
+            f"the network sees {crop.margin} voxels (z, y, x) around what it answers for, so training on "
+            f"{spec.raw} would see test boxes: set gap_nm to {wide:g}, or say `transductive: true`"
+        )
 
 
 def open_raw_stack(spec: RawStackSpec) -> RawStack:

@@ -120,6 +120,9 @@ def _levels(job: ReconstructionJob, judged: Sequence[Judged]) -> Section:
     if any(each.item.foreign for each in judged):
         foreign = ", ".join(each.item.name for each in judged if each.item.foreign)
         text += f"\n\nForeign data, whose voxel size was not looked at: {foreign}."
+    seen = [stack.raw for stack in job.data if stack.transductive]
+    if seen:
+        text += f"\n\nTransductive: training may have seen the raw of the test boxes of {', '.join(seen)}."
     return Section(
         "What is kept",
         text,

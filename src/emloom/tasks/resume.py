@@ -15,6 +15,7 @@ from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
+from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
@@ -27,7 +28,7 @@ class ResultStatus:
     """How far a result came.
 
     Attributes:
-        kind: of job: "predict" or "segment".
+        kind: of job: "predict", "segment", "classify", ...
         folder: where it is now.
         finished: whether it is whole and has its final name.
         stages: those that were begun, in order.
@@ -113,5 +114,10 @@ def retry(
         predict = PredictJob.from_dict(words, f"the job of {space.folder}")
         advance = None if on_block is None else (lambda done, total: on_block("predict", done, total))
         predict_volume(predict, engine, advance, executor, repair=True)
+        return space.output
+    if record["kind"] == "classify":
+        classified = ClassifyJob.from_dict(words, f"the job of {space.folder}")
+        tell = None if on_block is None else (lambda done, total: on_block("classify", done, total))
+        classify(classified, tell, executor, again=True)
         return space.output
     raise InputError(f"{space.folder} holds a job of kind {record['kind']!r}, which this emloom does not know")

@@ -15,10 +15,11 @@ How steps are skipped, gone on with and refused: `emloom.tasks.steps`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from pydantic import Field
 
 from emloom.errors import InputError
 from emloom.geometry import Box
+from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
@@ -45,10 +47,12 @@ from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSp
 from emloom.tasks.classtable import joined, read_units
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open_stack
 from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.reconstructionreport import training_section
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.trainingjob import Execution, TrainingJob
+from emloom.view.report import Section
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -76,6 +80,51 @@ class SemanticJob(TrainingJob):
     scoring: SemanticScoring = SemanticScoring()
 
 
+class ClassJob(Protocol):
+    """What predicting, scoring and showing classes needs to know of a job."""
+
+    @property
+    def name(self) -> str:
+        """Shown in the report."""
+
+    @property
+    def data(self) -> tuple[StackSpec, ...]:
+        """Labelled stacks."""
+
+    @property
+    def objective(self) -> SemanticObjective:
+        """The classes."""
+
+    @property
+    def scoring(self) -> SemanticScoring:
+        """What is scored."""
+
+
+class ClassRun(Protocol):
+    """What it needs of an execution of such a job, whatever learned the classes."""
+
+    folder: Path
+    hardware: Hardware
+    listener: Listener
+    executor: Executor
+
+    @property
+    def job(self) -> ClassJob:
+        """What to do."""
+
+    @property
+    def stacks(self) -> list[Stack]:
+        """The opened stacks."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained model."""
+
+    @property
+    def voxel_size_nm(self) -> Vec3:
+        """Voxel size (z, y, x) of the data."""
+
+
 class _Run(Execution[SemanticJob]):
     """One execution of a job in a folder."""
 
@@ -100,14 +149,6 @@ class _Run(Execution[SemanticJob]):
             "evaluate": evaluated,
             "report": key_of(evaluated, self.job.name),
         }
-
-    def path(self, stage: Stage, item: HeldOut) -> Path:
-        """Return the container of what a step makes of one box."""
-        return self.folder / stage / f"{item.name}.zarr"
-
-    @property
-    def tested(self) -> list[HeldOut]:
-        return held_out(self.job.data, "test")
 
 
 def run(
@@ -137,50 +178,61 @@ def run(
         InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
     """
     this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}
+    work = {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report}
     return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _train(this: _Run) -> None:
-    for item in held_out(this.job.data):
-        _require_known(this, item)
+    require_known(this)
     this.train()
 
 
-def _require_known(this: _Run, item: HeldOut) -> None:
-    """Raise `InputError` where a box would choose the checkpoint, or be scored, by nothing."""
-    stack, names = this.stacks[item.stack], ", ".join(this.job.objective.names)
-    if (true_classes(this.job.objective, stack, item) == UNKNOWN).all():
-        raise InputError(
-            f"the {item.part} {item.box} holds no voxel of {names} in {stack.labels.info.source} where labels are "
-            "known: choose another box, or other ids for the classes"
-        )
+def require_known(this: ClassRun) -> None:
+    """Raise `InputError` where a held-out box would choose the checkpoint, or be scored, by nothing."""
+    for item in held_out(this.job.data):
+        stack, names = this.stacks[item.stack], ", ".join(this.job.objective.names)
+        if (true_classes(this.job.objective, stack, item) == UNKNOWN).all():
+            raise InputError(
+                f"the {item.part} {item.box} holds no voxel of {names} in {stack.labels.info.source} where labels "
+                "are known: choose another box, or other ids for the classes"
+            )
 
 
-def _predict(this: _Run) -> None:
+def _path(this: ClassRun, stage: Stage, item: HeldOut) -> Path:
+    """Return the container of what a step makes of one box."""
+    return this.folder / stage / f"{item.name}.zarr"
+
+
+def _tested(this: ClassRun) -> list[HeldOut]:
+    return held_out(this.job.data, "test")
+
+
+def predict_boxes(this: ClassRun) -> None:
+    """Predict every test box with the trained model."""
     engine = Engine(this.hardware.torch_device)
-    for done, item in enumerate(this.tested, start=1):
+    for done, item in enumerate(_tested(this), start=1):
         stack = this.job.data[item.stack]
         job = PredictJob(
             raw=stack.raw,
             model=str(this.checkpoint),
-            output=str(this.path("predict", item)),
+            output=str(_path(this, "predict", item)),
             box=BoxSpec(start=item.box.start, shape=item.box.shape),
             voxel_size_nm=stack.voxel_size_nm,
         )
         predict_volume(job, engine, executor=this.executor, discard=True)
-        this.listener.advance("predict", done, len(this.tested))
+        this.listener.advance("predict", done, len(_tested(this)))
 
 
-def _evaluate(this: _Run) -> None:
+def evaluate_boxes(this: ClassRun) -> None:
+    """Score every test box, each by itself and all together."""
     rows: list[dict[str, Any]] = []
-    for done, item in enumerate(this.tested, start=1):
+    for done, item in enumerate(_tested(this), start=1):
         _write_truth(this, item)
         spec = _scoring(this, item)
         found = evaluate_classes(spec, this.executor)
         write_class_report(spec, found)
         rows.append(found.row | {"predicted": item.name})
-        this.listener.advance("evaluate", done, len(this.tested))
+        this.listener.advance("evaluate", done, len(_tested(this)))
     everything = _together(this)
     write_scores(
         this.folder / "evaluate",
@@ -194,23 +246,23 @@ def _evaluate(this: _Run) -> None:
     )
 
 
-def _together(this: _Run) -> ClassEvaluation:
+def _together(this: ClassRun) -> ClassEvaluation:
     """Return the scores of all test boxes, from what was counted in each."""
     metrics = class_metrics_named(this.job.scoring.metrics)
-    specs = [_scoring(this, item) for item in this.tested]
+    specs = [_scoring(this, item) for item in _tested(this)]
     counted = []
     for spec in specs:
         judged = judged_of(spec, metrics)
         counted.append(read_units(Path(spec.output), judged, None, judged.cells()))
     named = specs[0].model_copy(update={"predicted": "all test boxes"})
-    return score_units(named, metrics, joined(counted), sum(item.box.size for item in this.tested))
+    return score_units(named, metrics, joined(counted), sum(item.box.size for item in _tested(this)))
 
 
-def _scoring(this: _Run, item: HeldOut) -> ClassSpec:
+def _scoring(this: ClassRun, item: HeldOut) -> ClassSpec:
     stack, how = this.job.data[item.stack], this.job.scoring
     return ClassSpec(
-        predicted=str(this.path("predict", item) / CLASSES),
-        truth=str(this.path("evaluate", item) / "truth"),
+        predicted=str(_path(this, "predict", item) / CLASSES),
+        truth=str(_path(this, "evaluate", item) / "truth"),
         output=str(this.folder / "evaluate" / item.name),
         metrics=how.metrics,
         raw=stack.raw if stack.voxel_size_nm is None else None,  # pictures open it by what the file states
@@ -220,11 +272,11 @@ def _scoring(this: _Run, item: HeldOut) -> ClassSpec:
     )
 
 
-def _write_truth(this: _Run, item: HeldOut) -> None:
+def _write_truth(this: ClassRun, item: HeldOut) -> None:
     truth = true_classes(this.job.objective, this.stacks[item.stack], item)
     grid = this.stacks[item.stack].raw.info.grid.crop(item.box)
     info = VolumeInfo(item.box.shape, truth.dtype, grid, kind="labels")
-    with staged(this.path("evaluate", item), overwrite=True) as folder:
+    with staged(_path(this, "evaluate", item), overwrite=True) as folder:
         create_volume(folder / "truth", info).write(info.box, truth)
 
 
@@ -237,12 +289,16 @@ def true_classes(objective: SemanticObjective, stack: Stack, item: HeldOut) -> N
 
 
 def _report(this: _Run) -> None:
-    provenance = this.provenance(STAGES)
-    boxes = [_drawn(this, item) for item in this.tested]
-    write_semantic_report(this.job.name, _together(this), boxes, this.folder, provenance)
+    report_boxes(this, this.provenance(STAGES), [training_section(this.folder)])
 
 
-def _drawn(this: _Run, item: HeldOut) -> TestedBox:
+def report_boxes(this: ClassRun, provenance: Mapping[str, Any], learned: Sequence[Section]) -> None:
+    """Write the page of the run; `learned` says how the model came about."""
+    boxes = [_drawn(this, item) for item in _tested(this)]
+    write_semantic_report(this.job.name, _together(this), boxes, this.folder, (provenance, learned))
+
+
+def _drawn(this: ClassRun, item: HeldOut) -> TestedBox:
     stack = this.stacks[item.stack]
     middle = Box((item.box.shape[0] // 2, 0, 0), (1, *item.box.shape[1:]))
     spec = _scoring(this, item)

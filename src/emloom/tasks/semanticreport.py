@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from emloom.tasks.classreport import class_table
 from emloom.tasks.classscoring import ClassEvaluation
-from emloom.tasks.reconstructionreport import training_section
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
@@ -42,9 +41,22 @@ class TestedBox:
 
 
 def write_semantic_report(
-    name: str, found: ClassEvaluation, boxes: Sequence[TestedBox], folder: Path, provenance: Mapping[str, Any]
+    name: str,
+    found: ClassEvaluation,
+    boxes: Sequence[TestedBox],
+    folder: Path,
+    origin: tuple[Mapping[str, Any], Sequence[Section]],
 ) -> None:
-    """Write `report.html` into the folder of a finished run; `found` is of all test boxes together."""
+    """Write `report.html` into the folder of a finished run.
+
+    Args:
+        name: of the job.
+        found: of all test boxes together.
+        boxes: of each a section.
+        folder: of the run.
+        origin: the provenance, and sections that say how the model came about.
+    """
+    provenance, learned = origin
     report = Report(
         title=name,
         subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
@@ -52,7 +64,7 @@ def write_semantic_report(
         sections=[
             _pictures(found.names, boxes),
             _scores(found),
-            training_section(folder),
+            *learned,
             _next_steps(folder, boxes),
         ],
         provenance=provenance,

@@ -1,4 +1,4 @@
-"""What every job that trains a network has in common, and one execution of it in a folder."""
+"""What every job that trains something on stacks has in common, and one execution of it in a folder."""
 
 from __future__ import annotations
 
@@ -30,13 +30,23 @@ DECISIVE = frozenset({"data", "objective", "network", "preprocessing", "training
 """Fields of a job that decide whether an unfinished training may be gone on with."""
 
 
-class TrainingJob(Spec):
-    """The part of a job that says what is learned from what; kinds of jobs narrow the fields."""
+class StackJob(Spec):
+    """The part of a job that says what is learned from; kinds of jobs narrow the fields."""
 
     name: str = Field(min_length=1)
     """Shown in the report."""
     data: tuple[SplitSpec, ...] = Field(min_length=1)
     """One or more stacks of the same voxel size."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file the job reads."""
+        return [path for stack in self.data for path in stack.paths]
+
+
+class TrainingJob(StackJob):
+    """The part of a job that says which network learns what from what; kinds of jobs narrow the fields."""
+
     objective: ObjectiveSpec
     network: NetworkSpec
     preprocessing: Preprocessing = Preprocessing()
@@ -46,9 +56,8 @@ class TrainingJob(Spec):
     def paths(self) -> list[str]:
         """Every file the job reads."""
         library, start = self.training.augment.defects.library, self.training.start
-        stacks = [path for stack in self.data for path in stack.paths]
         weights = [] if start is None or start.model is None else [start.model]
-        return [*stacks, *(library.paths if library else []), *weights]
+        return [*super().paths, *(library.paths if library else []), *weights]
 
     def model(self, voxel_size_nm: Vec3) -> ModelSpec:
         """Return what goes into the checkpoint."""
@@ -60,11 +69,11 @@ class TrainingJob(Spec):
         )
 
 
-J = TypeVar("J", bound=TrainingJob)
+S = TypeVar("S", bound=StackJob)
 
 
 @dataclass
-class Execution(Generic[J]):
+class FolderRun(Generic[S]):
     """One execution of a job in a folder; kinds of jobs open their data and do their steps.
 
     Attributes:
@@ -75,14 +84,14 @@ class Execution(Generic[J]):
         executor: where blocks run.
     """
 
-    job: J
+    job: S
     folder: Path
     hardware: Hardware = field(default_factory=Hardware)
     listener: Listener = field(default_factory=Silent)
     executor: Executor = field(default_factory=Serial)
 
     def __post_init__(self) -> None:
-        _ = self.volumes, self.library  # what cannot be opened is said before anything is done
+        _ = self.volumes  # what cannot be opened is said before anything is done
 
     @property
     def volumes(self) -> Sequence[TrainingVolume]:
@@ -95,38 +104,14 @@ class Execution(Generic[J]):
         return self.volumes[0].raw.info.grid.voxel_size_nm
 
     @property
-    def model(self) -> ModelSpec:
-        """What is being learned."""
-        return self.job.model(self.voxel_size_nm)
-
-    @property
     def checkpoint(self) -> Path:
         """The trained model."""
         return self.folder / "train" / "model.safetensors"
 
     @cached_property
-    def library(self) -> Library | None:
-        """The artifacts that augmentation blends in."""
-        spec = self.job.training.augment.defects.library
-        return None if spec is None else open_library(spec, self.job.preprocessing, self.voxel_size_nm)
-
-    @cached_property
     def inputs(self) -> dict[str, str]:
         """Path and fingerprint of every file the job reads."""
         return {path: fingerprint(path) for path in self.job.paths}
-
-    def trained_key(self, inputs: Mapping[str, str] | None = None) -> str:
-        """Return the key of the training: parameters, and fingerprints of what it reads (default: all inputs)."""
-        data = [stack.to_dict() for stack in self.job.data]
-        return key_of(
-            self.model.content_hash(), self.job.training.content_hash(), data, inputs or dict(self.inputs)
-        )
-
-    def train(self) -> None:
-        """Train, or go on where a training stopped."""
-        validation = [(item.stack, item.box) for item in held_out(self.job.data, "validation")]
-        data = TrainingData(self.volumes, validation, self.library)
-        train(self.model, self.job.training, data, self.checkpoint.parent, self.hardware, self.listener.step)
 
     def provenance(self, stages: Sequence[str]) -> dict[str, Any]:
         """Write provenance.json, and return it."""
@@ -149,3 +134,39 @@ class Execution(Generic[J]):
         steps = [Step(name, keys[name], partial(do, self)) for name, do in work.items()]
         Plan(self.job, self.folder, steps, DECISIVE).carry_out(self.listener, overwrite=overwrite, until=until)
         return self.folder / "report.html"
+
+
+J = TypeVar("J", bound=TrainingJob)
+
+
+@dataclass
+class Execution(FolderRun[J]):
+    """One execution of a job that trains a network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.library  # the same of artifacts
+
+    @property
+    def model(self) -> ModelSpec:
+        """What is being learned."""
+        return self.job.model(self.voxel_size_nm)
+
+    @cached_property
+    def library(self) -> Library | None:
+        """The artifacts that augmentation blends in."""
+        spec = self.job.training.augment.defects.library
+        return None if spec is None else open_library(spec, self.job.preprocessing, self.voxel_size_nm)
+
+    def trained_key(self, inputs: Mapping[str, str] | None = None) -> str:
+        """Return the key of the training: parameters, and fingerprints of what it reads (default: all inputs)."""
+        data = [stack.to_dict() for stack in self.job.data]
+        return key_of(
+            self.model.content_hash(), self.job.training.content_hash(), data, inputs or dict(self.inputs)
+        )
+
+    def train(self) -> None:
+        """Train, or go on where a training stopped."""
+        validation = [(item.stack, item.box) for item in held_out(self.job.data, "validation")]
+        data = TrainingData(self.volumes, validation, self.library)
+        train(self.model, self.job.training, data, self.checkpoint.parent, self.hardware, self.listener.step)

@@ -1,0 +1,217 @@
+"""A forest job: draw labelled voxels, grow trees on their features, predict held-out boxes, score them.
+
+Its folder, its steps after `train`, and its scores are those of a semantic job (`emloom.tasks.semantic`)::
+
+    train/      model.safetensors     trees and spec, which `emloom predict` takes like a network's
+                forest.json           voxels of every class, and what each feature is worth
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.errors import InputError
+from emloom.io.files import write_text_atomic
+from emloom.nn.crops import TrainingVolume
+from emloom.nn.forest import Forest, require_reach
+from emloom.nn.forestfit import fit_forest, losses_by_feature, require_sklearn
+from emloom.nn.hardware import Hardware
+from emloom.nn.model import ModelSpec, build, save
+from emloom.nn.samples import require_voxel_size
+from emloom.nn.voxeldraw import Draw, Place, draw_voxels, features_of
+from emloom.ops.threads import Threads
+from emloom.run.executor import Executor, Serial
+from emloom.run.journal import key_of
+from emloom.run.machine import cores
+from emloom.tasks.check import check_voxel_size
+from emloom.tasks.checktraining import Finding
+from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.forestjob import ForestJob
+from emloom.tasks.forestreport import forest_section
+from emloom.tasks.semantic import (
+    STAGES,
+    Stage,
+    evaluate_boxes,
+    predict_boxes,
+    report_boxes,
+    require_known,
+)
+from emloom.tasks.steps import Listener, Silent
+from emloom.tasks.trainingjob import FolderRun
+
+_FEW = 500  # labelled voxels of a class: fewer are a stroke or two
+_JUDGED = 2000  # voxels of each class of the validation boxes that features are judged on
+
+
+class _Run(FolderRun[ForestJob]):
+    """One execution of a job in a folder."""
+
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The opened stacks."""
+        return [open_stack(spec) for spec in self.job.data]
+
+    @cached_property
+    def volumes(self) -> list[TrainingVolume]:
+        """Where voxels are drawn."""
+        return [stack.labelled for stack in self.stacks]
+
+    @property
+    def model(self) -> ModelSpec:
+        """What is being learned."""
+        return self.job.model(self.voxel_size_nm)
+
+    def keys(self) -> dict[str, str]:
+        """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
+        data = [stack.to_dict() for stack in self.job.data]
+        trained = key_of("forest", self.model.content_hash(), data, dict(self.inputs))
+        predicted = key_of(trained, "predict")
+        evaluated = key_of(predicted, self.job.scoring.content_hash())
+        named = key_of(evaluated, self.job.name)
+        return dict(zip(STAGES, (trained, predicted, evaluated, named), strict=True))
+
+
+def run(
+    job: ForestJob,
+    folder: Path,
+    hardware: Hardware | None = None,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+    until: Stage = "report",
+    executor: Executor | None = None,
+) -> Path:
+    """Run a job in a folder, going on where an earlier call stopped; arguments as `emloom.tasks.semantic.run`.
+
+    Raises:
+        InputError: an input is bad, a class has no voxel, a stack is smaller than features reach, scikit-learn is
+            not installed, or the folder holds another job and `overwrite` is not set.
+    """
+    this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
+    work = {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report}
+    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
+
+
+def require_drawable(this: _Run, network: Forest) -> None:
+    """Raise `InputError` where stacks do not fit the model or the features, or a held-out box knows nothing."""
+    for stack in this.stacks:
+        require_voxel_size(this.model, stack.raw.info.grid.voxel_size_nm, stack.raw.info.source)
+        require_reach(network, stack.raw.info)
+    require_known(this)
+
+
+def drawn(this: _Run) -> Draw:
+    """Return the voxels to learn from; raises `InputError` where a class has none."""
+    job = this.job
+    places = [Place(volume, volume.region.intersect(volume.raw.info.box)) for volume in this.volumes]
+    draw = draw_voxels(places, job.objective, job.forest.per_class, job.forest.seed)
+    lacking = [name for name, count in zip(job.objective.names, draw.known, strict=True) if not count]
+    if lacking:
+        labels = ", ".join(stack.labels.info.source for stack in this.stacks)
+        raise InputError(
+            f"no voxel of {', '.join(lacking)} may be learned from in {labels}: label some outside of the "
+            "held-out boxes and their gap, give the class other ids, or leave it out"
+        )
+    return draw
+
+
+def _train(this: _Run) -> None:
+    require_sklearn()
+    network = build(this.model)
+    assert isinstance(network, Forest)
+    require_drawable(this, network)
+    started, threads, job = time.perf_counter(), cores().usable, this.job
+    draw = drawn(this)
+    rows, classes = features_of(
+        draw,
+        network.features,
+        job.preprocessing,
+        threads,
+        lambda done, total: this.listener.advance("train", done, total),
+    )
+    computed = time.perf_counter()
+    network.grow(*fit_forest(job.forest, rows, classes, len(job.objective.classes), threads))
+    grown = time.perf_counter()
+    recall, lost = _judge(this, network, threads)
+    seconds = {"features": computed - started, "trees": grown - computed, "judge": time.perf_counter() - grown}
+    this.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    found = _found(this, draw, network, recall, lost) | {"seconds": seconds}
+    save(this.checkpoint, this.model, network.state_dict(), {"validation_recall": f"{recall:.4f}"})
+    write_text_atomic(this.checkpoint.parent / "forest.json", json.dumps(found, indent=1))
+
+
+def _judge(this: _Run, network: Forest, threads: int) -> tuple[float, NDArray[np.float32]]:
+    """Return the mean recall on validation boxes, and what each feature is worth there."""
+    items: Sequence[HeldOut] = held_out(this.job.data, "validation")
+    places = [Place(this.volumes[item.stack], item.box, held_out=True) for item in items]
+    seed = this.job.forest.seed
+    draw = draw_voxels(places, this.job.objective, _JUDGED, seed)
+    rows, classes = features_of(draw, network.features, this.job.preprocessing, threads)
+    with Threads(threads) as crew:
+        return losses_by_feature(network.trees, rows, classes, seed, crew)
+
+
+def _found(this: _Run, draw: Draw, network: Forest, recall: float, lost: NDArray[np.float32]) -> dict[str, Any]:
+    names, features = this.job.objective.names, network.features
+    trees = network.trees
+    return {
+        "classes": [
+            {"name": name, "known": int(known), "drawn": int(taken)}
+            for name, known, taken in zip(names, draw.known, draw.taken, strict=True)
+        ],
+        "features": [
+            {"name": name, "family": family, "impurity": round(float(share), 6), "lost": round(float(loss), 6)}
+            for name, family, share, loss in zip(
+                features.names, features.families, network.importances.tolist(), lost.tolist(), strict=True
+            )
+        ],
+        "reach_vox": list(features.reach_vox),
+        "trees": len(trees.roots),
+        "nodes": len(trees.feature),
+        "validation_recall": recall,
+    }
+
+
+def _report(this: _Run) -> None:
+    found = json.loads((this.folder / "train" / "forest.json").read_text(encoding="utf-8"))
+    report_boxes(this, this.provenance(STAGES), [forest_section(found)])
+
+
+def check_forest(job: ForestJob) -> list[Finding]:
+    """Return every finding about a forest job; raises `InputError` where data cannot be opened at all."""
+    this = _Run(job, Path())
+    return [*(check_voxel_size(stack.raw) for stack in this.stacks), *_checked(this)]
+
+
+def _checked(this: _Run) -> Iterator[Finding]:
+    try:
+        require_sklearn()
+    except InputError as problem:
+        yield Finding("error", "forest", str(problem))
+    try:
+        network = build(this.model)
+        assert isinstance(network, Forest)
+        require_drawable(this, network)
+        draw = drawn(this)
+    except InputError as problem:
+        yield Finding("error", "labels", str(problem))
+        return
+    names = this.job.objective.names
+    told = ", ".join(f"{name} {known:,}" for name, known in zip(names, draw.known.tolist(), strict=True))
+    yield Finding(
+        "ok", "labels", f"labelled voxels: {told}; at most {this.job.forest.per_class:,} of each are drawn"
+    )
+    reach = network.context
+    yield Finding(
+        "ok", "features", f"{len(network.features.names)} features, which look {reach} voxels (z, y, x) far"
+    )
+    thin = [name for name, known in zip(names, draw.known.tolist(), strict=True) if known < _FEW]
+    if thin:
+        yield Finding("warning", "labels", f"fewer than {_FEW} voxels of {', '.join(thin)}: label more")
