@@ -26,44 +26,60 @@ Figures: docs/study-sparse.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.geometry import Box
+from emloom.geometry import Box, Vec
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
 from emloom.nn.augment import AugmentSpec, IntensitySpec
+from emloom.nn.forestspec import AnyFeatures, ForestSpec, MultiScaleSpec, Original8Spec
+from emloom.nn.forestspec import IntensitySpec as IntensityFeatureSpec
 from emloom.nn.losses import ClassDice, CrossEntropy, FocalCrossEntropy, LossSpec, LossSum
 from emloom.nn.networks import NetworkSpec
+from emloom.nn.objectives.reconstruction import Corruption, HiddenBlocks, HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.strategies import Balanced
 from emloom.nn.train import OptimizerSpec, TrainingSpec
 from emloom.nn.transfer import StartSpec
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
 from emloom.nn.voxelnets import VoxelNetSpec
 from emloom.recipes.paths import data_file
 from emloom.tasks.classspec import BootstrapSpec, NearSpec
 from emloom.tasks.combinemasks import CombineMasksJob, combine_masks
-from emloom.tasks.data import StackSpec
+from emloom.tasks.data import BoxSpec, HeldPieces, RawStackSpec, StackSpec
+from emloom.tasks.forestjob import ForestJob
+from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.semantic import SemanticJob, SemanticScoring
-from emloom.tasks.sparsespec import BlockPiece, PlanePiece, SparseLabels
+from emloom.tasks.sparsespec import BlockPiece, PieceSpec, PlanePiece, SparseLabels
 
 CLASSES = ("cytoplasm", "membrane", "mitochondrion", "mitochondrial_membrane", "synapse", "vesicle")
 """In the order of the channels; painted as 1 to 6, undefined as 0."""
 
 Net = Literal["4_conv", "4_conv_odd", "4_conv_ln", "dilated", "res_valid", "4_conv_resnet", "unet"]
 Loss = Literal["ce", "focal", "ce_dice"]
+Pretext = Literal["centre", "masked_vae", "masked_blocks"]
+
+CHECKPOINT = "train/model.safetensors"
+"""Where a job keeps what it learned, in its folder."""
 
 _MASKS = ("membranes", "mitochondrion", "mitochondrial_boundaries", "PSD", "vesicles")
 _SHAPE = (20, 768, 1024)
 _VALIDATION = {"validation_3": Box((3, 0, 640), (1, 256, 384)), "validation_16": Box((16, 0, 640), (1, 256, 384))}
 _TEST = {"test": Box((8, 320, 640), (4, 448, 384))}
 _GAP_NM = 240.0  # and half a window of 16 voxels: 320 nm
+_AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
+_PRETEXTS: dict[Pretext, Corruption] = {
+    "centre": HiddenCentre(pad_vox=1),
+    "masked_vae": HiddenCentre(centre_vox=8, counts="all", dropout=0.0),
+    "masked_blocks": HiddenBlocks(fraction=0.6, block_vox=(8, 8, 8)),
+}
 _GREY = Preprocessing(low=78.0, high=197.0)  # the first and the last percentile
 
 LOSSES: dict[Loss, LossSpec] = {
@@ -224,6 +240,70 @@ def forest(
     )
 
 
+def features(kind: str) -> AnyFeatures:
+    """Return features of a forest by kind: `multiscale`, `original_8` or `intensity`."""
+    known: dict[str, AnyFeatures] = {
+        "multiscale": MultiScaleSpec(),
+        "original_8": Original8Spec(),
+        "intensity": IntensityFeatureSpec(),
+    }
+    return known[kind]
+
+
+def pretraining(
+    pretext: Pretext, net: Net = "4_conv", seed: int = 0, data: str | None = None, steps: int = 1500
+) -> ReconstructionJob:
+    """Return the job that lets a network learn from the raw alone, of the training region only.
+
+    Args:
+        pretext: what it is asked: the grey value of hidden `centre` voxels, to give back windows whose centre is
+            hidden (`masked_vae`), or crops of which blocks are (`masked_blocks`).
+        net: the network of `NETWORKS` that shall learn afterwards.
+        seed: of weights and crops.
+        data: the folder of the data sets.
+        steps: weight updates.
+    """
+    file = data_file("epfl_hippocampus/train_z000-019.h5", data)
+    asked, network, shape = _PRETEXTS[pretext], NETWORKS[net], (1, 1, 1)
+    if pretext == "masked_vae":
+        assert isinstance(network, VoxelNetSpec)
+        network, shape = VoxelAutoencoderSpec(encoder=network), (32, 32, 32)
+    elif pretext == "masked_blocks":
+        shape = (16, 64, 64)
+    return ReconstructionJob(
+        name=f"sparse pretraining {pretext} {net} seed {seed}",
+        data=(
+            RawStackSpec(
+                raw=f"{file}/volumes/raw",
+                region=BoxSpec(start=(0, 0, 0), shape=(20, 768, 560)),
+                validation=(BoxSpec(start=(0, 0, 640), shape=(20, 64, 64)),),
+                test=(BoxSpec(start=(0, 320, 640), shape=(20, 64, 64)),),
+                gap_nm=_GAP_NM,
+            ),
+        ),
+        objective=ReconstructionObjective(corruption=asked),
+        network=network,
+        preprocessing=_GREY,
+        training=TrainingSpec(
+            steps=steps,
+            crop_shape_vox=shape,
+            batch_size=128 if shape == (1, 1, 1) else 16,
+            optimizer=OptimizerSpec(learning_rate=1e-3),
+            validate_every=max(1, steps // 2),
+            seed=seed,
+            augment=_AUGMENT,
+            precision="32-true",
+        ),
+    )
+
+
+def after(job: SemanticJob, checkpoint: Path) -> SemanticJob:
+    """Return the job that starts from the backbone of a pretrained checkpoint."""
+    backbone = "unet" if isinstance(job.network, UNetSpec) else "backbone"
+    start = StartSpec(model=str(checkpoint), only=(backbone,))
+    return job.model_copy(update={"training": job.training.model_copy(update={"start": start})})
+
+
 def _job(variant: str, net: Net, loss: Loss, stack: StackSpec, training: TrainingSpec) -> SemanticJob:
     return SemanticJob(
         name=f"sparse {variant} {net} {loss} seed {training.seed}",
@@ -246,7 +326,7 @@ def _training(net: Net, steps: int, crops: int, seed: int) -> TrainingSpec:
         validate_every=max(1, steps // 6),
         seed=seed,
         sampling=Balanced(min_known=0.0, place="centre"),
-        augment=AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1))),
+        augment=_AUGMENT,
         precision="32-true",
     )
 
