@@ -30,8 +30,9 @@ from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.train import TrainingData, TrainingSpec, train
 from emloom.nn.transfer import StartSpec, start_from
 from emloom.nn.unet import UNetSpec
+from emloom.nn.validation import Checks
 from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
-from emloom.nn.voxelnets import VoxelNetSpec
+from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 
 GRID = Grid((5.0, 5.0, 5.0))
 HERE = Hardware("cpu", 1, 0)
@@ -342,3 +343,26 @@ def test_centre_regression_learns_what_a_centre_looks_like(tmp_path: Path) -> No
     (picture,) = objective.look(net, [one, one]).values()
     assert picture.shape == (1, 1, 2 * 9, 3 * 9)
     assert float(picture[0, 0, 4, 2 * 9 + 4]) == 1  # the truth, in the middle of the third
+
+
+@pytest.mark.parametrize(("centre", "count"), [(1, 1024), (3, 1024)])
+def test_hidden_centres_are_validated_window_by_window(centre: int, count: int) -> None:
+    # Dense crops, on which centre-voxel networks are validated otherwise, have one middle only.
+    objective = ReconstructionObjective(corruption=HiddenCentre(centre_vox=centre, dropout=0.2))
+    spec = ModelSpec(objective=objective, network=VOXELS, voxel_size_nm=GRID.voxel_size_nm)
+    network = build(spec)
+    assert isinstance(network, VoxelNet)
+    maker = SampleMaker(spec, [tissue()], CropShape(network.input_shape((centre,) * 3), (centre,) * 3))
+    box = Box((4, 6, 8), (4, 20, 20))
+    batches = list(Checks.of(maker, network, [(0, box)]).samples)
+    middles = torch.cat(
+        [targets["reconstruction"][0][:, 0, centre // 2, centre // 2, centre // 2] for _, targets in batches]
+    )
+    assert len(middles) == count
+    again = list(Checks.of(maker, network, [(0, box)]).samples)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, again, strict=True))
+    # They are voxels of the box: 1024 of its 1600, without repetition.
+    there = spec.preprocessing(tissue().raw.read(box))
+    grey, most = np.unique(there, return_counts=True)
+    drawn, often = np.unique(middles.numpy(), return_counts=True)
+    assert (often <= most[np.searchsorted(grey, drawn)]).all()

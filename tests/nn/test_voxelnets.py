@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from emloom.errors import InputError
+from emloom.geometry import Box
+from emloom.io.volume import ArrayVolume
+from emloom.nn import voxelnets
+from emloom.nn.augment import AugmentSpec
+from emloom.nn.coding import Shares
+from emloom.nn.crops import TrainingVolume
+from emloom.nn.model import ModelSpec, build, load, save
+from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
+from emloom.nn.predict import Predictor, choose_tile, predict
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.samples import SampleMaker, TrainingSamples
+from emloom.nn.train import TrainingSpec, crop_shape
 from emloom.nn.voxelbackbones import BackboneName, names
 from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
+from emloom.nn.voxelparts import ChannelNorm
+from tests.nn.test_dense import shaken
+from tests.nn.tissue import GRID
 
 SIZES = {  # parameters of backbone and head with 6 classes, edge of the window, stride
     "3_layer@8": (69_888, 390, 8, 2),
@@ -32,6 +51,12 @@ SIZES = {  # parameters of backbone and head with 6 classes, edge of the window,
 }
 
 
+def model(network: VoxelNetSpec) -> ModelSpec:
+    classes = [{"name": "dark", "ids": [0]}, {"name": "bright", "ids": [1]}]
+    objective = SemanticObjective.from_dict({"classes": classes})
+    return ModelSpec(objective=objective, network=network, voxel_size_nm=GRID.voxel_size_nm)
+
+
 def count(module: nn.Module) -> int:
     return sum(weights.numel() for weights in module.parameters())
 
@@ -42,3 +67,187 @@ def test_sizes_are_the_published_ones(name: BackboneName) -> None:
         net = VoxelNet(VoxelNetSpec(backbone=name), {"classes": 6})
     found = (count(net.backbone), count(net.heads), net.window[0], net.reach.stride[0])
     assert found == SIZES[name]
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not name.startswith("convnext")])
+def test_the_odd_twin_has_the_same_weights_and_a_voxel_in_the_middle(name: BackboneName) -> None:
+    with torch.device("meta"):
+        even, odd = (VoxelNet(VoxelNetSpec(backbone=name, odd=twin), {"classes": 6}) for twin in (False, True))
+    # Without a pooling, the head is the odd part.
+    more = -1 if name == "dilated_no_pool@32" else 1
+    assert odd.window == tuple(n + more for n in even.window)
+    assert [p.shape for p in even.backbone.parameters()] == [p.shape for p in odd.backbone.parameters()]
+    assert all(n == 2 * c + 1 for n, c in zip(odd.window, odd.context, strict=True))
+    assert all(n == 2 * c for n, c in zip(even.window, even.context, strict=True))
+
+
+def test_a_net_without_a_pooling_has_no_odd_twin() -> None:
+    with pytest.raises(InputError, match="convnext@16 has no pooling at full resolution"):
+        VoxelNetSpec.from_dict({"backbone": "convnext@16", "odd": True})
+
+
+@pytest.mark.parametrize("name", ["4_conv_resnet", "4_conv_resnet_ln"])
+@pytest.mark.parametrize("patch", ["16", "32"])
+def test_valid_twins_take_the_weights_of_the_padded_nets(name: str, patch: str) -> None:
+    padded, valid = (
+        build(model(VoxelNetSpec.from_dict({"backbone": f"{name}{kind}@{patch}"}))) for kind in ("", "_valid")
+    )
+    valid.load_state_dict(padded.state_dict())
+
+
+def test_activations_and_convolutions_are_those_of_the_code_not_of_its_report() -> None:
+    # The original's report says ReLU, and one 3^3 convolution in the dilated branch: its code has two.
+    for name in ("3_layer@8", "dilated@32", "dilated_16@16", "dilated_no_pool@32"):
+        parts = list(VoxelNetSpec(backbone=name).build_backbone().modules())
+        assert {part.negative_slope for part in parts if isinstance(part, nn.LeakyReLU)} == {0.01}
+        assert not any(isinstance(part, nn.GELU | nn.ReLU) for part in parts)
+    for name in ("4_conv@32", "4_conv_ln@32", "4_conv_resnet@16", "res_valid"):
+        parts = list(VoxelNetSpec(backbone=name).build_backbone().modules())
+        assert not any(isinstance(part, nn.LeakyReLU | nn.ReLU) for part in parts)
+        assert all(part.bias is not None for part in parts if isinstance(part, nn.Conv3d))
+    kernels = [
+        (part.kernel_size[0], part.dilation[0])
+        for part in VoxelNetSpec(backbone="dilated@32").build_backbone().modules()
+        if isinstance(part, nn.Conv3d)
+    ]
+    assert kernels == [(3, 1), (3, 3), (3, 3), (5, 3)]
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("name", ["3_layer@8", "4_conv@32", "dilated@32", "dilated_16@16", "4_conv_resnet@16"])
+def test_an_answer_sees_its_window_and_nothing_else(name: BackboneName, odd: bool) -> None:
+    torch.manual_seed(0)
+    net = VoxelNet(VoxelNetSpec(backbone=name, odd=odd), {"classes": 2}).double().eval()
+    x = torch.randn(1, 1, *net.input_shape((1, 1, 1)), dtype=torch.float64, requires_grad=True)
+    net(x)["classes"].sum().backward()
+    assert x.grad is not None
+    for axis in range(2, 5):
+        looked_at = x.grad.abs().amax(dim=[d for d in range(5) if d != axis]).nonzero().flatten().tolist()
+        first, last = looked_at[0], looked_at[-1]
+        assert (first, last) == (0, net.window[axis - 2] - 1)
+        # The labelled voxel is in the middle, exactly or half a voxel off: never 1.5, as in the original.
+        assert net.context[axis - 2] - (first + last) / 2 == (0 if odd else 0.5)
+
+
+AUGMENTED = AugmentSpec.none().model_copy(update={"flip": True, "transpose": True})
+
+
+@pytest.mark.parametrize("crop", [(1, 1, 1), (3, 3, 3)])
+@pytest.mark.parametrize("odd", [False, True])
+def test_flips_and_turns_keep_every_label_on_its_voxel(odd: bool, crop: tuple[int, int, int]) -> None:
+    # Regression: flips moved the labelled voxel of even patches by one, and images and labels could flip apart.
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 256, (20, 20, 20)).astype(np.uint8)
+    volume = TrainingVolume(
+        ArrayVolume(raw, GRID, "raw"), ArrayVolume(raw // 128, GRID, "labels"), Box.whole(raw.shape)
+    )
+    spec = model(VoxelNetSpec(backbone="3_layer@8", odd=odd))
+    net = build(spec)
+    assert isinstance(net, VoxelNet)
+    shape = crop_shape(net, crop)
+    how = TrainingSpec(steps=1, augment=AUGMENTED, crop_shape_vox=crop)
+    samples = TrainingSamples(SampleMaker(spec, [volume], shape), how, 40)
+    for index in range(40):
+        x, targets = samples[index]
+        target, weight = targets[CLASSES]
+        assert float(weight.min()) == 1
+        patches = net.patches(x[None])  # of every answer, and for even windows one position more
+        z, y, w = (n // 2 for n in net.window)
+        labelled = patches[: crop[0], : crop[1], : crop[2], 0, z, y, w]
+        assert torch.equal(labelled > spec.preprocessing(np.array([127.5], np.float32))[0], target[1] == 1)
+    plans = [samples.plan(index) for index in range(40)]
+    assert len({(plan.flips, plan.order) for plan in plans}) > 20
+
+
+def test_weights_and_spec_travel_together(tmp_path: Path) -> None:
+    spec = model(VoxelNetSpec(backbone="4_conv@32", odd=True))
+    torch.manual_seed(0)
+    net = build(spec)
+    shaken(net)
+    save(tmp_path / "model.safetensors", spec, net.state_dict(), {})
+    again, loaded, _ = load(tmp_path / "model.safetensors")
+    assert again == spec
+    x = torch.randn(1, 1, *net.input_shape((1, 2, 2)))
+    with torch.inference_mode():
+        assert torch.equal(net.eval()(x)["classes"], loaded.eval()(x)["classes"])
+
+
+@pytest.mark.parametrize("name", ["3_layer@8", "dilated_16@16", "4_conv_ln@32", "4_conv_resnet@16"])
+def test_blocks_and_sections_agree_with_the_whole(name: BackboneName) -> None:
+    torch.manual_seed(0)
+    net = shaken(VoxelNet(VoxelNetSpec(backbone=name), {"classes": 3}))
+    shape = (3, 5, 6) if name == "4_conv_resnet@16" else (7, 9, 8)
+    raw = ArrayVolume(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8), GRID, "raw")
+    predictor = Predictor(net, Preprocessing(), codings={"classes": Shares()})
+
+    def answer(tile: tuple[int, int, int]) -> np.ndarray:
+        out = ArrayVolume(np.zeros((3, *shape), np.uint8), GRID)
+        predict(predictor, raw, {"classes": out}, tile_shape=tile)
+        return out.array.astype(int)
+
+    whole = answer(shape)
+    assert whole.std() > 10
+    for tile in ((1, *shape[1:]), (2, 3, 5), (shape[0], 1, 4)):
+        assert np.abs(answer(tile) - whole).max() <= 1
+    chosen = choose_tile(net, Box.whole(shape))
+    assert all(n >= m for n, m in zip(chosen, shape, strict=True))  # small enough for one tile
+
+
+def test_padded_nets_answer_in_batches_what_their_patches_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voxelnets, "_PATCH_FLOATS", 1 << 18)  # a few patches at a time
+    torch.manual_seed(0)
+    net = shaken(VoxelNet(VoxelNetSpec(backbone="4_conv_resnet@16"), {"a": 2, "b": 1}))
+    x = torch.randn(2, 1, *net.input_shape((2, 3, 1)))
+    with torch.inference_mode():
+        found = net.interior(x)
+        for name in ("a", "b"):
+            network = net.patch_network(name)
+            for n in range(2):
+                patches = net.patches(x[n : n + 1])[:2, :3, :1].flatten(0, 2)
+                expected = network(patches).reshape(2, 3, 1, -1).movedim(-1, 0)
+                assert torch.allclose(found[name][n], expected, atol=1e-5)
+
+
+def test_memory_is_estimated_from_above() -> None:
+    for name in ("4_conv_ln@32", "dilated@32"):
+        net = VoxelNet(VoxelNetSpec(backbone=name), {"classes": 6}).eval()
+        largest = 0
+
+        def look(module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+            nonlocal largest
+            largest = max(largest, 4 * (args[0].numel() + out.numel()))
+
+        for part in net.backbone.modules():
+            if isinstance(part, nn.BatchNorm3d | ChannelNorm | nn.GELU | nn.LeakyReLU):
+                part.register_forward_hook(look)
+        shape = net.input_shape((4, 9, 11))
+        with torch.inference_mode():
+            net(torch.zeros(1, 1, *shape))
+        assert largest <= net.peak_bytes(shape) <= 3 * largest
+
+
+def test_multiply_accumulates_are_the_published_ones() -> None:
+    """Of a 425^2 section and a 128^3 block, in 10^12; the source gives two to three digits."""
+    published = {
+        "3_layer@8": (0.031, 0.152),
+        "4_conv@32": (0.159, 0.710),
+        "dilated@32": (0.057, 0.243),
+        "dilated@64": (0.478, 1.05),
+        "dilated_16@16": (0.055, 0.233),
+        "dilated_no_pool@32": (1.215, 8.93),
+        "res_valid": (0.165, 0.48),
+    }
+    for name, (section, block) in published.items():
+        with torch.device("meta"):
+            net = VoxelNet(VoxelNetSpec.from_dict({"backbone": name}), {"classes": 6})
+        assert net.macs((1, 425, 425)) / 1e12 == pytest.approx(section, abs=0.0006)
+        assert net.macs((128, 128, 128)) / 1e12 == pytest.approx(block, rel=0.01)
+
+
+def test_a_network_needs_a_head_and_an_objective_that_classifies() -> None:
+    with pytest.raises(InputError, match="at least one output"):
+        VoxelNet(VoxelNetSpec(), {})
+    with pytest.raises(InputError, match="cannot learn with the network 'voxel_net'"):
+        ModelSpec.from_dict({"network": {"kind": "voxel_net"}, "voxel_size_nm": [1, 1, 1]})
+    with pytest.raises(InputError, match="did you mean '4_conv@32'"):
+        VoxelNetSpec.from_dict({"backbone": "4_conv"})

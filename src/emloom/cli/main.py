@@ -15,6 +15,7 @@ from emloom.cli import (
     artifacts,
     blockwise,
     classify,
+    combine,
     data,
     datasets,
     evaluate,
@@ -55,6 +56,7 @@ def _root(
 
 data.register(app)
 volumes.register(app)
+combine.register(app)
 qc.register(app)
 jobs.register(app)
 blockwise.register(app)

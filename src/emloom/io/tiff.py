@@ -197,6 +197,19 @@ def _require_alike(path: Path) -> None:
                 )
 
 
+def pixel_size_nm(path: Path) -> tuple[float, float] | None:
+    """Return the size (row, column) of a pixel of a single section in nm; None where the file does not say."""
+    with opened(path) as (tif, _):
+        size = _stated(tif)[0].voxel_size_nm
+        factor = nm_per((tif.imagej_metadata or {}).get("unit"))
+        per_unit = _per_unit(tif)
+    if size is not None:
+        return size[1:]
+    if factor is None or min(per_unit) <= 0 or per_unit == [1.0, 1.0]:
+        return None
+    return (factor / per_unit[0], factor / per_unit[1])
+
+
 def open_file(path: Path, info: VolumeInfo, writable: bool) -> TiffVolume:
     """Return the volume of a TIFF file; writable only where emloom made it."""
     if writable:
@@ -279,8 +292,7 @@ def _imagej(tif: tifffile.TiffFile) -> Statement:
     factor = nm_per(header.get("unit"))
     if factor is None:
         return Statement(why_missing=f"ImageJ unit {header.get('unit')!r} is missing or unknown")
-    tags = tif.pages.first.tags
-    per_unit = [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
+    per_unit = _per_unit(tif)
     spacing = header.get("spacing")
     if spacing is not None and float(spacing) < 0:
         rule = "a distance is positive; correct it in ImageJ (Image > Properties)"
@@ -290,6 +302,11 @@ def _imagej(tif: tifffile.TiffFile) -> Statement:
         return Statement(why_missing="ImageJ states no spacing or resolution")
     size: Vec3 = (float(spacing) * factor, factor / per_unit[0], factor / per_unit[1])
     return Statement(voxel_size_nm=size, offset_nm=_imagej_offset(header, size))
+
+
+def _per_unit(tif: tifffile.TiffFile) -> list[float]:
+    tags = tif.pages.first.tags
+    return [_ratio(tags[name].value) if name in tags else 0.0 for name in ("YResolution", "XResolution")]
 
 
 def _imagej_offset(header: dict[str, Any], size: Vec3) -> Vec3 | None:

@@ -63,6 +63,14 @@ class TrainingVolume:
         """Whether a training sample may use `box`."""
         return self.region.contains(box) and not any(box.meets(held) for held in self.held_out)
 
+    def site_voxels(self) -> NDArray[np.int64]:
+        """Return int64 [n, 3], the voxel of every site; raises `InputError` where one has no place."""
+        sites = np.asarray([] if self.sites_nm is None else self.sites_nm, float).reshape(-1, 3)
+        if not np.isfinite(sites).all():
+            raise InputError(f"{self.raw.info.source} has sites that are not finite: give z, y, x in nm")
+        grid = self.raw.info.grid
+        return np.array([grid.containing(site) for site in sites.tolist()], np.int64).reshape(-1, 3)
+
 
 def check_same_grid(raw: Volume, other: Volume) -> None:
     """Raise `InputError` unless both volumes have the same shape, voxel size and offset."""
@@ -85,18 +93,19 @@ def possible_starts(volume: TrainingVolume, shape: Vec) -> int:
 
 
 def read_labels(
-    volume: TrainingVolume, box: Box, held_out: bool = False
+    volume: TrainingVolume, box: Box, held_out: bool = False, within: Box | None = None
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Return (labels, known) of a box that may leave the volume; voxels outside are 0 and unknown.
 
     Labels have the type of the volume, and may be a read-only view of it. `known` is empty where everything is
-    known. What lies in hidden boxes is known only if `held_out`. Of a volume without labels nothing is.
+    known. What lies in hidden boxes is known only if `held_out`; where `within` names a box, only what lies in it.
+    Of a volume without labels nothing is.
     """
     if volume.labels is None:
         return np.zeros(box.shape, np.uint8), np.zeros(box.shape, np.uint8)
     inside = box.intersect(volume.labels.info.box)
     hidden = [held.intersect(box) for held in volume.hidden if not held_out and held.meets(box)]
-    if inside == box and volume.mask is None and volume.background_vox is None and not hidden:
+    if inside == box and volume.mask is None and volume.background_vox is None and not (hidden or within):
         return borrow(volume.labels, box), np.zeros((0, 0, 0), np.uint8)
     labels = np.zeros(box.shape, volume.labels.info.dtype)
     known = np.zeros(box.shape, np.uint8)
@@ -108,4 +117,8 @@ def read_labels(
         known &= ndimage.maximum_filter((labels != 0).view(np.uint8), size=window, mode="constant")
     for held in hidden:
         known[held.slices(box.start)] = 0
+    if within is not None:
+        only = np.zeros_like(known)
+        only[within.intersect(box).slices(box.start)] = 1
+        known &= only
     return labels, known

@@ -20,15 +20,21 @@ See `emloom.nn.densewalk` for how.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod, sqrt
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.nn.densewalk import Mode, answers, reach_of, triple
 from emloom.nn.voxelparts import ChannelNorm, Concat, Residual, Scale
+
+log = logging.getLogger(__name__)
 
 _POINTWISE: tuple[type[nn.Module], ...] = (
     *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -75,12 +81,18 @@ def densify(module: nn.Module, mode: Mode | Literal["approx"] = "atrous") -> Den
         InputError: it cannot be converted exactly; names every reason.
     """
     found = problems(module)
-    if mode == "approx":
-        found = [line for line in found if not line.endswith(_PADS)]
+    pads = [line for line in found if line.endswith(_PADS)] if mode == "approx" else []
+    found = [line for line in found if line not in pads]
     if found:
         lines = "\n".join(f"  {line}" for line in found)
         raise InputError(f"the network cannot be asked at every voxel with the same answers:\n{lines}\n{WAY_OUT}")
-    return Dense(module, "atrous" if mode == "approx" else mode)
+    if pads:
+        log.warning(
+            "an approximate conversion, with other answers than the patches': %d convolutions pad (measure it: "
+            "emloom.nn.dense.agreement)",
+            len(pads),
+        )
+    return Dense(module, "atrous" if mode == "approx" else mode, exact=not pads)
 
 
 class Dense(nn.Module):
@@ -90,10 +102,11 @@ class Dense(nn.Module):
     the strides of the patch are kept, which costs least: so a section is cheaper than its share of a block.
     """
 
-    def __init__(self, module: nn.Module, mode: Mode) -> None:
+    def __init__(self, module: nn.Module, mode: Mode, exact: bool = True) -> None:
         super().__init__()
         self.module = module
         self.mode = mode
+        self.exact = exact
         self._identity = nn.Identity()
 
     @property
@@ -119,8 +132,50 @@ class Dense(nn.Module):
             )
         training = [line for name, part in _parts(self.module, "") for line in _batch_norm(name, part, False)]
         if training:
-            raise InputError(f"{training[0]}")
+            raise InputError(training[0])
         return answers(self.module, {"": self._identity}, x, self.mode)[""]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often an approximate conversion and true patches answer with the same class.
+
+    Attributes:
+        share: of the patches.
+        patches: how many were compared.
+    """
+
+    share: float
+    patches: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the share, for patches drawn at random."""
+        return sqrt(self.share * (1 - self.share) / self.patches)
+
+
+def agreement(module: nn.Module, x: Tensor, patches: int = 1000, seed: int = 0) -> Agreement:
+    """Return how often a network, converted with ``mode="approx"``, has the likeliest class of its patches.
+
+    Args:
+        module: a network of patches in ``eval``, with classes as channels; it may pad its convolutions.
+        x: ``[1, channels, Z, Y, X]``, answered for at once.
+        patches: drawn from all without replacement; fewer if there are not so many.
+        seed: of the draw.
+
+    Raises:
+        InputError: it cannot be converted even so, or x is smaller than a window.
+    """
+    dense = densify(module, "approx")
+    with torch.inference_mode():
+        likeliest = dense(x)[0].argmax(dim=0)
+        count = min(patches, likeliest.numel())
+        order = torch.randperm(prod(likeliest.shape), generator=torch.Generator().manual_seed(seed))[:count]
+        same = 0
+        for at in zip(*torch.unravel_index(order, likeliest.shape), strict=True):
+            cut = (slice(int(i), int(i) + n) for i, n in zip(at, dense.window, strict=True))
+            same += int(module(x[:, :, *cut]).argmax() == likeliest[at])
+    return Agreement(same / count, count)
 
 
 def _parts(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

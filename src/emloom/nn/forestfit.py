@@ -5,6 +5,7 @@ It is needed for this alone: what was grown predicts without it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -78,34 +79,32 @@ def _tree(tree: Any) -> Trees:
     )
 
 
-def losses_by_feature(
-    trees: Trees, rows_NF: F32, classes_N: U8, seed: int, threads: Any = None
-) -> tuple[float, F32]:
-    """Return the mean recall of the classes, and how much of it is lost where one feature is shuffled.
+def losses_by_group(
+    trees: Trees, rows_NF: F32, classes_N: U8, groups: Mapping[str, Sequence[int]], seed: int
+) -> tuple[float, dict[str, float]]:
+    """Return the mean recall of the classes, and how much of it is lost where a group of features is shuffled.
 
-    On voxels that the forest has not seen this says what a feature is worth to it (Breiman 2001); one of two that
-    say the same may seem worth nothing.
+    On voxels that the forest has not seen this says what the group is worth to it (Breiman 2001). The features of
+    a group are shuffled together: of two that say the same, each alone would seem worth nothing.
 
     Args:
         trees: the forest.
         rows_NF: features.
-        classes_N: true classes.
+        classes_N: true classes; recall is of those that occur.
+        groups: numbers of features, by name.
         seed: of the shuffling.
-        threads: compute.
-
-    Returns:
-        Mean recall, of the classes that occur; and float32 [F].
     """
     columns = np.ascontiguousarray(rows_NF.T)
-    whole = _mean_recall(class_shares(columns, trees, threads).argmax(axis=0), classes_N)
-    lost = np.zeros(len(columns), np.float32)
-    for number, column in enumerate(columns):
-        kept = column.copy()
-        column[...] = np.random.default_rng([seed, number]).permutation(kept)
-        lost[number] = whole - _mean_recall(class_shares(columns, trees, threads).argmax(axis=0), classes_N)
-        column[...] = kept
+    whole = _mean_recall(trees, columns, classes_N)
+    lost = {}
+    for name, members in groups.items():
+        kept = columns[list(members)]
+        columns[list(members)] = kept[:, np.random.default_rng(seed).permutation(len(classes_N))]
+        lost[name] = whole - _mean_recall(trees, columns, classes_N)
+        columns[list(members)] = kept
     return whole, lost
 
 
-def _mean_recall(called: NDArray[np.int64], truth: U8) -> float:
-    return float(np.mean([(called[truth == label] == label).mean() for label in np.unique(truth)]))
+def _mean_recall(trees: Trees, columns_FN: F32, truth_N: U8) -> float:
+    called = class_shares(columns_FN, trees).argmax(axis=0)
+    return float(np.mean([(called[truth_N == label] == label).mean() for label in np.unique(truth_N)]))

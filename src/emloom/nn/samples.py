@@ -75,8 +75,11 @@ class SampleMaker:
         reach = [max(a, b) for a, b in zip(self._seen(source), self._context(source), strict=True)]
         return Frame(self.crop.output, (reach[0], reach[1], reach[2]), grid.voxel_size_nm)
 
-    def render(self, plan: SamplePlan, held_out: bool = False) -> Rendered:
-        """Carry out a plan: raw and labels, moved together; labels of held-out boxes count only if `held_out`."""
+    def render(self, plan: SamplePlan, held_out: bool = False, within: Box | None = None) -> Rendered:
+        """Carry out a plan: raw and labels, moved together.
+
+        Labels of held-out boxes count only if `held_out`, and only those `within` a box if there is one.
+        """
         volume, frame = self.volumes[plan.source], self.frame(plan.source)
         geometry = Geometry.of(plan, frame)
         output = Box(frame.reach, frame.output)
@@ -85,17 +88,17 @@ class SampleMaker:
         raw, labels, known = gather(
             geometry.mapping,
             raw_part(plan, geometry, raw_box, lambda box: _raw(volume.raw, box), span),
-            label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out)),
+            label_part(geometry, label_box, lambda box: read_labels(volume, box, held_out, within)),
         )
         clean = raw.copy() if spoils(plan) else raw
         finish_raw(plan, raw, raw_box, self.library)
         inner = output.shift([-v for v in label_box.start])
         return Rendered(raw, clean, labels, known, inner)
 
-    def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0) -> Sample:
+    def make(self, plan: SamplePlan, held_out: bool = False, seed: int = 0, within: Box | None = None) -> Sample:
         """Return (input ``[1, Z, Y, X]``, targets by head); see `render`. `seed` is of what objectives draw."""
         grid = self.volumes[plan.source].raw.info.grid
-        return self.model.objective.sample(replace(self.render(plan, held_out), seed=seed), grid)
+        return self.model.objective.sample(replace(self.render(plan, held_out, within), seed=seed), grid)
 
     def _seen(self, source: int) -> Vec:
         """Return the voxels of raw beyond the output: the network's margin, and what the objective asks for."""
@@ -183,21 +186,26 @@ def require_room(augment: AugmentSpec, raw: Volume, frame: Frame) -> None:
 
 
 class ValidationSamples(Dataset[Sample]):
-    """Every crop of a fixed cover of the validation boxes, unchanged."""
+    """Crops of validation boxes, unchanged; see `emloom.nn.validation` for which.
 
-    def __init__(self, maker: SampleMaker, boxes: Sequence[tuple[int, Box]]) -> None:
+    Args:
+        maker: makes samples.
+        plans: which crops.
+        within: of every crop the box in which voxels count, None where all do; default: all of all crops.
+    """
+
+    def __init__(
+        self, maker: SampleMaker, plans: Sequence[SamplePlan], within: Sequence[Box | None] | None = None
+    ) -> None:
         self.maker = maker
-        self.plans = [
-            SamplePlan(source=source, start=start)
-            for source, box in boxes
-            for start in cover(box, maker.crop.output)
-        ]
+        self.plans = tuple(plans)
+        self.within = (None,) * len(self.plans) if within is None else tuple(within)
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.maker.make(self.plans[index], held_out=True, seed=index)
+        return self.maker.make(self.plans[index], held_out=True, seed=index, within=self.within[index])
 
 
 def cover(box: Box, shape: Vec) -> list[Vec]:

@@ -13,9 +13,10 @@ A draw first chooses a branch, then a volume of that branch by weight, then prop
     rejection    one branch; s is accepted if its crop holds enough          s uniform in A
                  foreground, otherwise with probability q (`tolerate`)
 
-So the shares of branches are exact, whatever is refused; within a branch and volume, the law is the proposal's law
-given that the crop is suitable. Only volumes that have the class (or foreground at all) take part in its branch,
-and those of which none of `tries` proposals around it was suitable at construction are left out with a warning.
+With `place: centre` s is instead the one in A_v nearest to that of the crop whose centre is v. The shares of
+branches are exact, whatever is refused; within a branch and volume, the law is the proposal's law given that the
+crop is suitable. Only volumes that have the class (or foreground at all) take part in its branch, and those of
+which none of `tries` proposals around it was suitable at construction are left out with a warning.
 
 After `tries` refused proposals, one of up to 64 crops that were found suitable at construction is used;
 `Draw.reason` says "fallback", and the report counts them. So a draw always ends, and every crop obeys the rules.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 import numpy as np
@@ -48,6 +49,7 @@ from emloom.nn.strategies import (
     SamplingSpec,
 )
 from emloom.nn.voxelindex import Groups, SiteIndex, VoxelIndex, index_voxels
+from emloom.ops.classsets import SETS
 
 _WITNESSES = 64
 _MANY_CLASSES = 256
@@ -83,11 +85,14 @@ class _Way:
     index: VoxelIndex | SiteIndex | None = None
     group: int | None = None
     wanted: Rule | None = None
+    centred: bool = False
 
     def propose(self, rng: np.random.Generator, shape: Vec) -> Vec:
         if self.index is None:
             return self.starts.draw(rng)
-        return self.starts.holding(self.index.draw(rng, self.group), shape).draw(rng)
+        voxel = np.array(self.index.draw(rng, self.group))
+        around = self.starts.holding(voxel, shape)
+        return around.nearest(voxel - np.array(shape) // 2) if self.centred else around.draw(rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +158,8 @@ class CropSampler:
     def foreground(self, source: int) -> Marked | None:
         """Return what counts as foreground in a volume; None where nothing says so."""
         volume = self.volumes[source]
-        if volume.labels is None and volume.foreground is None:
-            return None
-        return _foreground(volume, _ids(self.spec))
+        nothing = volume.labels is None and volume.foreground is None
+        return None if nothing else _foreground(volume, _ids(self.spec))
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -220,7 +224,7 @@ class CropSampler:
     def _index_foreground(self, spec: Foreground, source: int) -> VoxelIndex | SiteIndex:
         volume, starts = self.volumes[source], self._free[source]
         if spec.around == "sites":
-            return SiteIndex.of(_site_voxels(volume), starts, self.crop_shape)
+            return SiteIndex.of(volume.site_voxels(), starts, self.crop_shape)
         groups = Groups(_marks(volume), spec.ids, volume.mask, merged=spec.choose == "voxel")
         return index_voxels(groups, starts, self.crop_shape)
 
@@ -230,7 +234,7 @@ class CropSampler:
         return index_voxels(groups, self._free[source], self.crop_shape)
 
     def _shares(self, spec: Balanced, indices: Sequence[tuple[int, VoxelIndex]]) -> dict[int, float]:
-        found = sorted({int(i) for _, index in indices for i in index.ids})
+        found = sorted({int(i) for _, index in indices for i in index.ids if i < SETS})
         classes = spec.classes or tuple(found)
         if len(classes) > _MANY_CLASSES:
             raise InputError(
@@ -261,7 +265,8 @@ class CropSampler:
     ) -> _Way | None:
         """Return the way, or None where none of `tries` proposals is suitable."""
         rules, rng = self._rules[source], _probing()
-        way = _Way(source, self._free[source], rules, np.zeros((0, 3), np.int64), index, group)
+        centred = isinstance(self.spec, Foreground | Balanced) and self.spec.place == "centre"
+        way = _Way(source, self._free[source], rules, np.zeros((0, 3), np.int64), index, group, centred=centred)
         if not rules:
             return way
         found: list[Vec] = []
@@ -270,7 +275,7 @@ class CropSampler:
             if obey(rules, start, self.crop_shape):
                 found.append(start)
             if len(found) and tried + 1 >= _WITNESSES:
-                return _Way(source, way.starts, rules, np.array(found, np.int64), index, group)
+                return replace(way, witnesses=np.array(found, np.int64))
         log.warning(
             "%s: none of %d crops that were tried around %s is suitable, so none are drawn there",
             self.volumes[source].raw.info.source,
@@ -388,12 +393,3 @@ def _nothing(what: str, volumes: Sequence[TrainingVolume], exists: bool) -> str:
         f"{names}: no {what} can lie in a training crop: check the labels or sites, the region, the held-out "
         "boxes and the mask"
     )
-
-
-def _site_voxels(volume: TrainingVolume) -> Voxels:
-    source = volume.raw.info.source
-    sites = np.asarray([] if volume.sites_nm is None else volume.sites_nm, float).reshape(-1, 3)
-    if not np.isfinite(sites).all():
-        raise InputError(f"{source} has sites that are not finite: give z, y, x in nm")
-    grid = volume.raw.info.grid
-    return np.array([grid.containing(site) for site in sites.tolist()], np.int64).reshape(-1, 3)

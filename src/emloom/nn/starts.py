@@ -88,6 +88,12 @@ class Starts:
         top = np.asarray(voxel, np.int64) + 1
         return self.within(top - shape, top)
 
+    def nearest(self, voxel: Sequence[int] | Voxels) -> Vec:
+        """Return the voxel of the set nearest to any voxel (of equals that of the first box); it is not empty."""
+        closest = np.clip(voxel, self.low, self.high - 1)
+        z, y, x = closest[int(np.argmin(((closest - voxel) ** 2).sum(axis=1)))].tolist()
+        return (z, y, x)
+
     def covered(self, shape: Vec, box: Box) -> NDArray[np.bool_]:
         """Return, for each voxel of `box`, whether some crop of `shape` contains it: bool ZYX."""
         reach = Starts(self.low, self.high + (np.array(shape) - 1)).within(box.start, box.stop)

@@ -12,6 +12,10 @@ from pydantic import Field, model_validator
 from emloom.geometry import Vec
 from emloom.spec import Spec
 
+Place = Literal["anywhere", "centre"]
+"""Where in a crop the voxel lies that it was drawn around: at any place alike; or at the crop's centre, voxel
+``shape // 2``, as far as the region and the held-out boxes allow."""
+
 SHARE_SLACK = 1e-9
 """By how much shares may sum to more than 1: 0.1 + 0.2 + 0.7 does, in floats."""
 
@@ -45,6 +49,8 @@ class Foreground(CropRules):
     """`sites`: the points given with the volume, each an object of one voxel."""
     ids: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Labels that are foreground; default: all but 0."""
+    place: Place = "anywhere"
+    """Where in its crop the drawn voxel lies."""
 
 
 class Balanced(CropRules):
@@ -55,6 +61,8 @@ class Balanced(CropRules):
     """Classes to draw; default: every label that occurs where labels are known, 0 too."""
     shares: tuple[float, ...] | None = None
     """Probability of each of `classes`; what is left of 1 goes to uniform crops. Default: all alike."""
+    place: Place = "anywhere"
+    """Where in its crop the drawn voxel lies."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

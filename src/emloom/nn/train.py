@@ -36,15 +36,15 @@ from emloom.nn.hardware import Hardware, Precision
 from emloom.nn.library import Library
 from emloom.nn.model import ModelSpec, Network, build, save
 from emloom.nn.monitor import Monitor
-from emloom.nn.objectives.base import Sample, Validated
-from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples, ValidationSamples
+from emloom.nn.objectives.base import Sample
+from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.samplingreport import SamplingReport
 from emloom.nn.strategies import SamplingSpec, Uniform
 from emloom.nn.transfer import StartSpec, start_from, to_training
+from emloom.nn.validation import Checks
 from emloom.spec import Spec
 
 _WARMUP_STEPS = 50
-_LOOKED_AT = 8  # samples of a validation that pictures are made of
 _LOOKED_INTO = 16  # crops per validation whose labels the report of sampling counts
 
 
@@ -149,7 +149,7 @@ def train(
         Path of the checkpoint that validated best.
 
     Raises:
-        InputError: the folder belongs to another job, or no crop fits the volumes.
+        InputError: the folder belongs to another job, no crop fits the volumes, or nothing can be validated.
         KeyboardInterrupt: passed on after the state was saved.
     """
     hardware = hardware or Hardware()
@@ -164,7 +164,7 @@ def train(
     state.average = {name: tensor.to(fabric.device) for name, tensor in state.average.items()}
     drawn = TrainingSamples(maker, training, training.steps * training.batch_size * fabric.world_size)
     samples = training_loader(drawn, training, hardware, fabric, state.step)
-    checks = DataLoader(ValidationSamples(maker, data.validation), batch_size=1)
+    checks = Checks.of(maker, state.network, data.validation)
     clock = _Clock(training.batch_size * fabric.world_size)
     monitor = Monitor(folder / "tensorboard", state.step, active=fabric.is_global_zero)
     with torch.random.fork_rng(devices=[]), monitor:
@@ -265,26 +265,18 @@ def _update_average(state: _State, decay: float) -> None:
 
 
 def _validate(
-    fabric: Fabric, state: _State, model: ModelSpec, checks: DataLoader[Sample], steps: int
+    fabric: Fabric, state: _State, model: ModelSpec, checks: Checks, steps: int
 ) -> tuple[float, dict[str, Tensor]]:
     """Return the mean loss of the averaged weights, weighted as in the last step, and pictures to look at."""
     current = {name: tensor.detach().clone() for name, tensor in state.network.state_dict().items()}
     state.network.load_state_dict(state.average)
     state.network.eval()
-    losses: list[float] = []
-    seen: list[Validated] = []
+    loss, seen = checks.run(fabric, state.network, model.objective, steps)
     with torch.no_grad():
-        for raw, targets in checks:
-            raw, targets = fabric.to_device((raw, targets))
-            with fabric.autocast():
-                answers = state.network(raw)
-                losses.append(float(model.objective.loss(answers, targets, steps)[0]))
-            if len(seen) < _LOOKED_AT:
-                seen.append(Validated(raw, answers, targets))
         panel = model.objective.look(state.network, seen)
     state.network.load_state_dict(current)
     to_training(state.network)
-    return math.fsum(losses) / len(losses), panel
+    return loss, panel
 
 
 def _seed_of_step(training: TrainingSpec, step: int, rank: int) -> int:

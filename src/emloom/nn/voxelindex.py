@@ -32,6 +32,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.tiling import cells
 from emloom.io.volume import Volume
+from emloom.nn.painted import is_blank
 from emloom.nn.rules import is_one_of
 from emloom.nn.starts import Starts, Voxels
 
@@ -232,6 +233,8 @@ def _merged(table: Voxels) -> Voxels:
 def _pieces(groups: Groups, starts: Starts, shape: Vec) -> Iterator[Voxels]:
     """Iterate over rows (group, cell zyx, voxels) of the first lattice, one read after the other."""
     for _, box in cells(starts.hull(shape), _READ):
+        if is_blank(groups.labels if groups.mask is None else groups.mask, box):
+            continue
         reachable = starts.covered(shape, box)
         if reachable.any():
             ids, indexed = groups.read(box)

@@ -152,6 +152,12 @@ class VoxelNet(nn.Module):
             return 4 * (kept + self._cost.peak_floats(wanted))
         return 4 * (kept + max(_PATCH_FLOATS, self._cost.peak_floats((1, 1, 1))))
 
+    def macs(self, wanted: Sequence[int]) -> int:
+        """Return the multiply-accumulates of answering for voxels (z, y, x), if padded patch by patch."""
+        if self.convertible:
+            return self._cost.macs(vec(wanted))
+        return prod(wanted) * self._cost.macs((1, 1, 1))
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return logits; raises `InputError` where the input is smaller than a window."""
         wanted = self.output_shape(x.shape[2:])
@@ -171,6 +177,10 @@ class VoxelNet(nn.Module):
         for axis, size in enumerate(self.window, start=1):
             out = out.unfold(axis, size, 1)
         return out.movedim(0, 3)
+
+    def patch_network(self, head: str) -> nn.Sequential:
+        """Return backbone and one head in a row, which map a window to one answer; weights are shared."""
+        return nn.Sequential(self.backbone, self.heads.get_submodule(head))
 
     def _named_heads(self) -> dict[str, nn.Module]:
         return dict(self.heads.items())

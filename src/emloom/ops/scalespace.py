@@ -281,4 +281,5 @@ def _eigen3(zz, yy, xx, zy, zx, yx):  # type: ignore[no-untyped-def]
     angle = np.arccos(min(1.0, max(-1.0, half))) / 3.0
     high = mean + 2.0 * spread * cos(angle)
     low = mean + 2.0 * spread * cos(angle + 2.0 * pi / 3.0)
-    return high, 3.0 * mean - high - low, low
+    middle = min(high, max(low, 3.0 * mean - high - low))  # in order, also where two are equal but for rounding
+    return high, middle, low

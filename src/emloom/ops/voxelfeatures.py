@@ -62,8 +62,8 @@ class FeatureSet(Protocol):
         """Of the features, in their order."""
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """What kind of feature each is."""
+    def groups(self) -> dict[str, list[int]]:
+        """Numbers of the features that are alike, by what they have in common: the family, or the scale."""
 
     @property
     def reach_vox(self) -> Vec:
@@ -179,26 +179,29 @@ class MultiScale:
         )
 
     @cached_property
-    def _listed(self) -> tuple[tuple[Family, str], ...]:
-        found: list[tuple[Family, str]] = [("intensity", "intensity")] if "intensity" in self.wanted else []
+    def _listed(self) -> tuple[tuple[str, Family, str], ...]:
+        """Name, family and scale of every feature."""
+        found: list[tuple[str, Family, str]] = []
+        if "intensity" in self.wanted:
+            found.append(("intensity", "intensity", ""))
         for number, scale in enumerate(self.scales):
             at = f"{scale.sigma_nm:g} nm" + (" 2d" if scale.flat and self.dimensions == 3 else "")
             for family in FAMILIES[1:]:
                 if family not in self.wanted or (family == "difference" and number + 1 == len(self.scales)):
                     continue
                 many = range(1, scale.count + 1) if family in ("structure", "hessian") else ("",)
-                found += [(family, f"{family} {at} {which}".rstrip()) for which in many]
+                found += [(f"{family} {at} {which}".rstrip(), family, at) for which in many]
         return tuple(found)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features: family, sigma, and of eigenvalues the rank."""
-        return tuple(name for _, name in self._listed)
+        return tuple(name for name, _, _ in self._listed)
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """What kind of feature each is."""
-        return tuple(family for family, _ in self._listed)
+    def groups(self) -> dict[str, list[int]]:
+        """Numbers of the features of every family, then of every scale."""
+        return _numbered([family for _, family, _ in self._listed]) | _numbered([at for *_, at in self._listed])
 
     @cached_property
     def reach_vox(self) -> Vec:
@@ -285,8 +288,12 @@ class Original8:
         "prewitt x",
         "prewitt",
     )
-    families: tuple[str, ...] = ("intensity", *("sobel",) * 3, "laplace", *("prewitt",) * 3)
     reach_vox: Vec = (0, 1, 1)
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """Numbers of the features of every filter."""
+        return _numbered([name.partition(" ")[0] for name in self.names])
 
     def peak_bytes(self, shape: Vec) -> int:
         """Return the memory that the features of a box of this shape take, working space included."""
@@ -312,6 +319,11 @@ def inside(raw_ZYX: F32, reach_vox: Vec) -> Vec:
     if min(z, y, x) < 1:
         raise ValueError(f"raw of {raw_ZYX.shape} has nothing inside of a reach of {reach_vox} voxels (z, y, x)")
     return (z, y, x)
+
+
+def _numbered(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return where every name but the empty one occurs."""
+    return {name: [n for n, each in enumerate(names) if each == name] for name in dict.fromkeys(names) if name}
 
 
 def _radius(sigma_vox: Sequence[float]) -> Vec:

@@ -69,8 +69,12 @@ _VALIDATION = (BoxSpec(start=(3, 0, 640), shape=(1, 256, 384)), BoxSpec(start=(1
 _TEST = (BoxSpec(start=(8, 320, 640), shape=(4, 448, 384)),)
 _GAP_NM = 320.0
 _SQUARE = 64
-_GREY = Preprocessing(low=78.0, high=197.0)  # the first and the last percentile
-_AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
+GREY = Preprocessing(low=78.0, high=197.0)
+"""First and last percentile of the raw."""
+AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
+"""Mirrored and transposed, with slight changes of contrast."""
+SCORING = SemanticScoring(bootstrap=BootstrapSpec(block_vox=(4, 112, 96), resamples=500))
+"""Intervals over 16 parts of the test box."""
 _BACKGROUND, _MEMBRANE, _MITOCHONDRION = 1, 2, 3
 
 
@@ -98,8 +102,8 @@ def quick(
         optimizer=OptimizerSpec(learning_rate=3e-3),
         validate_every=max(1, steps // 4),
         seed=seed,
-        sampling=_around_known(),
-        augment=_AUGMENT,
+        sampling=around_known(),
+        augment=AUGMENT,
         precision="32-true",
     )
     return _job("quick", (net, 4), stack(percent, seed, folder, data), training, f"{percent} % seed {seed}")
@@ -120,8 +124,8 @@ def full(
         optimizer=OptimizerSpec(learning_rate=1e-3),
         validate_every=1000,
         seed=seed,
-        sampling=_around_known(),
-        augment=_AUGMENT,
+        sampling=around_known(),
+        augment=AUGMENT,
         precision="bf16-mixed",
     )
     return _job("full", (net, 16), stack(percent, seed, folder, data), training, f"{percent} % seed {seed}")
@@ -205,13 +209,14 @@ def _job(variant: str, shape: tuple[Net, int], stack: StackSpec, training: Train
             )
         ),
         network=_SHAPES[net].of(width=width),
-        preprocessing=_GREY,
+        preprocessing=GREY,
         training=training,
-        scoring=SemanticScoring(bootstrap=BootstrapSpec(block_vox=(4, 112, 96), resamples=500)),
+        scoring=SCORING,
     )
 
 
-def _around_known() -> Foreground:
+def around_known() -> Foreground:
+    """Return the sampling of crops that hold voxels whose labels are known."""
     # Every class has a label that is not 0, so the foreground is whatever is known.
     return Foreground(probability=1.0, choose="voxel", min_known=0.0)
 

@@ -23,12 +23,12 @@ from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.artifactjob import ArtifactJob, open_tissue
 from emloom.tasks.checktraining import Finding, Trained
-from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.data import HeldOut, SplitSpec, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
 from emloom.tasks.segment import grow_tree
-from emloom.tasks.semantic import SemanticJob
+from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
 from emloom.tasks.trainingjob import TrainingJob
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
@@ -54,8 +54,9 @@ def _findings(job: NeuronsJob, stacks: list[Stack]) -> Iterator[Finding]:
 
 def check_semantic(job: SemanticJob) -> list[Finding]:
     """Return every finding about a semantic job; raises `InputError` where data cannot be opened at all."""
-    stacks = [open_stack(spec) for spec in job.data]
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *trained(job, stacks).findings()]
+    stacks = open_stacks(job)
+    volumes, splits = training_volumes(job, stacks), [stack.spec for stack in stacks]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes, splits).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
@@ -72,13 +73,15 @@ def check_artifacts(job: ArtifactJob) -> list[Finding]:
     return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
 
 
-def trained(job: NeuronsJob | SemanticJob, stacks: Sequence[Stack]) -> Trained:
+def trained(job: NeuronsJob, stacks: Sequence[Stack]) -> Trained:
     """Return what a job trains, and on what."""
     return _trained(job, [stack.labelled for stack in stacks])
 
 
-def _trained(job: TrainingJob, volumes: Sequence[TrainingVolume]) -> Trained:
-    first = held_out(job.data, "validation")[0]
+def _trained(
+    job: TrainingJob, volumes: Sequence[TrainingVolume], splits: Sequence[SplitSpec] | None = None
+) -> Trained:
+    first = held_out(job.data if splits is None else splits, "validation")[0]
     return Trained(
         job.model(volumes[0].raw.info.grid.voxel_size_nm),
         job.training,

@@ -15,31 +15,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from emloom.errors import InputError
 from emloom.io.files import write_text_atomic
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.forest import Forest, require_reach
-from emloom.nn.forestfit import fit_forest, losses_by_feature, require_sklearn
+from emloom.nn.forestfit import fit_forest, losses_by_group, require_sklearn
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, build, save
 from emloom.nn.samples import require_voxel_size
 from emloom.nn.voxeldraw import Draw, Place, draw_voxels, features_of
-from emloom.ops.threads import Threads
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import cores
 from emloom.tasks.check import check_voxel_size
 from emloom.tasks.checktraining import Finding
-from emloom.tasks.data import HeldOut, Stack, held_out, open_stack
+from emloom.tasks.data import HeldOut, Stack, StackSpec, held_out
 from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.forestreport import forest_section
 from emloom.tasks.semantic import (
     STAGES,
     Stage,
     evaluate_boxes,
+    open_stacks,
     predict_boxes,
     report_boxes,
     require_known,
@@ -57,12 +54,21 @@ class _Run(FolderRun[ForestJob]):
     @cached_property
     def stacks(self) -> list[Stack]:
         """The opened stacks."""
-        return [open_stack(spec) for spec in self.job.data]
+        return open_stacks(self.job)
+
+    @property
+    def splits(self) -> list[StackSpec]:
+        """How every stack is split, in boxes."""
+        return [stack.spec for stack in self.stacks]
 
     @cached_property
     def volumes(self) -> list[TrainingVolume]:
-        """Where voxels are drawn."""
-        return [stack.labelled for stack in self.stacks]
+        """Where voxels are drawn: as far off held-out pieces that no feature shows any of these."""
+        network = build(self.job.model(self.stacks[0].raw.info.grid.voxel_size_nm))
+        assert isinstance(network, Forest)
+        return [
+            stack.labelled_off(network.context) if stack.held_pieces else stack.labelled for stack in self.stacks
+        ]
 
     @property
     def model(self) -> ModelSpec:
@@ -139,42 +145,34 @@ def _train(this: _Run) -> None:
     computed = time.perf_counter()
     network.grow(*fit_forest(job.forest, rows, classes, len(job.objective.classes), threads))
     grown = time.perf_counter()
-    recall, lost = _judge(this, network, threads)
+    judged = _judge(this, network, threads)
     seconds = {"features": computed - started, "trees": grown - computed, "judge": time.perf_counter() - grown}
     this.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    found = _found(this, draw, network, recall, lost) | {"seconds": seconds}
-    save(this.checkpoint, this.model, network.state_dict(), {"validation_recall": f"{recall:.4f}"})
+    found = _found(this, draw, network, judged) | {"seconds": seconds}
+    save(this.checkpoint, this.model, network.state_dict(), {"validation_recall": f"{judged[0]:.4f}"})
     write_text_atomic(this.checkpoint.parent / "forest.json", json.dumps(found, indent=1))
 
 
-def _judge(this: _Run, network: Forest, threads: int) -> tuple[float, NDArray[np.float32]]:
-    """Return the mean recall on validation boxes, and what each feature is worth there."""
-    items: Sequence[HeldOut] = held_out(this.job.data, "validation")
+def _judge(this: _Run, network: Forest, threads: int) -> tuple[float, dict[str, float]]:
+    """Return the mean recall on validation boxes, and what each group of features is worth there."""
+    items: Sequence[HeldOut] = held_out(this.splits, "validation")
     places = [Place(this.volumes[item.stack], item.box, held_out=True) for item in items]
-    seed = this.job.forest.seed
-    draw = draw_voxels(places, this.job.objective, _JUDGED, seed)
+    draw = draw_voxels(places, this.job.objective, _JUDGED, this.job.forest.seed)
     rows, classes = features_of(draw, network.features, this.job.preprocessing, threads)
-    with Threads(threads) as crew:
-        return losses_by_feature(network.trees, rows, classes, seed, crew)
+    return losses_by_group(network.trees, rows, classes, network.features.groups, this.job.forest.seed)
 
 
-def _found(this: _Run, draw: Draw, network: Forest, recall: float, lost: NDArray[np.float32]) -> dict[str, Any]:
-    names, features = this.job.objective.names, network.features
-    trees = network.trees
+def _found(this: _Run, draw: Draw, network: Forest, judged: tuple[float, dict[str, float]]) -> dict[str, Any]:
+    drawn_of = zip(this.job.objective.names, draw.known.tolist(), draw.taken.tolist(), strict=True)
+    shares = zip(network.features.names, network.importances.tolist(), strict=True)
+    recall, lost = judged
     return {
-        "classes": [
-            {"name": name, "known": int(known), "drawn": int(taken)}
-            for name, known, taken in zip(names, draw.known, draw.taken, strict=True)
-        ],
-        "features": [
-            {"name": name, "family": family, "impurity": round(float(share), 6), "lost": round(float(loss), 6)}
-            for name, family, share, loss in zip(
-                features.names, features.families, network.importances.tolist(), lost.tolist(), strict=True
-            )
-        ],
-        "reach_vox": list(features.reach_vox),
-        "trees": len(trees.roots),
-        "nodes": len(trees.feature),
+        "classes": [{"name": name, "known": known, "drawn": taken} for name, known, taken in drawn_of],
+        "features": [{"name": name, "share": round(share, 6)} for name, share in shares],
+        "groups": [{"name": name, "recall_lost": loss} for name, loss in lost.items()],
+        "reach_vox": list(network.context),
+        "trees": len(network.trees.roots),
+        "nodes": len(network.trees.feature),
         "validation_recall": recall,
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from emloom.errors import InputError
@@ -16,6 +17,8 @@ from emloom.run.executor import Executor
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
 from emloom.tasks.classify import ClassifyJob, classify
+from emloom.tasks.combinemasks import combine_masks
+from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
@@ -114,6 +117,10 @@ def retry(
         predict = PredictJob.from_dict(words, f"the job of {space.folder}")
         advance = None if on_block is None else (lambda done, total: on_block("predict", done, total))
         predict_volume(predict, engine, advance, executor, repair=True)
+        return space.output
+    if record["kind"] == "combine-masks":
+        masks = CombineJob.from_dict(words, f"the job of {space.folder}")
+        combine_masks(masks, None if on_block is None else partial(on_block, "combine"), executor, repair=True)
         return space.output
     if record["kind"] == "classify":
         classified = ClassifyJob.from_dict(words, f"the job of {space.folder}")

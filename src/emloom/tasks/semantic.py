@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from emloom.errors import InputError
 from emloom.geometry import Box
@@ -35,8 +35,10 @@ from emloom.metrics.classbook import class_metrics_named
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
+from emloom.nn.model import build
 from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
+from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
@@ -45,11 +47,12 @@ from emloom.tasks.classreport import write_class_report
 from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, score_units
 from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec
 from emloom.tasks.classtable import joined, read_units
-from emloom.tasks.data import BoxSpec, HeldOut, Stack, StackSpec, held_out, open_stack
+from emloom.tasks.data import BoxSpec, HeldOut, SplitSpec, Stack, StackSpec, held_out, open_stack
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.reconstructionreport import training_section
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
+from emloom.tasks.sparsespec import with_sparse_sampling
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.trainingjob import Execution, TrainingJob
 from emloom.view.report import Section
@@ -78,6 +81,11 @@ class SemanticJob(TrainingJob):
     objective: SemanticObjective
     network: NetworkSpec = UNetSpec.lean()
     scoring: SemanticScoring = SemanticScoring()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _draw_sparse_labels(cls, given: Any) -> Any:
+        return with_sparse_sampling(given)
 
 
 class ClassJob(Protocol):
@@ -117,6 +125,10 @@ class ClassRun(Protocol):
         """The opened stacks."""
 
     @property
+    def splits(self) -> Sequence[SplitSpec]:
+        """How every stack is split, in boxes."""
+
+    @property
     def checkpoint(self) -> Path:
         """The trained model."""
 
@@ -131,12 +143,17 @@ class _Run(Execution[SemanticJob]):
     @cached_property
     def stacks(self) -> list[Stack]:
         """The opened stacks."""
-        return [open_stack(spec) for spec in self.job.data]
+        return open_stacks(self.job)
 
-    @property
+    @cached_property
     def volumes(self) -> list[TrainingVolume]:
         """Where samples are drawn."""
-        return [stack.labelled for stack in self.stacks]
+        return training_volumes(self.job, self.stacks)
+
+    @property
+    def splits(self) -> list[StackSpec]:
+        """How every stack is split, in boxes."""
+        return [stack.spec for stack in self.stacks]
 
     def keys(self) -> dict[str, str]:
         """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
@@ -149,6 +166,20 @@ class _Run(Execution[SemanticJob]):
             "evaluate": evaluated,
             "report": key_of(evaluated, self.job.name),
         }
+
+
+def open_stacks(job: ClassJob) -> list[Stack]:
+    """Return the opened stacks of a job; raises `InputError` where one cannot be opened."""
+    return [open_stack(spec, job.objective.classes) for spec in job.data]
+
+
+def training_volumes(job: SemanticJob, stacks: Sequence[Stack]) -> list[TrainingVolume]:
+    """Return where samples are drawn; of stacks with held-out pieces, so that no input shows any of these."""
+    if not any(stack.held_pieces for stack in stacks):
+        return [stack.labelled for stack in stacks]
+    network = build(job.model(stacks[0].raw.info.grid.voxel_size_nm))
+    margin = crop_shape(network, job.training.crop_shape_vox).margin
+    return [stack.labelled_off(margin) for stack in stacks]
 
 
 def run(
@@ -189,7 +220,7 @@ def _train(this: _Run) -> None:
 
 def require_known(this: ClassRun) -> None:
     """Raise `InputError` where a held-out box would choose the checkpoint, or be scored, by nothing."""
-    for item in held_out(this.job.data):
+    for item in held_out(this.splits):
         stack, names = this.stacks[item.stack], ", ".join(this.job.objective.names)
         if (true_classes(this.job.objective, stack, item) == UNKNOWN).all():
             raise InputError(
@@ -204,7 +235,7 @@ def _path(this: ClassRun, stage: Stage, item: HeldOut) -> Path:
 
 
 def _tested(this: ClassRun) -> list[HeldOut]:
-    return held_out(this.job.data, "test")
+    return held_out(this.splits, "test")
 
 
 def predict_boxes(this: ClassRun) -> None:
@@ -274,6 +305,9 @@ def _scoring(this: ClassRun, item: HeldOut) -> ClassSpec:
 
 def _write_truth(this: ClassRun, item: HeldOut) -> None:
     truth = true_classes(this.job.objective, this.stacks[item.stack], item)
+    for earlier in _tested(this):  # planes through one cube: a voxel that is in two boxes counts in the first
+        if earlier.stack == item.stack and earlier.number < item.number and earlier.box.meets(item.box):
+            truth[earlier.box.intersect(item.box).slices(item.box.start)] = UNKNOWN
     grid = this.stacks[item.stack].raw.info.grid.crop(item.box)
     info = VolumeInfo(item.box.shape, truth.dtype, grid, kind="labels")
     with staged(_path(this, "evaluate", item), overwrite=True) as folder:

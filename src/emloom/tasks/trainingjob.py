@@ -99,6 +99,11 @@ class FolderRun(Generic[S]):
         raise NotImplementedError
 
     @property
+    def splits(self) -> Sequence[SplitSpec]:
+        """How every stack is split, in boxes."""
+        return self.job.data
+
+    @property
     def voxel_size_nm(self) -> Vec3:
         """Voxel size (z, y, x) of the data."""
         return self.volumes[0].raw.info.grid.voxel_size_nm
@@ -167,6 +172,6 @@ class Execution(FolderRun[J]):
 
     def train(self) -> None:
         """Train, or go on where a training stopped."""
-        validation = [(item.stack, item.box) for item in held_out(self.job.data, "validation")]
+        validation = [(item.stack, item.box) for item in held_out(self.splits, "validation")]
         data = TrainingData(self.volumes, validation, self.library)
         train(self.model, self.job.training, data, self.checkpoint.parent, self.hardware, self.listener.step)

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from emloom.errors import InputError
 from emloom.view.figures import BLUE, VERMILION, WIDTH_IN, Figure, new_canvas, plot_axes, png_of
 
 
-def importance_plot(
-    names: Sequence[str], shares: Sequence[float], lost: Sequence[float], *, caption: str = ""
-) -> Figure:
-    """Return two rows of bars per feature side by side: its share in the splits, and what is lost without it.
+def importance_plot(shares: Mapping[str, float], lost: Mapping[str, float], *, caption: str = "") -> Figure:
+    """Return two rows of bars side by side: the share of features in the splits, and what is lost without a group.
 
     Args:
-        names: of the features, the first on top.
-        shares: part of the impurity that each feature's splits took away.
-        lost: recall that is lost where a feature is shuffled; may be below 0, by chance.
+        shares: part of the impurity that each feature's splits took away, the first on top.
+        lost: recall that is lost where a group of features is shuffled; may be below 0, by chance.
         caption: printed below.
 
     Raises:
-        InputError: there is no feature, or numbers are missing.
+        InputError: there is no feature, or no group.
     """
-    if not names or not len(names) == len(shares) == len(lost):
-        raise InputError(f"{len(names)} features have {len(shares)} and {len(lost)} numbers: give two for each")
-    canvas = new_canvas(WIDTH_IN, 0.24 * len(names) + 0.9)
+    if not shares or not lost:
+        raise InputError(f"{len(shares)} features in {len(lost)} groups: there is nothing to draw")
+    canvas = new_canvas(WIDTH_IN, 0.24 * max(len(shares), len(lost)) + 0.9)
     grid = canvas.add_gridspec(1, 2)
-    places = range(len(names))
-    left = plot_axes(canvas, "share in the splits", "", grid[0])
-    left.barh(places, shares, color=BLUE, height=0.7)
-    left.set_yticks(places, labels=names)
-    right = plot_axes(canvas, "mean recall lost where it is shuffled", "", grid[1])
-    right.barh(places, lost, color=VERMILION, height=0.7)
-    right.set_yticks(places, labels=[""] * len(names))
-    for ax in (left, right):
+    sides = ((shares, "share in the splits", BLUE), (lost, "mean recall lost without it", VERMILION))
+    for column, (bars, words, colour) in enumerate(sides):
+        ax = plot_axes(canvas, words, "", grid[column])
+        ax.barh(range(len(bars)), list(bars.values()), color=colour, height=0.7)
+        ax.set_yticks(range(len(bars)), labels=list(bars))
         ax.invert_yaxis()
         ax.grid(visible=False, axis="y")
         ax.tick_params(axis="y", length=0)
-    told = "; ".join(
-        f"{name} {share:.3f}, {loss:.3f}" for name, share, loss in zip(names, shares, lost, strict=True)
-    )
-    return Figure(png_of(canvas), f"Features, their share in the splits, and the recall lost. {told}.", caption)
+    told = "; ".join(f"{name} {share:.3f}" for name, share in shares.items())
+    without = "; ".join(f"{name} {loss:.3f}" for name, loss in lost.items())
+    return Figure(png_of(canvas), f"Share of features: {told}. Recall lost without: {without}.", caption)
