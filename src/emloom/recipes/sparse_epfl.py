@@ -52,7 +52,8 @@ from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
 from emloom.nn.voxelnets import VoxelNetSpec
 from emloom.recipes.paths import data_file
 from emloom.tasks.classspec import BootstrapSpec, NearSpec
-from emloom.tasks.combinemasks import CombineMasksJob, combine_masks
+from emloom.tasks.combinemasks import combine_masks
+from emloom.tasks.combinespec import CombineJob, MaskSpec, RestSpec
 from emloom.tasks.data import BoxSpec, HeldPieces, RawStackSpec, StackSpec
 from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
@@ -69,8 +70,13 @@ Pretext = Literal["centre", "masked_vae", "masked_blocks"]
 CHECKPOINT = "train/model.safetensors"
 """Where a job keeps what it learned, in its folder."""
 
-_MASKS = ("membranes", "mitochondrion", "mitochondrial_boundaries", "PSD", "vesicles")
-_SHAPE = (20, 768, 1024)
+_MASKS = {
+    "synapse": "PSD",
+    "vesicle": "vesicles",
+    "mitochondrial_membrane": "mitochondrial_boundaries",
+    "mitochondrion": "mitochondrion",
+    "membrane": "membranes",
+}  # in order of priority
 _VALIDATION = {"validation_3": Box((3, 0, 640), (1, 256, 384)), "validation_16": Box((16, 0, 640), (1, 256, 384))}
 _TEST = {"test": Box((8, 320, 640), (4, 448, 384))}
 _GAP_NM = 240.0  # and half a window of 16 voxels: 320 nm
@@ -195,8 +201,8 @@ def prepare(file: Path, where: Path) -> None:
     """Write the classes, the nine slices as images, the held-out blocks, and `labels.yaml`, which names them."""
     classes = where / "classes.zarr"
     if not classes.exists():
-        combine_masks(_combining(file, classes))
-    volume = open_volume(str(classes / "labels"))
+        combine_masks(combining(file, classes))
+    volume = open_volume(classes / "classes")
     pieces: list[PieceSpec] = []
     for each in SLICES:
         axis = "zyx".index(each.axis)
@@ -216,6 +222,15 @@ def prepare(file: Path, where: Path) -> None:
         _write(where / f"{name}.zarr", volume.info, box, volume.read(box))
         pieces.append(BlockPiece(kind="block", name=name, labels=f"{name}.zarr"))
     SparseLabels(pieces=tuple(pieces)).dump(where / "labels.yaml")
+
+
+def combining(file: Path, output: Path) -> CombineJob:
+    """Return how the masks of the set become six classes, with an undefined pixel on either side of a border."""
+    number = {name: i for i, name in enumerate(CLASSES, start=1)}
+    masks = [
+        MaskSpec(name=name, mask=f"{file}/volumes/labels/{mask}", id=number[name]) for name, mask in _MASKS.items()
+    ]
+    return CombineJob(classes=tuple(masks), rest=RestSpec(name="cytoplasm", id=1), output=str(output))
 
 
 def forest(
