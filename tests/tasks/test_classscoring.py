@@ -25,6 +25,7 @@ from emloom.metrics.classify import confusion, confusion_scores
 from emloom.metrics.counts import add
 from emloom.metrics.interfaces import Near, band_confusions, boundary_table
 from emloom.metrics.ranking import quantised, ranking
+from emloom.ops.enclosure import EnclosureRule, enclosure_faces, resolve, violation_rate
 from emloom.run.blockjournal import ROOT
 from emloom.run.runner import BlocksFailedError
 from emloom.tasks.classplaces import WORST
@@ -247,6 +248,65 @@ def test_every_value_stands_in_the_files_and_on_the_page(tmp_path: Path) -> None
         drawn = list(csv.DictReader(stream))
     for label, each in found.evidence.rankings.items():
         assert [float(row["threshold"]) for row in drawn if row["class"] == str(label)] == each.scores.tolist()
+
+
+@pytest.mark.parametrize("cell", [(3, 9, 10), (7, 18, 20), (1, 5, 20)])
+def test_enclosure_counts_every_face_once_and_has_intervals(tmp_path: Path, cell) -> None:
+    truth, probabilities = tissue(12, n=4)
+    probabilities[:, 3, 4:8, :6] = 0  # not predicted there
+    usable = np.random.default_rng(1).random(SHAPE) < 0.9
+    names = ("a", "b", "c", "d")
+    rules = (EnclosureRule(inside="c", wall="d"), EnclosureRule(inside="a", wall="b", allowed=("d",)))
+    spec = spec_of(
+        tmp_path,
+        truth,
+        probabilities,
+        metrics=("f1", "enclosure"),
+        mask=write(tmp_path / "m.zarr", usable.astype(np.uint8)),
+        classes=ClassesSpec(names=names, enclosed=rules),
+        bootstrap=BootstrapSpec(block_vox=cell, resamples=20),
+    )
+    found = evaluate_classes(spec)
+    called = np.where(usable & probabilities.any(axis=0), probabilities.argmax(axis=0), 255).astype(np.uint8)
+    known = np.where(usable, truth, 255).astype(np.uint8)
+    for rule in resolve(rules, names, GRID.voxel_size_nm):
+        for array, key in ((called, ""), (known, "_truth")):
+            rate = violation_rate(enclosure_faces(array, rule), GRID.voxel_size_nm)
+            key = f"enclosure_violation_{rule.name}{key}"
+            assert 0.1 < rate < 1
+            assert found.row[key] == rate
+            interval = found.intervals[key]
+            assert found.units == 1 or interval.low <= rate <= interval.high
+    assert "surface of c that touches what it must not, truth" in write_class_report(spec, found).read_text()
+    plain = spec.model_copy(
+        update={"metrics": ("f1",), "output": str(tmp_path / "f"), "classes": ClassesSpec(n=4)}
+    )
+    assert evaluate_classes(plain).row["f1_macro"] == found.row["f1_macro"]
+
+
+def test_enclosure_and_its_rules_go_together(tmp_path: Path) -> None:
+    truth, probabilities = tissue(12)
+    names, rule = ("a", "b", "c"), EnclosureRule(inside="c", wall="wall")
+    for metrics, classes, words in (
+        (("f1",), ClassesSpec(names=names, enclosed=(EnclosureRule(inside="c", wall="b"),)), "go together"),
+        (("enclosure",), ClassesSpec(names=names), "go together"),
+        (("enclosure",), ClassesSpec(names=names, enclosed=(rule,)), "'wall' is no class"),
+    ):
+        folder = tmp_path / f"{metrics[0]} {words}"
+        spec = spec_of(folder, truth, probabilities, metrics=metrics, classes=classes)
+        with pytest.raises(InputError, match=words):
+            evaluate_classes(spec)
+    with pytest.raises(InputError, match="give the names of all"):
+        ClassesSpec.from_dict({"enclosed": [{"inside": "a", "wall": "b"}]})
+    nothing = np.zeros(SHAPE, np.uint8)
+    spec = spec_of(
+        tmp_path,
+        nothing,
+        nothing,
+        metrics=("enclosure",),
+        classes=ClassesSpec(names=names, enclosed=(EnclosureRule(inside="c", wall="b"),)),
+    )
+    assert "no surface" in evaluate_classes(spec).undefined["enclosure"]
 
 
 def test_what_is_not_defined_is_null_in_json_and_says_why_on_the_page(tmp_path: Path) -> None:

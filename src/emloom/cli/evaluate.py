@@ -36,8 +36,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
             "--metrics",
             metavar="A,B",
             help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of "
-            "classes: confusion, f1, rates, iou, dice, kappa, boundary, band, ap, roc, calibration. Of synapses: "
-            "clefts, partners, connections. "
+            "classes: confusion, f1, rates, iou, dice, kappa, boundary, band, ap, roc, calibration, enclosure. Of "
+            "synapses: clefts, partners, connections. "
             f"Default: {_DEFAULT}; of tracings {_OF_TRACINGS}.",
         ),
     ] = None,
@@ -176,7 +176,11 @@ def _family(asked: list[str]) -> str:
     """Return what metrics are about; raises `InputError` for unknown ones, and ones that do not go together."""
     from emloom.metrics import book, classbook, synapsebook
 
-    books = {"segmentations": book.METRICS, "classes": classbook.CLASS_METRICS, "synapses": synapsebook.METRICS}
+    books = {
+        "segmentations": tuple(book.METRICS),
+        "classes": classbook.CLASS_METRIC_NAMES,
+        "synapses": tuple(synapsebook.METRICS),
+    }
     known = {name: family for family, entries in books.items() for name in entries}
     book.named(known, asked)
     families = list(dict.fromkeys(known[name] for name in asked))

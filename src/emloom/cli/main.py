@@ -27,6 +27,7 @@ from emloom.cli import (
     qc,
     results,
     skeleton,
+    suggest,
     volumes,
 )
 from emloom.errors import InputError
@@ -61,6 +62,7 @@ qc.register(app)
 jobs.register(app)
 blockwise.register(app)
 classify.register(app)
+suggest.register(app)
 preview.register(app)
 evaluate.register(app)
 frequency.register(app)

@@ -7,6 +7,7 @@ The counterpart of `emloom.metrics.book` for semantic results. A metric has a na
     band        the confusion near true interfaces, and away from them
     boundary    boundary voxels per class, and the matched ones
     scores      positives and negatives per level of each class's probability; of the highest one, right and wrong
+    enclosure   faces of classes that others must enclose, by rule
 
 Names that are not in the book are errors: nothing that was asked for is left out without a word.
 """
@@ -24,10 +25,15 @@ from emloom.metrics.calibration import brier_of_classes, calibration
 from emloom.metrics.classify import Confusion, ConfusionScores, confusion_scores
 from emloom.metrics.counts import NOTHING_COUNTS, mean
 from emloom.metrics.curves import mean_average_precision, roc_auc
+from emloom.metrics.enclosure import EnclosureTable
 from emloom.metrics.interfaces import BandConfusions, BoundaryTable, boundary_scores, mean_boundary_f1
 from emloom.metrics.ranking import NO_NEGATIVE, NO_POSITIVE, Ranking
+from emloom.ops.enclosure import Enclosure
 
-Needs = Literal["confusion", "band", "boundary", "scores"]
+Needs = Literal["confusion", "band", "boundary", "scores", "enclosure"]
+
+ENCLOSURE = "enclosure"
+"""The metric whose values depend on rules; `class_metrics_named` makes it of those."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class ClassEvidence:
         rankings: one per class that has a probability, against the rest.
         top: voxels by their highest probability, positive where its class is right; the ranking of a lone class.
         classes: those that macro and micro means are over; None: all.
+        enclosure: faces of enclosed classes, one row per rule.
     """
 
     confusion: Confusion
@@ -49,6 +56,7 @@ class ClassEvidence:
     rankings: Mapping[int, Ranking] = field(default_factory=dict)
     top: Ranking | None = None
     classes: tuple[int, ...] | None = None
+    enclosure: EnclosureTable | None = None
 
     def scores(self, table: Confusion | None = None) -> ConfusionScores:
         """Return the scores of a confusion matrix, that of all voxels by default."""
@@ -165,6 +173,7 @@ _WHY: Mapping[Needs, Callable[[ClassEvidence], str]] = {
     "band": _why_band,
     "boundary": lambda seen: "no class has a boundary, in truth or prediction",
     "scores": _why_scores,
+    "enclosure": lambda seen: "an enclosed class has no surface in the prediction, or in the known truth",
 }
 
 
@@ -274,15 +283,60 @@ CLASS_METRICS: Mapping[str, ClassMetric] = {
 """Every metric of classes by name."""
 
 
-def class_metrics_named(names: Sequence[str]) -> list[ClassMetric]:
+CLASS_METRIC_NAMES = (*CLASS_METRICS, ENCLOSURE)
+"""Everything that can be asked for."""
+
+
+def enclosure_metric(rules: Sequence[Enclosure]) -> ClassMetric:
+    """Return the metric of some rules: one value per rule of the prediction, and one of the truth."""
+
+    def of(seen: ClassEvidence) -> Values:
+        assert seen.enclosure is not None
+        return {
+            key: seen.enclosure.rate(number, side, rule.spacing_nm)
+            for number, rule in enumerate(rules)
+            for side, key in enumerate(_enclosure_keys(rule))
+        }
+
+    values = [
+        Value(key, f"surface of {rule.name} that touches what it must not{words}", "lower")
+        for rule in rules
+        for key, words in zip(_enclosure_keys(rule), ("", ", truth"), strict=True)
+    ]
+    return ClassMetric(
+        ENCLOSURE,
+        "enclosure",
+        tuple(values),
+        "Part of the surface (area of voxel faces) of a class that touches neither the class that encloses it nor "
+        "an allowed one. Of the prediction where the mask allows, whether the truth is known or not; and of the "
+        "known truth itself, to compare with. 0 is perfect.",
+        of,
+    )
+
+
+def _enclosure_keys(rule: Enclosure) -> tuple[str, str]:
+    key = f"enclosure_violation_{rule.name}"
+    return key, f"{key}_truth"
+
+
+def class_metrics_named(names: Sequence[str], rules: Sequence[Enclosure] = ()) -> list[ClassMetric]:
     """Return metrics by name, each once, in the order asked for.
 
+    Args:
+        names: what is asked for.
+        rules: what `enclosure` is about.
+
     Raises:
-        InputError: there is none, or a name is unknown.
+        InputError: there is none, a name is unknown, or enclosure and its rules are not both given.
     """
     for name in names:
         if name in METRICS:
             raise InputError(
-                f"{name} is a metric of segments, not of classes: use some of {', '.join(CLASS_METRICS)}"
+                f"{name} is a metric of segments, not of classes: use some of {', '.join(CLASS_METRIC_NAMES)}"
             )
-    return named(CLASS_METRICS, names)
+    if (ENCLOSURE in names) != bool(rules):
+        raise InputError(
+            f"the metric {ENCLOSURE} and its rules (classes.enclosed: what encloses what) go together: give both, "
+            "or neither"
+        )
+    return named({**CLASS_METRICS, ENCLOSURE: enclosure_metric(rules)}, names)

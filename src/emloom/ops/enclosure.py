@@ -33,7 +33,7 @@ may undo an earlier one, it is measured afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Any, Self
@@ -79,34 +79,45 @@ class Enclosure:
     """A rule about the labels of a volume.
 
     Attributes:
-        rule: what was asked for.
+        names: of the inside, the wall and the allowed classes.
         inside: label.
         wall: label.
         allowed: labels.
+        specks_nm: see `EnclosureRule`.
+        in_plane: see `EnclosureRule`.
         spacing_nm: voxel size (z, y, x).
     """
 
-    rule: EnclosureRule
+    names: tuple[str, ...]
     inside: int
     wall: int
     allowed: tuple[int, ...]
+    specks_nm: float
+    in_plane: bool
     spacing_nm: Vec3
+
+    @classmethod
+    def of(cls, rule: EnclosureRule, labels: Mapping[str, int], spacing_nm: Vec3) -> Self:
+        """Return a rule about labels."""
+        names = (rule.inside, rule.wall, *rule.allowed)
+        inside, wall, *allowed = (labels[name] for name in names)
+        return cls(names, inside, wall, tuple(allowed), rule.specks_nm, rule.in_plane, spacing_nm)
 
     @property
     def name(self) -> str:
         """What the rule is about."""
-        return self.rule.inside
+        return self.names[0]
 
     @property
     def axes(self) -> tuple[int, ...]:
         """Axes along which voxels touch."""
-        return (1, 2) if self.rule.in_plane else (0, 1, 2)
+        return (1, 2) if self.in_plane else (0, 1, 2)
 
     @property
     def specks_vox(self) -> Vec:
         """Largest extents of a speck."""
-        z, y, x = (floor(self.rule.specks_nm / s + TOLERANCE_VOX) for s in self.spacing_nm)
-        return (1 if self.rule.in_plane and min(y, x) else z, y, x)
+        z, y, x = (floor(self.specks_nm / s + TOLERANCE_VOX) for s in self.spacing_nm)
+        return (1 if self.in_plane and min(y, x) else z, y, x)
 
     @property
     def has_specks(self) -> bool:
@@ -118,7 +129,7 @@ class Enclosure:
         """Voxels around a box that its repair depends on: 2 for the wall, and twice the longest speck plus 1."""
         specks = self.specks_vox if self.has_specks else (-1, -1, -1)
         z, y, x = (2 * (n + 1) + 2 for n in specks)
-        return (0 if self.rule.in_plane else z, y, x)
+        return (0 if self.in_plane else z, y, x)
 
     def foreign(self, labels_ZYX: Labels) -> NDArray[np.bool_]:
         """Return where a class is that the inside must not touch."""
@@ -150,10 +161,7 @@ def resolve(rules: Sequence[EnclosureRule], names: Sequence[str], spacing_nm: Ve
             f"are {', '.join(names)}):\n{listed}"
         )
     index = {name: number for number, name in enumerate(names)}
-    return tuple(
-        Enclosure(rule, index[rule.inside], index[rule.wall], tuple(index[n] for n in rule.allowed), spacing_nm)
-        for rule in rules
-    )
+    return tuple(Enclosure.of(rule, index, spacing_nm) for rule in rules)
 
 
 def contradictions(rules: Sequence[EnclosureRule]) -> list[str]:

@@ -9,6 +9,7 @@
     kind 2   a likeliest, b label           n voxels that a rule gave another class
     kind 3   a, b, c first voxel of a tile  n its decided voxels, total their summed confidence; the least
     confident
+    kind 4   a, b, c first voxel of a square n voxels that a rule changed there; the squares with most
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from emloom.run.blockjournal import name_of
 
 TILE_VOX = (16, 64, 64)
 """Voxels (z, y, x) of a place whose mean confidence is looked at."""
+SQUARE_VOX = (1, 64, 64)
+"""Voxels (z, y, x) of a place where what rules changed is shown."""
 PLACES = 8
-"""Least confident places that a block remembers, and that are listed of all."""
+"""Least confident places, and squares with most changes, that a block remembers, and that are listed of all."""
 
 _KEYS = ("kind", "a", "b", "c", "n", "total")
-_CONFIDENCE, _FACES, _CHANGED, _PLACE = range(4)
+_CONFIDENCE, _FACES, _CHANGED, _PLACE, _REPAIRED = range(5)
 
 Rows = NDArray[np.int64]
 
@@ -75,12 +78,14 @@ class ClassCounts:
         faces: int64 [rules, 2, 2, 3]: before and after the repair, surface and violating, along z, y, x.
         changed: int64 [256, 256], voxels by likeliest class and the label that a rule gave.
         places: the least confident ones, least first.
+        repaired: squares in which rules changed most, with how many voxels, most first.
     """
 
     confidence: Rows
     faces: Rows
     changed: Rows
     places: tuple[Place, ...]
+    repaired: tuple[tuple[Box, int], ...]
 
 
 def counts_file(folder: Path, index: Vec) -> Path:
@@ -106,7 +111,7 @@ def count_block(path: Path, found: BlockLabels, own: Box, start: Vec, rules: Seq
             surface, violating = enclosure_faces(array, rule, own)
             rows += [_row(_FACES, (number, after, axis), surface[axis], violating[axis]) for axis in range(3)]
     at = (labels != likeliest) & (labels != UNDECIDED)
-    rows += [_pairs(_CHANGED, likeliest[at], labels[at]), _places(labels, confidence, start)]
+    rows += [_pairs(_CHANGED, likeliest[at], labels[at]), _places(labels, confidence, start), _repaired(at, start)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, dict(zip(_KEYS, np.concatenate(rows, axis=1), strict=True)))
 
@@ -119,7 +124,8 @@ def read_counts(paths: Iterable[Path], rules: int = 0) -> ClassCounts:
         rules: how many rules were counted.
     """
     confidence, changed = np.zeros((256, 256), np.int64), np.zeros((256, 256), np.int64)
-    faces, places = np.zeros((rules, 2, 2, 3), np.int64), np.zeros((6, 0), np.int64)
+    faces = np.zeros((rules, 2, 2, 3), np.int64)
+    places, squares = np.zeros((6, 0), np.int64), np.zeros((6, 0), np.int64)
     for path in paths:
         table = read_table(path)
         rows = np.stack([table[key] for key in _KEYS])
@@ -131,11 +137,13 @@ def read_counts(paths: Iterable[Path], rules: int = 0) -> ClassCounts:
         np.add.at(faces, (rule, after, 0, axis), surface)
         np.add.at(faces, (rule, after, 1, axis), violating)
         places = _least(np.concatenate([places, rows[:, kind == _PLACE]], axis=1))
+        squares = _most(np.concatenate([squares, rows[:, kind == _REPAIRED]], axis=1))
     least = [
         Place(Box((int(z), int(y), int(x)), TILE_VOX), float(total) / (255 * int(n)))
         for _, z, y, x, n, total in places.T
     ]
-    return ClassCounts(confidence, faces, changed, tuple(least))
+    most = [(Box((int(z), int(y), int(x)), SQUARE_VOX), int(n)) for _, z, y, x, n, _ in squares.T]
+    return ClassCounts(confidence, faces, changed, tuple(least), tuple(most))
 
 
 def _row(kind: int, key: Sequence[int], n: int, total: int) -> Rows:
@@ -152,20 +160,37 @@ def _pairs(kind: int, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Ro
 def _places(labels: NDArray[np.uint8], confidence: NDArray[np.uint8], start: Vec) -> Rows:
     """Return the least confident tiles of a block that are at least half decided."""
     decided = labels != UNDECIDED
-    edges = [np.arange(-(s % t), n, t).clip(0) for s, t, n in zip(start, TILE_VOX, labels.shape, strict=True)]
-    n = _tile_sums(decided.astype(np.int64), edges)
-    total = _tile_sums(np.where(decided, confidence, 0).astype(np.int64), edges)
-    z, y, x = np.nonzero(2 * n >= prod(min(t, s) for t, s in zip(TILE_VOX, labels.shape, strict=True)))
-    firsts = [(edge[i] + s) // t * t for edge, i, s, t in zip(edges, (z, y, x), start, TILE_VOX, strict=True)]
-    return _least(np.stack([np.full(len(z), _PLACE), *firsts, n[z, y, x], total[z, y, x]]))
+    n = _tile_sums(decided.astype(np.int64), start, TILE_VOX)
+    total = _tile_sums(np.where(decided, confidence, 0).astype(np.int64), start, TILE_VOX)
+    half = prod(min(t, s) for t, s in zip(TILE_VOX, labels.shape, strict=True))
+    return _least(_tiles(_PLACE, 2 * n >= half, (n, total), start, TILE_VOX))
 
 
-def _tile_sums(values: Rows, edges: Sequence[NDArray[np.int64]]) -> Rows:
-    for axis, edge in enumerate(edges):
-        values = np.add.reduceat(values, edge, axis=axis)
+def _repaired(changed: NDArray[np.bool_], start: Vec) -> Rows:
+    """Return the squares of a block with most changes."""
+    n = _tile_sums(changed.astype(np.int64), start, SQUARE_VOX)
+    return _most(_tiles(_REPAIRED, n > 0, (n, np.zeros_like(n)), start, SQUARE_VOX))
+
+
+def _tiles(kind: int, which: NDArray[np.bool_], sums: tuple[Rows, Rows], start: Vec, tile: Vec) -> Rows:
+    at = np.nonzero(which)
+    firsts = [(s // t + i) * t for i, s, t in zip(at, start, tile, strict=True)]
+    return np.stack([np.full(len(at[0]), kind), *firsts, sums[0][at], sums[1][at]])
+
+
+def _tile_sums(values: Rows, start: Vec, tile: Vec) -> Rows:
+    """Return sums over the tiles of the lattice of a volume that a block meets."""
+    for axis, (s, t) in enumerate(zip(start, tile, strict=True)):
+        edges = np.arange(-(s % t), values.shape[axis], t).clip(0)
+        values = np.add.reduceat(values, edges, axis=axis)
     return values
 
 
 def _least(rows: Rows) -> Rows:
     order = np.lexsort((rows[3], rows[2], rows[1], rows[5] / np.maximum(rows[4], 1)))
+    return rows[:, order[:PLACES]]
+
+
+def _most(rows: Rows) -> Rows:
+    order = np.lexsort((rows[3], rows[2], rows[1], -rows[4]))
     return rows[:, order[:PLACES]]

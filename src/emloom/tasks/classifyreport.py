@@ -14,7 +14,7 @@ from emloom.geometry import Box, Vec
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
 from emloom.io.volume import Volume
-from emloom.ops.decide import UNDECIDED
+from emloom.ops.decide import UNDECIDED, decide
 from emloom.ops.enclosure import Enclosure, violation_rate
 from emloom.tasks.classcounts import ClassCounts, Place
 from emloom.tasks.lattice import common_box
@@ -25,6 +25,7 @@ from emloom.view.marked import section_of
 from emloom.view.report import Cell, Report, Score, Section, Table
 
 _SHOWN_VOX = 512  # along a side of a picture, at most
+_FLATTEST = 4  # width over height of a picture, at most
 _AROUND_VOX = 128  # around a least confident place
 _PLANES = (("xy", 0), ("xz", 1), ("yz", 2))
 
@@ -38,22 +39,22 @@ class Shown:
         confidence: how clear they were.
         raw: the ground, None where there is none.
         names: of the classes.
+        shares: the probabilities.
     """
 
     labels: Volume
     confidence: Volume
     raw: Volume | None
     names: Sequence[str]
+    shares: Volume
 
     def figure(self, at: Vec, half: int, planes: Sequence[tuple[str, int]], caption: str) -> Figure:
         """Return sections through a voxel: raw where it is known, classes, confidence."""
         info = self.labels.info
-        start = (max(0, at[0] - half), max(0, at[1] - half), max(0, at[2] - half))
-        window = Box(start, (2 * half, 2 * half, 2 * half)).intersect(info.box)
         tiles = []
         for plane, axis in planes:
-            box = section_of(window, axis, at)
             rows, columns = (k for k in range(3) if k != axis)
+            box = section_of(self._window(at, half, rows), axis, at)
             spacing = (info.grid.voxel_size_nm[rows], info.grid.voxel_size_nm[columns])
             where = f"{plane}, {'zyx'[axis]} = {at[axis]}"
             ground = self._ground(box, axis)
@@ -66,6 +67,34 @@ class Shown:
             f"Sections through voxel {at}: {'raw, ' if self.raw is not None else ''}classes in colour, confidence."
         )
         return panel(tiles, columns=len(tiles) // len(planes), alt=alt, caption=caption)
+
+    def _window(self, at: Vec, half: int, rows: int) -> Box:
+        """Return the voxels around one that are shown: fewer where the volume is thin along the rows."""
+        info = self.labels.info
+        high = info.shape[rows] * info.grid.voxel_size_nm[rows]
+        reach = [max(1, min(half, int(_FLATTEST * high / (2 * s)))) for s in info.grid.voxel_size_nm]
+        start, stop = (
+            [a - r for a, r in zip(at, reach, strict=True)],
+            [a + r for a, r in zip(at, reach, strict=True)],
+        )
+        return Box.of(start, stop).intersect(info.box)
+
+    def repair(self, square: Box, changed: int) -> Figure:
+        """Return a section around a square that rules changed: likeliest classes, and what became of them."""
+        info = self.labels.info
+        box = square.grow((0, _AROUND_VOX // 2, _AROUND_VOX // 2)).intersect(info.box)
+        spacing = info.grid.voxel_size_nm[1:]
+        ground = self._ground(box, 0)
+        likeliest, _ = decide(self.shares.read(box))
+        labels = self.labels.read(box)
+        chosen = (labels != likeliest) & (labels != UNDECIDED)
+        tiles = [
+            Tile(title, painted(ground, each[0], len(self.names)), spacing)
+            for title, each in (("likeliest", likeliest), ("with the rules", labels))
+        ]
+        where = f"z = {box.start[0]}, y from {box.start[1]}, x from {box.start[2]}"
+        tiles.append(Tile("changed", np.where(chosen, 255, ground // 3)[0], spacing))
+        return panel(tiles, caption=f"{changed} voxels changed: {where}")
 
     def _ground(self, box: Box, axis: int) -> RGB:
         if self.raw is None:
@@ -87,6 +116,7 @@ def write_classify_report(
         open_volume(folder / "confidence"),
         None if raw is None else open_volume(raw, kind="raw"),
         names,
+        open_volume(provenance["spec"]["probabilities"]),
     )
     info = shown.labels.info
     classes = class_rows(counts.confidence, names, float(np.prod(info.grid.voxel_size_nm)))
@@ -95,7 +125,7 @@ def write_classify_report(
     if rules:
         kept = rule_rows(counts, rules)
         write_csv(folder / "rules.csv", _columns(kept))
-        sections.append(_rules(kept, counts, names))
+        sections.append(_rules(shown, kept, counts))
     sections.append(_places(shown, counts.places))
     decided = counts.confidence[:UNDECIDED]
     total = int(counts.confidence.sum())
@@ -147,9 +177,9 @@ def rule_rows(counts: ClassCounts, rules: Sequence[Enclosure]) -> list[dict[str,
     for rule, (before, after) in zip(rules, counts.faces, strict=True):
         rows.append(
             {
-                "inside": rule.rule.inside,
-                "wall": rule.rule.wall,
-                "allowed": " ".join(rule.rule.allowed),
+                "inside": rule.names[0],
+                "wall": rule.names[1],
+                "allowed": ", ".join(rule.names[2:]),
                 "violation_before": violation_rate(before, rule.spacing_nm),
                 "violation_after": violation_rate(after, rule.spacing_nm),
                 "surface_faces_before": int(before[0].sum()),
@@ -196,7 +226,8 @@ def _volumes(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Section
     return Section("How much of every class", text, tables=[Table(columns, cells, "also in classes.csv")])
 
 
-def _rules(rows: Sequence[Mapping[str, Any]], counts: ClassCounts, names: Sequence[str]) -> Section:
+def _rules(shown: Shown, rows: Sequence[Mapping[str, Any]], counts: ClassCounts) -> Section:
+    names = shown.names
     text = "\n\n".join(_sentence(row) for row in rows)
     rates = ("violation_before", "violation_after", "violating_faces_before", "violating_faces_after")
     keys = ("inside", "wall", "allowed", *rates)
@@ -208,20 +239,25 @@ def _rules(rows: Sequence[Mapping[str, Any]], counts: ClassCounts, names: Sequen
         for a, b in np.argwhere(counts.changed)
     ]
     tables.append(Table(["was", "became", "voxels"], changes, "what the rules changed"))
-    return Section("Enclosure", text, tables=tables)
+    figures = [shown.repair(square, n) for square, n in counts.repaired[:2]]
+    return Section("Enclosure", text, figures, tables)
 
 
 def _sentence(row: Mapping[str, Any]) -> str:
     start = f"{row['inside']} is enclosed by {row['wall']}: "
     if not row["surface_faces_before"]:
         return f"{start}there is no surface of {row['inside']} to look at."
-    text = f"{start}{row['violation_before']:.1%} of its surface touched another class"
+    text = f"{start}{_percent(row['violation_before'])} of its surface touched another class"
     if row["violating_faces_after"]:
         return (
-            f"{text}, and {row['violation_after']:.2%} still does. Rules conflict: a later one undid a part of "
-            "this one. Change their order, or let this class touch the other's wall (`allowed`)."
+            f"{text}, and {_percent(row['violation_after'])} still does. Rules conflict: a later one undid a part "
+            "of this one. Change their order, or let this class touch the other's wall (`allowed`)."
         )
     return f"{text}, and nothing does now."
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g} %"
 
 
 def _places(shown: Shown, places: Sequence[Place]) -> Section:

@@ -42,6 +42,7 @@ from emloom.metrics.curves import (
 )
 from emloom.metrics.interfaces import Near, boundary_scores
 from emloom.metrics.ranking import Ranking
+from emloom.ops.enclosure import Enclosure, resolve
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import memory
@@ -105,7 +106,7 @@ def evaluate_classes(
             no probability, or nothing counts. All but the last two are found before anything is counted.
     """
     started, executor = time.perf_counter(), executor or Serial()
-    metrics = class_metrics_named(spec.metrics)
+    metrics = metrics_of(spec)
     judged = judged_of(spec, metrics)
     averaged = _averaged(spec, judged.n_classes)
     cells = judged.cells()
@@ -166,7 +167,21 @@ def judged_of(spec: ClassSpec, metrics: Sequence[ClassMetric]) -> Judged:
         extra=tuple(dict.fromkeys(extra)),
         by_section=spec.bootstrap.by == "section",
         cell=spec.bootstrap.block_vox,
+        rules=rules_of(spec),
     )
+
+
+def metrics_of(spec: ClassSpec) -> list[ClassMetric]:
+    """Return what is asked for; raises `InputError` where a metric or a class of a rule is unknown."""
+    return class_metrics_named(spec.metrics, rules_of(spec))
+
+
+def rules_of(spec: ClassSpec) -> tuple[Enclosure, ...]:
+    """Return what encloses what; raises `InputError` where a rule names no class."""
+    if not spec.classes.enclosed:
+        return ()
+    spacing = open_volume(spec.predicted).info.grid.voxel_size_nm
+    return resolve(spec.classes.enclosed, spec.classes.names, spacing)
 
 
 def _require_beside(predicted: Volume, other: Volume, what: str) -> None:

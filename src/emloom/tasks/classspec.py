@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emloom.ops.enclosure import EnclosureRule
 from emloom.spec import Spec
 
 Extent = Annotated[int, Field(ge=1)]
@@ -22,6 +23,8 @@ class ClassesSpec(Spec):
     """Classes that macro and micro means are over, say all but background; None: all."""
     ignore: tuple[int, ...] = (255,)
     """Values of the truth that mean that nobody knows."""
+    enclosed: tuple[EnclosureRule, ...] = ()
+    """What encloses what, by name: for `enclosure`."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -29,6 +32,8 @@ class ClassesSpec(Spec):
             raise ValueError(f"names {', '.join(self.names)}: name two classes or more, each differently")
         if self.names and self.n not in (None, len(self.names)):
             raise ValueError(f"{self.n} classes have {len(self.names)} names: name every class, background first")
+        if self.enclosed and not self.names:
+            raise ValueError("rules of enclosure name classes: give the names of all (names)")
         return self
 
 

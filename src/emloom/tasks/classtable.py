@@ -15,6 +15,7 @@ near, far   [C, C]              the same near true interfaces, and away from the
 boundary    [C, 4]              boundary voxels per class, and the matched ones (`metrics.interfaces`)
 score_c     [2, levels]         negatives and positives per level of the probability of class c
 top         [2, levels]         wrong and right voxels per level of the highest probability
+enclosure   [rules, 12]         faces of enclosed classes (`metrics.enclosure`)
 ==========  ==================  ===================================================================================
 """
 
@@ -37,15 +38,17 @@ from emloom.metrics.calibration import top_label
 from emloom.metrics.classbook import ClassEvidence
 from emloom.metrics.classify import Confusion, confusion
 from emloom.metrics.counts import CountTable, known_voxels
+from emloom.metrics.enclosure import EnclosureTable, enclosure_table
 from emloom.metrics.interfaces import BandConfusions, BoundaryTable, Near, band_confusions, boundary_table
 from emloom.metrics.ranking import Ranking, ScoreHistogram, quantised, score_histogram
+from emloom.ops.enclosure import Enclosure
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.lattice import common_box
 from emloom.tasks.qcmask import open_usable, source_of
 
 Array = NDArray[Any]
-Extra = Literal["band", "boundary", "scores"]
+Extra = Literal["band", "boundary", "scores", "enclosure"]
 
 _ROUNDING = 1e-6  # a float32 softmax may exceed 1 by this
 
@@ -67,6 +70,7 @@ class Judged:
         extra: which tables are counted beside the confusion matrix.
         by_section: whether sections, not blocks, are units.
         cell: voxels of a block.
+        rules: what encloses what.
     """
 
     truth: str
@@ -81,6 +85,7 @@ class Judged:
     extra: tuple[Extra, ...] = ()
     by_section: bool = False
     cell: Vec = (32, 256, 256)
+    rules: tuple[Enclosure, ...] = ()
 
     @property
     def paths(self) -> dict[str, str]:
@@ -106,12 +111,16 @@ class Judged:
         shapes |= {f"score_{label}": (2, self.levels) for label in self.ranked}
         if len(self.ranked) > 1:
             shapes["top"] = (2, self.levels)
+        if self.rules:
+            shapes["enclosure"] = (len(self.rules), 12)
         return shapes
 
     @property
     def context_vox(self) -> Vec:
         """Voxels around a box that its tables depend on."""
-        return (0, 0, 0) if self.near is None else self.near.context_vox
+        least = 1 if self.rules else 0  # a face belongs to its lower voxel
+        z, y, x = (0, 0, 0) if self.near is None else self.near.context_vox
+        return (max(z, least), max(y, least), max(x, least))
 
     def volumes(self) -> tuple[Volume, Volume, Volume | None]:
         """Open truth, prediction and mask."""
@@ -130,6 +139,7 @@ class _Seen:
     box: Box
     truth: Array
     known: NDArray[np.bool_]
+    usable: NDArray[np.bool_] | None
     called: Array
     levels: Array | None
     top: tuple[Array, Array] | None
@@ -174,15 +184,18 @@ class CountClasses:
     def _read(self, box: Box) -> _Seen:
         how = self.judged
         seen = box.grow(how.context_vox).intersect(open_volume(how.predicted).info.box)
-        ids, known, found = _voxels(how, seen)
+        ids, known, usable, found = _voxels(how, seen)
         if not how.channels:
-            return _Seen(seen, ids, known, found, None, None)
+            return _Seen(seen, ids, known, usable, found, None, None)
+        if how.rules and how.channels > 1:
+            # A voxel without any share has no class that could touch another.
+            usable = np.asarray(found.any(axis=0) & (True if usable is None else usable))
         levels = _levels(found, how.levels)
         called = _called(how, levels if how.channels == 1 else found)  # rounding an integer again changes nothing
         if how.channels == 1:
-            return _Seen(seen, ids, known, called, levels, None)
+            return _Seen(seen, ids, known, usable, called, levels, None)
         sure, right = top_label(found, ids, ignore=(), mask=known)
-        return _Seen(seen, ids, known, called, levels, (_levels(sure, how.levels), right))
+        return _Seen(seen, ids, known, usable, called, levels, (_levels(sure, how.levels), right))
 
     def _count(self, seen: _Seen, box: Box) -> Iterator[tuple[str, CountTable]]:
         """Yield the tables of a box, each with its name."""
@@ -192,6 +205,10 @@ class CountClasses:
             yield "all", confusion(truth, called, how.n_classes, ignore=(), mask=known)
         if how.near is not None:
             yield from self._interfaces(seen, box)
+        if how.rules:
+            at = box.shift((-seen.box.start[0], -seen.box.start[1], -seen.box.start[2]))
+            pair = (seen.truth, seen.called, how.rules)
+            yield "enclosure", enclosure_table(*pair, known=seen.known, usable=seen.usable, box=at)
         if seen.levels is None:
             return
         for label in how.ranked:
@@ -258,6 +275,7 @@ class Units:
             rankings=rankings,
             top=top,
             classes=self.classes,
+            enclosure=EnclosureTable(tables["enclosure"]) if "enclosure" in tables else None,
         )
 
 
@@ -269,7 +287,7 @@ def classes_in(how: Judged, box: Box) -> tuple[Array, NDArray[np.bool_], Array]:
     Raises:
         InputError: a value that counts is no probability.
     """
-    truth, known, found = _voxels(how, box)
+    truth, known, _, found = _voxels(how, box)
     return truth, known, _called(how, found)
 
 
@@ -325,16 +343,19 @@ def _most_confused(how: Judged, rows: NDArray[np.int64]) -> int:
     return int(counts.max())
 
 
-def _voxels(how: Judged, box: Box) -> tuple[Array, NDArray[np.bool_], Array]:
-    """Return the true classes, where they count, and the prediction: classes, or probabilities [C, Z, Y, X]."""
+def _voxels(how: Judged, box: Box) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_] | None, Array]:
+    """Return the true classes, where they count, the mask, and the prediction: classes, or shares [C, Z, Y, X]."""
     truth, predicted, mask = how.volumes()
     ids = borrow(truth, box.shift(common_box(predicted, truth).start))
     usable = None if mask is None else borrow(mask, box.shift(common_box(predicted, mask).start)) != 0
     known = known_voxels(ids, how.ignore, usable)
     found = borrow(predicted, box)
     if how.channels:
-        found = _probabilities(found.reshape(how.channels, *box.shape), known, predicted.info.source)
-    return ids, known, found
+        asked = known
+        if how.rules:  # the prediction is looked at wherever the mask allows
+            asked = np.ones(box.shape, np.bool_) if usable is None else usable
+        found = _probabilities(found.reshape(how.channels, *box.shape), asked, predicted.info.source)
+    return ids, known, usable, found
 
 
 def _called(how: Judged, found: Array) -> Array:

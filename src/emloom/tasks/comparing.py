@@ -28,6 +28,7 @@ _VALUES: dict[str, Value | SynapseValue] = {
     for metric in entries.values()
     for value in metric.values
 }
+_OF_RULES = "enclosure_violation_"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def compare(folders: Sequence[str], output: str) -> Path:
                 "boxes, masks or ignored ids differ; score both with the same"
             )
     keys = [key for key in _VALUES if any(key in result.row for result in results)]
+    keys += dict.fromkeys(key for result in results for key in result.row if key.startswith(_OF_RULES))
     folder = Path(output)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ def _column(results: Sequence[Scored], key: str) -> np.ndarray[Any, np.dtype[np.
 def _page(results: Sequence[Scored], keys: Sequence[str]) -> Report:
     rows: list[list[Cell]] = []
     for key in keys:
-        value, column = _VALUES[key], _column(results, key)
+        value, column = _VALUES.get(key) or Value(key, key.replace("_", " "), "lower"), _column(results, key)
         distance = {"lower": column, "higher": -column}.get(value.better, abs(column))
         best = np.nan if np.isnan(column).all() else np.nanmin(distance)
         winners = ", ".join(r.name for r, v in zip(results, distance.tolist(), strict=True) if v == best)

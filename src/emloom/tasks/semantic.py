@@ -31,7 +31,6 @@ from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
-from emloom.metrics.classbook import class_metrics_named
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
@@ -40,11 +39,12 @@ from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
 from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
+from emloom.ops.enclosure import EnclosureRule
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.spec import Spec
 from emloom.tasks.classreport import write_class_report
-from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, score_units
+from emloom.tasks.classscoring import ClassEvaluation, evaluate_classes, judged_of, metrics_of, score_units
 from emloom.tasks.classspec import BootstrapSpec, ClassesSpec, ClassSpec, NearSpec
 from emloom.tasks.classtable import joined, read_units
 from emloom.tasks.data import BoxSpec, HeldOut, SplitSpec, Stack, StackSpec, held_out, open_stack
@@ -68,6 +68,8 @@ class SemanticScoring(Spec):
     """Names of `emloom.metrics.classbook`."""
     near: NearSpec | None = None
     """How near is near, for `boundary` and `band`."""
+    enclosed: tuple[EnclosureRule, ...] = ()
+    """What encloses what, for `enclosure`."""
     bootstrap: BootstrapSpec = BootstrapSpec()
     """Of intervals: what varies together, and how often it is drawn."""
 
@@ -279,8 +281,8 @@ def evaluate_boxes(this: ClassRun) -> None:
 
 def _together(this: ClassRun) -> ClassEvaluation:
     """Return the scores of all test boxes, from what was counted in each."""
-    metrics = class_metrics_named(this.job.scoring.metrics)
     specs = [_scoring(this, item) for item in _tested(this)]
+    metrics = metrics_of(specs[0])
     counted = []
     for spec in specs:
         judged = judged_of(spec, metrics)
@@ -297,7 +299,7 @@ def _scoring(this: ClassRun, item: HeldOut) -> ClassSpec:
         output=str(this.folder / "evaluate" / item.name),
         metrics=how.metrics,
         raw=stack.raw if stack.voxel_size_nm is None else None,  # pictures open it by what the file states
-        classes=ClassesSpec(names=this.job.objective.names, ignore=(UNKNOWN,)),
+        classes=ClassesSpec(names=this.job.objective.names, ignore=(UNKNOWN,), enclosed=how.enclosed),
         near=how.near,
         bootstrap=how.bootstrap,
     )
