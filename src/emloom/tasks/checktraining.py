@@ -189,11 +189,12 @@ def check_parity(this: Trained) -> Finding:
     if isinstance(network, PatchNet):
         return _patch_parity(model, network, volume)
     lattice = network.lattice
-    # A net of patches takes one patch at a time; a centre-voxel network sees no padding that one had to keep off.
+    # A net of patches takes one patch at a time.
     whole_patch = isinstance(network, Reconstructor) and network.patch is not None
-    context = (0, 0, 0) if isinstance(network, VoxelNet) else network.context
     inner = lattice if whole_patch else tuple(2 * step for step in lattice)
-    shape = network.input_shape(tuple(n + 2 * c for n, c in zip(inner, context, strict=True)))
+    # What is answered for nearer than the context to a face of the crop has seen zeros, not what prediction sees.
+    spoilt = (0, 0, 0) if isinstance(network, VoxelNet) else network.context
+    shape = network.input_shape(tuple(n + 2 * c for n, c in zip(inner, spoilt, strict=True)))
     crop = CropShape(shape, network.output_shape(shape))
     whole = volume.raw.info.box
     margin = tuple((o - n) // 2 for o, n in zip(crop.output, inner, strict=True))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from emloom.errors import InputError
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
-from emloom.run.executor import Executor
+from emloom.run.executor import Executor, Serial
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
 from emloom.spec import Spec
@@ -117,7 +117,7 @@ def retry(
     # The folder may have been moved: it goes on where it is now.
     words = {**record["job"], "output": str(space.output)}
     job = _AGAIN[kind].spec.from_dict(words, f"the job of {space.folder}")
-    _AGAIN[kind].carry_out(job, executor, on_block, record["how"])
+    _AGAIN[kind].carry_out(job, executor or Serial(), on_block, record["how"])
     return space.output
 
 
