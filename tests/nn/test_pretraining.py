@@ -26,6 +26,7 @@ from emloom.nn.objectives.base import Rendered, Validated
 from emloom.nn.objectives.reconstruction import HiddenBlocks, HiddenCentre, ReconstructionObjective
 from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
 from emloom.nn.plan import SamplePlan
+from emloom.nn.preprocess import Preprocessing
 from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
 from emloom.nn.train import TrainingData, TrainingSpec, train
 from emloom.nn.transfer import StartSpec, start_from
@@ -241,6 +242,22 @@ def test_a_unet_learns_from_raw_and_is_taken_along(pretrained: Path) -> None:
         else:
             assert torch.equal(tensor, fresh[name])
     assert any(not torch.equal(fresh[name], source[name]) for name in taken)
+
+
+def test_other_grey_values_than_those_learned_from_are_said(
+    pretrained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = ModelSpec(objective=CLASSES, network=UNET, voxel_size_nm=GRID.voxel_size_nm)
+    start = StartSpec(model=str(pretrained))
+    start_from(start, classifier(), model)
+    assert not caplog.records
+    start_from(start, classifier(), model.model_copy(update={"preprocessing": Preprocessing(low=10, high=99)}))
+    (said,) = caplog.messages
+    assert "low=0.0 high=255.0" in said
+    assert "low=10.0 high=99.0" in said
+    caplog.clear()
+    start_from(start, classifier(), model.model_copy(update={"voxel_size_nm": (40.0, 4.0, 4.0)}))
+    assert "voxel size nm" in caplog.messages[0]
 
 
 def test_a_backbone_that_fits_in_part_only_is_refused(pretrained: Path) -> None:

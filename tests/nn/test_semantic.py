@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.io.volume import ArrayVolume, VolumeInfo
+from emloom.nn.augment import AffineSpec, AugmentSpec, ElasticSpec
 from emloom.nn.coding import Probability, Shares
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.level_autoencoders import (
@@ -29,7 +30,8 @@ from emloom.nn.objectives.base import Rendered, Validated
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticClass, SemanticObjective
 from emloom.nn.predict import Predictor, predict
 from emloom.nn.resunet import ResUNetSpec
-from emloom.nn.samples import CropShape, SampleMaker
+from emloom.nn.samples import CropShape, SampleMaker, TrainingSamples
+from emloom.nn.train import TrainingSpec
 from emloom.nn.unet import UNetSpec
 from emloom.ops.classsets import set_label
 from emloom.tasks.heads import averaging, codings, output_info, stored_heads
@@ -73,6 +75,7 @@ def test_labels_become_the_class_that_names_them(dtype: str, data: st.DataObject
     table = {i: number for number, each in enumerate(said.classes) for i in each.ids}
     slow = [table.get(int(label), UNKNOWN) for label in labels.ravel()]
     assert said.of_labels(labels).ravel().tolist() == slow
+    assert said.teaches(labels).ravel().tolist() == [number != UNKNOWN for number in slow]
 
 
 def test_what_no_class_names_or_the_mask_hides_teaches_nothing() -> None:
@@ -296,6 +299,7 @@ def test_a_set_teaches_what_the_voxel_may_be_and_is_not_scored(sets, dtype, know
     labels = np.array([set_label(one) for one in sets], dtype).reshape(2, 2, 3)
     alone = [min(one) if len(one) == 1 else UNKNOWN for one in sets]
     assert said.of_labels(labels).ravel().tolist() == alone
+    assert said.teaches(labels).ravel().tolist() == [len(one) < 3 for one in sets]
     target, weight = said.targets(labels, known)
     for one, shown, says, here in zip(sets, target.reshape(3, -1).T, weight.ravel(), known.ravel(), strict=True):
         assert says == (here and len(one) < 3)
@@ -323,3 +327,23 @@ def test_sets_of_other_classes_are_refused_unless_hidden() -> None:
     many = SemanticObjective.from_dict({"classes": [{"name": str(i), "ids": [i]} for i in range(63)]})
     with pytest.raises(InputError, match="sets tell 62 apart"):
         many.of_labels(labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.int64])
+def test_deformed_samples_hold_the_sets_that_were_painted(dtype: type) -> None:
+    """Labels beyond 2**53 must never pass through a float."""
+    painted = np.array([0, 300, 2, 5, *map(set_label, ([0, 1], [1, 2], [0, 2], [0, 1, 2]))], dtype)
+    labels = np.random.default_rng(0).choice(painted, (20, 40, 40))
+    raw = ArrayVolume(np.zeros(labels.shape, np.uint8), GRID)
+    volume = TrainingVolume(raw, ArrayVolume(labels, GRID, "labels"), raw.info.box)
+    shape = (8, 16, 16)
+    augment = AugmentSpec(affine=AffineSpec(rotation_deg=(0, 360)), elastic=ElasticSpec(spacing_nm=(80, 80, 80)))
+    maker = SampleMaker(model("fcn"), [volume], CropShape(shape, shape))
+    samples = TrainingSamples(maker, TrainingSpec(steps=4, augment=augment), 4)
+    allowed = {tuple(map(int, np.isin(range(3), said))) for said in ([0], [1], [2], [0, 1], [1, 2], [0, 2], [])}
+    for i in range(4):
+        assert np.isin(maker.render(samples.plan(i)).labels, painted).all()
+        target, weight = samples[i][1][CLASSES]
+        seen = {tuple(map(int, column)) for column in target.flatten(1).T.tolist()}
+        assert seen == allowed
+        assert torch.equal(weight[0] > 0, target.sum(dim=0) > 0)

@@ -208,6 +208,12 @@ def test_padded_nets_answer_in_batches_what_their_patches_say(monkeypatch: pytes
                 assert torch.allclose(found[name][n], expected, atol=1e-5)
 
 
+def test_what_answers_patch_by_patch_is_not_compiled() -> None:
+    net = VoxelNet(VoxelNetSpec(backbone="4_conv_resnet@16"), {"a": 2}).eval()
+    with pytest.raises(RuntimeError, match="patch by patch, which cannot be compiled"):
+        torch.export.export(net, (torch.zeros(1, 1, *net.input_shape((1, 1, 2))),))
+
+
 def test_memory_is_estimated_from_above() -> None:
     for name in ("4_conv_ln@32", "dilated@32"):
         net = VoxelNet(VoxelNetSpec(backbone=name), {"classes": 6}).eval()

@@ -39,11 +39,12 @@ def scenes(draw: st.DrawFn) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Enclo
     labels[noisy] = rng.integers(0, 4, shape, np.uint8)[noisy]
     shares = rng.integers(0, draw(st.sampled_from([2, 256])), (4, *shape)).astype(np.uint8)
     allowed = draw(st.sampled_from([(), ("synapse",)]))
-    specks = draw(st.sampled_from([0.0, 5.0, 30.0, 61.0]))
+    specks = draw(st.sampled_from([0.0, 6.0, 30.0, 61.0]))
     rule = EnclosureRule(
         inside="inside", wall="wall", allowed=allowed, specks_nm=specks, in_plane=draw(st.booleans())
     )
-    return labels, shares, resolve([rule], NAMES, SPACING)[0]
+    spacing = draw(st.sampled_from([SPACING, (6.0, 6.0, 4.0)]))
+    return labels, shares, resolve([rule], NAMES, spacing)[0]
 
 
 def weights() -> st.SearchStrategy[list[float]]:
@@ -71,9 +72,10 @@ def test_faces_are_those_of_a_loop(scene: tuple[NDArray[np.uint8], NDArray[np.ui
     labels, _, rule = scene
     faces = enclosure_faces(labels, rule)
     assert np.array_equal(faces, slow_faces(labels, rule))
-    areas = (SPACING[1] * SPACING[2], SPACING[0] * SPACING[2], SPACING[0] * SPACING[1])
+    z, y, x = rule.spacing_nm
+    areas = (y * x, z * x, z * y)
     surface, violating = (sum(n * a for n, a in zip(row, areas, strict=True)) for row in faces.tolist())
-    rate = violation_rate(faces, SPACING)
+    rate = violation_rate(faces, rule.spacing_nm)
     assert np.isnan(rate) if not surface else rate == pytest.approx(violating / surface)
 
 
@@ -219,3 +221,20 @@ def test_two_rules_that_agree_are_both_kept_and_one_undone_is_seen() -> None:
     )
     left = enclosure_faces(repair(labels, shares, undoing), undoing[0])
     assert left[1].sum() > 0
+
+
+def test_a_block_sees_a_hole_that_joins_a_stray_piece_to_a_large_one() -> None:
+    labels = np.full((5, 5, 30), CYTOPLASM, np.uint8)
+    labels[2, 2, 8:12] = INSIDE  # short enough to be stray, were it not for the hole behind it
+    labels[1:4, 1:4, 12:16] = INSIDE
+    labels[1:4:2, 1:4:2, 12:16] = CYTOPLASM
+    labels[2, 2, 12:16] = CYTOPLASM  # the hole
+    labels[2, 2, 16] = INSIDE
+    shares = np.zeros((4, *labels.shape), np.uint8)
+    rule = resolve([EnclosureRule(inside="inside", wall="wall", specks_nm=4.0)], NAMES, (1.0, 1.0, 1.0))[0]
+    whole = repair(labels, shares, [rule])
+    assert (whole[2, 2, 8:16] == WALL).sum() >= 4
+    stop = 9 + rule.halo_vox[2]
+    assert stop < 30
+    part = repair(labels[..., :stop], shares[..., :stop], [rule])
+    assert np.array_equal(part[..., :9], whole[..., :9])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +21,20 @@ from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.nn.model import ModelSpec, build, save
+from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
+from emloom.nn.unet import UNetSpec
 from emloom.ops.decide import UNDECIDED, decide
 from emloom.ops.enclosure import EnclosureRule, enclosure_faces, resolve
 from emloom.run.blockjournal import name_of
+from emloom.run.runner import BlocksFailedError
+from emloom.tasks import classify as classify_module
+from emloom.tasks import classifyreport
 from emloom.tasks.classcounts import TILE_VOX
 from emloom.tasks.classify import ClassifyJob, classify, classify_array
+from emloom.tasks.classnames import class_names, class_values, write_names
 from emloom.tasks.resume import retry
+from emloom.view.figures import Figure
 
 SHAPE = (11, 30, 26)
 GRID = Grid((40.0, 4.0, 4.0), (80.0, 0.0, 8.0))
@@ -48,6 +58,14 @@ def path(tmp_path: Path) -> str:
     create_volume(tmp_path / "pred.zarr" / "classes", info).write(info.box, shares())
     (tmp_path / "pred.zarr" / "classes.yaml").write_text(yaml.safe_dump({"names": list(NAMES)}))
     return str(tmp_path / "pred.zarr" / "classes")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longest and is not looked at."""
+    blank = Figure(b"", "left out")
+    for name in ("figure", "repair"):
+        monkeypatch.setattr(classifyreport.Shown, name, lambda *_, **__: blank)
 
 
 def everything(name: Path) -> list[NDArray[np.uint8]]:
@@ -82,6 +100,7 @@ def test_shares_of_every_type_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize("block", [(4, 9, 13), (2, 30, 26), (64, 256, 256)])
+@pytest.mark.usefixtures("no_pictures")
 def test_blocks_give_what_the_whole_gives(path: str, block: tuple[int, int, int], tmp_path: Path) -> None:
     rules = resolve([RULE], NAMES, GRID.voxel_size_nm)
     expected = classify_array(shares(), rules, 0.1)
@@ -117,6 +136,7 @@ def test_undecided_is_where_the_margin_is_small_and_no_rule_chose(path: str) -> 
     assert enclosure_faces(found.labels, rules[0])[1].sum() == 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_command_goes_on_and_makes_damaged_blocks_again(path: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump({"rules": [RULE.to_dict()]}))
@@ -136,6 +156,41 @@ def test_the_command_goes_on_and_makes_damaged_blocks_again(path: str, tmp_path:
     assert (out / "counts" / f"{name_of((0, 0, 0))}.parquet").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_a_crash_in_the_middle_changes_nothing(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [
+        ClassifyJob(
+            probabilities=path,
+            output=str(tmp_path / name),
+            rules=(RULE,),
+            block_vox=(4, 16, 26),
+            min_confidence=0.1,
+        )
+        for name in ("whole.zarr", "crashed.zarr")
+    ]
+    classify(jobs[0])
+    count = classify_module.count_block
+
+    def failing(file: Path, *rest: Any) -> None:
+        if "_1_" in file.name:  # after its voxels were written
+            raise OSError("no more")
+        count(file, *rest)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(classify_module, "count_block", failing)
+        with pytest.raises(BlocksFailedError):
+            classify(jobs[1])
+    assert not (tmp_path / "crashed.zarr").exists()
+    ran: list[Path] = []
+    monkeypatch.setattr(classify_module, "count_block", lambda file, *rest: (ran.append(file), count(file, *rest)))
+    classify(jobs[1])
+    assert len(ran) == 3  # of six blocks, those that had failed
+    one, two = (everything(tmp_path / name) for name in ("whole.zarr", "crashed.zarr"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    tables = [(tmp_path / name / "classes.csv").read_text() for name in ("whole.zarr", "crashed.zarr")]
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.slow
 def test_two_workers_write_the_same(path: str, tmp_path: Path) -> None:
     base = ["classify", path, "--block", "6,16,26", "-o"]
@@ -148,6 +203,19 @@ def test_two_workers_write_the_same(path: str, tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+def test_the_page_shows_sections_repairs_and_places(path: str, tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 999, (20, 40, 30)).astype(np.uint16)
+    info = VolumeInfo((20, 40, 30), raw.dtype, Grid((40.0, 4.0, 4.0)), kind="raw")
+    create_volume(tmp_path / "raw.zarr" / "raw", info).write(info.box, raw)
+    job = ClassifyJob(
+        probabilities=path, output=str(tmp_path / "o.zarr"), rules=(RULE,), raw=str(tmp_path / "raw.zarr" / "raw")
+    )
+    text = classify(job).read_text()
+    assert text.count("<img") == 1 + 3 + 2 + 1  # colours, planes, repairs, the only place
+    assert "of its surface touched another class, and nothing does now" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_the_least_confident_place_is_found(tmp_path: Path) -> None:
     shape = (32, 128, 192)
     found = np.zeros((2, *shape), np.uint8)
@@ -162,7 +230,7 @@ def test_the_least_confident_place_is_found(tmp_path: Path) -> None:
     )
     text = classify(job).read_text()
     z, y, x = (s + t // 2 for s, t in zip((16, 0, 64), TILE_VOX, strict=True))
-    assert "place 1: mean confidence 0.02" in text
+    assert "0.020" in text  # 5 / 255
     first = text[text.index("middle voxels of the least confident") :]
     cells = [int(part.split(">")[1]) for part in first.split("</td")[:4] for part in [part[part.rindex("<td") :]]]
     assert cells == [1, z, y, x]
@@ -214,3 +282,23 @@ def test_rules_about_unknown_classes_are_refused_together(
     said = capsys.readouterr().err
     assert "3 problems" in said
     assert all(word in said for word in ("'insde'", "did you mean 'inside'", "'wal'", "'x'"))
+
+
+def test_names_and_values_are_those_of_the_model(tmp_path: Path) -> None:
+    classes = (SemanticClass(name="outside", ids=(3,)), SemanticClass(name="wall", ids=(7, 9)))
+    spec = ModelSpec(
+        objective=SemanticObjective(classes=classes), network=UNetSpec.lean(), voxel_size_nm=(40.0, 4.0, 4.0)
+    )
+    save(tmp_path / "model.safetensors", spec, build(spec).state_dict(), {})
+    (tmp_path / "pred.zarr").mkdir()
+    said = {"spec": {"model": str(tmp_path / "model.safetensors")}}
+    (tmp_path / "pred.zarr" / "provenance.json").write_text(json.dumps(said))
+    path = str(tmp_path / "pred.zarr" / "classes")
+    assert class_names(path, 2) == ("outside", "wall")
+    assert class_values(path, ("outside", "wall")) == (3, 7)
+    assert class_values(path, ("outside", "other")) == (1, 2)
+    assert class_names(path, 2, ["a", "b"]) == ("a", "b")
+    (tmp_path / "model.safetensors").unlink()
+    assert class_names(path, 2) == ("0", "1")
+    write_names(tmp_path / "pred.zarr", ["x", "y"])
+    assert class_names(path, 2) == ("x", "y")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emloom.nn.forestfit import fit_forest
 from emloom.nn.model import load
 from emloom.ops.forest import class_shares
 from emloom.run.cluster import Dask
+from emloom.run.executor import Serial
 from emloom.tasks.anyjob import Where, carry_out, check_job, job_schema, load_any_job
 from emloom.tasks.forest import run
 from emloom.tasks.forestjob import ForestJob
@@ -181,7 +183,10 @@ def test_a_second_run_does_nothing_and_another_forest_is_refused(stack: Path, fi
 # ---- whole volumes --------------------------------------------------------------------------------------------
 
 
-def test_any_tiles_workers_and_box_give_the_same_bits(stack: Path, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_tiles_workers_and_box_give_the_same_bits(
+    workers: int, stack: Path, finished: Path, tmp_path: Path
+) -> None:
     whole = PredictJob(
         raw=f"{stack}/raw",
         model=str(finished / "train" / "model.safetensors"),
@@ -189,7 +194,7 @@ def test_any_tiles_workers_and_box_give_the_same_bits(stack: Path, finished: Pat
     )
     assert predict_volume(whole, Engine("cuda", "auto")) == "forest"  # a forest needs no GPU
     tiled = whole.model_copy(update={"output": str(tmp_path / "tiled.zarr"), "tile_shape_vox": (5, 16, 32)})
-    with Dask(workers=2) as executor:
+    with Dask(workers=workers) if workers else nullcontext(Serial()) as executor:
         predict_volume(tiled, executor=executor)
     at_once, by_tiles = (open_volume(tmp_path / name / "classes") for name in ("whole.zarr", "tiled.zarr"))
     everything = at_once.read(at_once.info.box)
@@ -335,3 +340,41 @@ def test_growing_needs_every_class() -> None:
     rows = np.zeros((4, 1), np.float32)
     with pytest.raises(AssertionError):
         fit_forest(job(Path("x")).forest, rows, np.array([0, 0, 2, 2], np.uint8), 3, 1)
+
+
+def test_the_page_shows_a_job_that_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "forest.md").read_text(encoding="utf-8")
+    made = ForestJob.from_yaml(page.partition("```yaml\n")[2].partition("```")[0])
+    assert ForestJob.from_yaml(made.to_yaml()) == made
+
+
+@pytest.mark.real_data
+def test_real_tissue_needs_more_than_its_grey(real_data: Path, tmp_path: Path) -> None:
+    """Three sections of 192 x 192 voxels of FIB-SEM teach; validation is tissue that they do not show."""
+    with h5py.File(real_data / "epfl_hippocampus" / "train_z000-019.h5") as file:
+        part = np.s_[:8, :192, 512:1024]
+        raw = file["volumes/raw"][part]
+        masks = {name: file[f"volumes/labels/{name}"][part] > 0 for name in ("membranes", "mitochondrion")}
+    classes = np.ones(raw.shape, np.uint8)
+    classes[masks["membranes"]] = 2
+    classes[masks["mitochondrion"]] = 3
+    classes[:, :, 320:][np.arange(8) % 3 != 0] = 0
+    with h5py.File(tmp_path / "epfl.h5", "w") as file:
+        for name, array in (("raw", raw), ("labels", classes)):
+            file[name] = array
+            file[name].attrs["resolution"] = (5.0, 5.0, 5.0)
+    recall = {}
+    for features in ({"kind": "intensity"}, {"kind": "multiscale", "dimensions": 2, "sigmas_nm": [5, 17.5, 40]}):
+        made = job(
+            tmp_path / "epfl.h5",
+            stack={
+                "region": {"start": [0, 0, 320], "shape": [8, 192, 192]},
+                "validation": [{"start": [0, 0, 0], "shape": [8, 192, 200]}],
+                "test": [{"start": [0, 0, 220], "shape": [8, 192, 60]}],
+            },
+            forest={"features": features, "trees": 20, "per_class": 1500},
+        )
+        did(made, tmp_path / str(features["kind"]), until="train")
+        recall[features["kind"]] = learned(tmp_path / str(features["kind"]))["validation_recall"]
+    assert recall["multiscale"] > 0.75
+    assert recall["multiscale"] > recall["intensity"] + 0.1

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from emloom.errors import InputError
-from emloom.geometry import Box
+from emloom.geometry import Box, Grid
 from emloom.io.open import open_volume
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
 from emloom.nn.objectives.reconstruction import HiddenBlocks, HiddenCentre, ReconstructionObjective
 from emloom.nn.unet import UNetSpec
+from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
 from emloom.nn.voxelnets import VoxelNetSpec
+from emloom.tasks.check import check_raw
 from emloom.tasks.data import BoxSpec, RawStackSpec
 from emloom.tasks.reconstruction import run
 from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
@@ -24,6 +27,7 @@ from tests.tasks.micrographs import image, job, write
 HERE = Hardware("cpu", 1, 0)
 PLANE = ((1, 3, 3), (1, 3, 3))
 VALID = UNetSpec(features=(2, 3), factors=((1, 2, 2),), kernels=(PLANE, PLANE), padding="valid")
+VOXELS = VoxelNetSpec(backbone="3_layer@8")
 MASKED = ReconstructionObjective(corruption=HiddenBlocks(fraction=0.5, block_vox=(1, 4, 4)))
 
 
@@ -90,6 +94,43 @@ def test_hidden_centres_are_one_answer_per_window(raw: str) -> None:
     with pytest.raises(ValueError, match=r"set crop_shape_vox to \(1, 1, 1\)"):
         job(
             raw,
-            network=VoxelNetSpec(backbone="3_layer@8"),
+            network=VOXELS,
             objective=ReconstructionObjective(corruption=HiddenCentre(pad_vox=1)),
         )
+
+
+@pytest.mark.parametrize(
+    ("network", "crop", "corruption"),
+    [
+        (VOXELS, (1, 1, 1), HiddenCentre(pad_vox=1)),
+        (VoxelNetSpec(backbone="4_conv_resnet@16"), (1, 1, 1), HiddenCentre(pad_vox=2)),
+        (VoxelAutoencoderSpec(encoder=VOXELS, patch_vox=8, n_latent=4, maps=(4, 4, 4)), (8, 8, 8), None),
+        (
+            UNetSpec(features=(2, 3), factors=((2, 2, 2),)),
+            (8, 8, 8),
+            HiddenBlocks(fraction=0.5, block_vox=(2, 2, 2)),
+        ),
+    ],
+    ids=["voxel net", "padded voxel net", "autoencoder", "unet"],
+)
+def test_the_check_proves_parity_whatever_is_hidden(
+    network: Any, crop: tuple[int, int, int], corruption: Any, tmp_path: Path
+) -> None:
+    raw = write(tmp_path / "raw.zarr", image((24, 32, 40)), Grid((5.0, 5.0, 5.0)))
+    stack = RawStackSpec(
+        raw=raw,
+        validation=(BoxSpec(start=(0, 0, 0), shape=(8, 8, 8)),),
+        test=(BoxSpec(start=(0, 24, 32), shape=(8, 8, 8)),),
+        gap_nm=5,
+    )
+    tiny = job(raw)
+    training = tiny.training.model_copy(update={"crop_shape_vox": crop})
+    objective = ReconstructionObjective(corruption=corruption)
+    spec = tiny.model_copy(
+        update={"data": (stack,), "network": network, "training": training, "objective": objective}
+    )
+    found = {each.what: each for each in check_raw(spec)}
+    assert found["parity"].level == "ok", found["parity"].text
+    voxel = isinstance(network, VoxelNetSpec)
+    assert found["unseen"].level == ("error" if voxel else "ok"), found["unseen"].text
+    assert ("would see test boxes" in found["unseen"].text) == voxel

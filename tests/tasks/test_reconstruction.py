@@ -241,7 +241,7 @@ def test_the_check_proves_parity_and_counts_crops(done: tuple[ReconstructionJob,
         ({"foreign": ({"name": "a/b", "raw": "x"},)}, "choose another"),
         ({"foreign": ({"name": "s0_test_0", "raw": "x"},)}, "two tests are called"),
         ({"foreign": ({"name": "again", "raw": "raw"},)}, "is trained on"),
-        ({"network": {"kind": "unet"}}, "unet_autoencoder"),
+        ({"network": {"kind": "patch_net"}}, "unet_autoencoder"),
     ],
 )
 def test_jobs_that_make_no_sense_are_refused(changes: dict[str, Any], rule: str) -> None:

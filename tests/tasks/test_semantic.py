@@ -226,6 +226,19 @@ def test_a_job_without_labels_is_refused(finished: tuple[Path, Path]) -> None:
         SemanticJob.from_dict(said)
 
 
+def test_metrics_and_rules_are_known_before_training(finished: tuple[Path, Path]) -> None:
+    rule = {"inside": "bright", "wall": "middling"}
+    made = job(finished[0], scoring={"metrics": ["f1", "enclosure"], "enclosed": [rule]})
+    assert made.scoring.enclosed[0].wall == "middling"
+    for scoring, words in (
+        ({"metrics": ["enclosure"], "enclosed": [rule | {"wall": "midling"}]}, "did you mean 'middling'"),
+        ({"metrics": ["enclosure"]}, "go together"),
+        ({"metrics": ["f2"]}, "no metric 'f2'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            job(finished[0], scoring=scoring)
+
+
 def test_labels_of_no_class_are_found_before_training(finished: tuple[Path, Path], tmp_path: Path) -> None:
     strangers = [{"name": "a", "ids": [100]}, {"name": "b", "ids": [101]}]
     with pytest.raises(InputError, match=r"the validation .* holds no voxel of a, b in "):

@@ -26,6 +26,7 @@ from emloom.cli import (
     machine,
     preview,
     qc,
+    refine,
     results,
     skeleton,
     suggest,
@@ -64,6 +65,7 @@ jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
 classify.register(app)
+refine.register(app)
 suggest.register(app)
 preview.register(app)
 evaluate.register(app)

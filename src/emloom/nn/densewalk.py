@@ -177,18 +177,20 @@ def _run(module: nn.Module, x: Tensor, how: Layer) -> Tensor:
             x, module.weight, module.bias, how.stride, how.padding, how.dilation, groups=module.groups
         )
     if isinstance(module, nn.MaxPool3d):
-        return functional.max_pool3d(x, how.kernel, how.stride, dilation=how.dilation)
-    return _mean(x, how)
+        if x.requires_grad:  # of equals, the gradient goes to the first, as for patches
+            return functional.max_pool3d(x, how.kernel, how.stride, dilation=how.dilation)
+        return _pooled(x, how, torch.maximum)
+    return _pooled(x, how, torch.add) / prod(how.kernel)
 
 
-def _mean(x: Tensor, how: Layer) -> Tensor:
-    """Return means of taps; axis by axis, because torch has none with gaps."""
+def _pooled(x: Tensor, how: Layer, pair: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return taps taken together, axis by axis: torch has no mean with gaps, and its maximum is slower."""
     for axis, (k, t, d) in enumerate(zip(how.kernel, how.stride, how.dilation, strict=True), start=2):
         if k == 1 and t == 1:
             continue
         count = (x.shape[axis] - (k - 1) * d - 1) // t + 1
         taps = [_strided(x, axis, i * d, t, count) for i in range(k)]
-        x = reduce(torch.add, taps) / k
+        x = reduce(pair, taps)
     return x
 
 

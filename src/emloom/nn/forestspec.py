@@ -71,7 +71,7 @@ class ForestSpec(Spec):
     features: AnyFeatures = MultiScaleSpec()
     trees: Annotated[int, Field(ge=1, le=10_000)] = 100
     """More vary less, and take longer."""
-    leaf: Annotated[int, Field(ge=1)] = 5
+    leaf: Annotated[int, Field(ge=1)] = 10
     """Fewest training voxels in a leaf: more for smoother probabilities and a smaller file."""
     depth: Annotated[int, Field(ge=1)] | None = None
     """Most questions a tree may ask; default: as many as leaves allow."""

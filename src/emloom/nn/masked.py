@@ -28,12 +28,17 @@ def aligned(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Ten
         ValueError: target and logits differ in shape. Broadcasting a target would silently train on the wrong
             thing: a programming error, not the user's.
     """
-    if target.shape != logits.shape:
-        raise ValueError(f"target {tuple(target.shape)} and logits {tuple(logits.shape)} differ in shape")
-    x = logits if logits.dtype == torch.float64 else logits.float()
+    x = precise(logits, target)
     w = weight.to(x.dtype).expand_as(x)
     known = w > 0
     return torch.where(known, x, 0.0), torch.where(known, target.to(x.dtype), 0.0), w
+
+
+def precise(logits: Tensor, target: Tensor) -> Tensor:
+    """Return logits as float32 or float64; raises `ValueError` as `aligned`."""
+    if target.shape != logits.shape:
+        raise ValueError(f"target {tuple(target.shape)} and logits {tuple(logits.shape)} differ in shape")
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def one_weight(weight: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ def _fresh_state(model: ModelSpec, training: TrainingSpec) -> _State:
         torch.manual_seed(training.seed)
         network = build(model)
     if training.start is not None:
-        start_from(training.start, network)
+        start_from(training.start, network, model)
     learned = [weights for weights in network.parameters() if weights.requires_grad]
     optimizer = torch.optim.Adam(learned, lr=training.optimizer.learning_rate)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

@@ -13,6 +13,7 @@ that its running statistics stay, too: in the original, they went on drifting wh
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,10 @@ from torch import Tensor, nn
 
 from emloom.errors import InputError
 from emloom.nn.checkpoint import load_checkpoint
+from emloom.nn.model import ModelSpec
 from emloom.spec import Spec
+
+log = logging.getLogger(__name__)
 
 _MOVED = {"net.encoder.": "encoder.", "net.backbone.": "backbone."}  # out of autoencoders
 
@@ -52,8 +56,14 @@ class StartSpec(Spec):
         return self
 
 
-def start_from(spec: StartSpec, network: nn.Module) -> tuple[str, ...]:
+def start_from(spec: StartSpec, network: nn.Module, model: ModelSpec | None = None) -> tuple[str, ...]:
     """Take weights over, and freeze; return the names of the weights that were taken.
+
+    Args:
+        spec: which.
+        network: changed in place.
+        model: what the network is of; where the weights learned from other grey values, or at another voxel size,
+            that is logged as a warning. None: nothing is said.
 
     Raises:
         InputError: the checkpoint is damaged, none of its weights fits, one that `only` asks for does not, or a
@@ -62,6 +72,8 @@ def start_from(spec: StartSpec, network: nn.Module) -> tuple[str, ...]:
     taken: tuple[str, ...] = ()
     if spec.model is not None:
         taken = _take_over(spec.model, spec, network)
+        if model is not None:
+            _warn_of_change(spec.model, model)
     for pattern in spec.frozen:
         matched = [weights for name, weights in network.named_parameters() if re.match(pattern, name)]
         if not matched:
@@ -107,6 +119,17 @@ def _take_over(path: str, spec: StartSpec, network: nn.Module) -> tuple[str, ...
         )
     network.load_state_dict(own | found)
     return tuple(sorted(found))
+
+
+def _warn_of_change(path: str, here: ModelSpec) -> None:
+    there = ModelSpec.from_yaml(load_checkpoint(Path(path))[1], f"the spec inside {path}")
+    for name in ("preprocessing", "voxel_size_nm"):
+        theirs, ours = getattr(there, name), getattr(here, name)
+        if theirs != ours:
+            log.warning(
+                "the weights of %s learned with %s %s, and here it is %s: they may mean little here",
+                *(path, name.replace("_", " "), theirs, ours),
+            )
 
 
 def _wanted(only: tuple[str, ...], own: Mapping[str, Tensor]) -> tuple[str, ...]:

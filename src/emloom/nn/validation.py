@@ -32,7 +32,7 @@ from emloom.nn.crops import read_labels
 from emloom.nn.model import Network
 from emloom.nn.objectives.base import Sample, TargetTensors, Validated
 from emloom.nn.objectives.reconstruction import HiddenCentre, ReconstructionObjective
-from emloom.nn.objectives.semantic import UNKNOWN, SemanticObjective
+from emloom.nn.objectives.semantic import SemanticObjective
 from emloom.nn.painted import PaintedVolume
 from emloom.nn.plan import SamplePlan
 from emloom.nn.samples import CropShape, SampleMaker, ValidationSamples, cover
@@ -148,9 +148,7 @@ def _has_class(maker: SampleMaker, source: int, box: Box, within: Box | None = N
     labels, known = read_labels(maker.volumes[source], box, True, within)
     taught = np.ones(box.shape, bool) if known.size == 0 else known != 0
     objective = maker.model.objective
-    return (
-        taught & (objective.of_labels(labels) != UNKNOWN) if isinstance(objective, SemanticObjective) else taught
-    )
+    return taught & objective.teaches(labels) if isinstance(objective, SemanticObjective) else taught
 
 
 def _with_crop(maker: SampleMaker, network: VoxelNet, output: Vec) -> SampleMaker:

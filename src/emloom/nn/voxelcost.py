@@ -9,7 +9,7 @@ from torch import nn
 
 from emloom.geometry import Vec
 from emloom.nn.densewalk import Reach, layer_of, reach_of
-from emloom.nn.voxelparts import Concat, Residual
+from emloom.nn.voxelparts import ChannelNorm, Concat, Residual
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,16 @@ def _stages(module: nn.Module, maps: int, reach: Reach, beside: int) -> tuple[li
 def _leaf(module: nn.Module, maps: int, reach: Reach, beside: int) -> tuple[list[Stage], int, Reach]:
     layer = layer_of(module)
     if layer is None:
-        return [Stage(2 * maps + beside, maps, 0, reach)], maps, reach
+        held = (
+            4 if isinstance(module, ChannelNorm) else 3
+        ) * maps  # measured: copies with channels last come on top
+        return [Stage(held + beside, maps, 0, reach)], maps, reach
     out, work = maps, 0
     if isinstance(module, nn.Conv3d):
         out = module.out_channels
         work = out * maps // module.groups * prod(layer.kernel)
+        held = maps + out + max(maps, out)  # the library works on a copy in an order of its own
+    else:
+        held = 3 * maps  # axis by axis: the input, what one axis gave and what the next one gives
     after = reach.then(layer.reach)
-    # Dense along every axis a layer answers before its stride: as many positions as voxels.
-    return [Stage(maps + out + beside, out, work, Reach(after.margin, after.stride))], out, after
+    return [Stage(held + beside, out, work, after)], out, after

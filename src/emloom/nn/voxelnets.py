@@ -169,6 +169,8 @@ class VoxelNet(nn.Module):
 
     def interior(self, x: Tensor) -> dict[str, Tensor]:
         """Return logits of the input without its outer `context` voxels: the same as ``forward``."""
+        if x.device.type == "cpu":  # measured: up to a third less time
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         return self.forward(x)
 
     def patches(self, x: Tensor) -> Tensor:
@@ -187,6 +189,8 @@ class VoxelNet(nn.Module):
 
     def _patchwise(self, x: Tensor, wanted: Vec) -> dict[str, Tensor]:
         """Return logits patch by patch, in batches of bounded memory."""
+        if torch.compiler.is_compiling():  # every batch would become code of its own
+            raise RuntimeError("a centre-voxel network that pads answers patch by patch, which cannot be compiled")
         size = max(1, _PATCH_FLOATS // self._cost.peak_floats((1, 1, 1)))
         found: dict[str, list[Tensor]] = {name: [] for name in self.channels}
         for sample in x[:, None]:

@@ -1,4 +1,4 @@
-"""Rows of a kernel, shared out among threads.
+"""Rows of a kernel, or pieces of work, shared out among threads.
 
 A kernel that releases the interpreter's lock (``nogil``) and writes rows ``first`` to ``last`` of its output gives
 the same bits whatever the number of threads. Unlike numba's own threads, these may be started from any thread.
@@ -6,11 +6,13 @@ the same bits whatever the number of threads. Unlike numba's own threads, these 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 _PARTS = 4  # per thread, so that a slow one does not keep the others waiting
 
@@ -51,3 +53,20 @@ class Threads:
         waiting = [self._pool.submit(kernel, *arguments, first, last) for first, last in pairwise(ends)]
         for each in waiting:
             each.result()
+
+
+def ranges(n: int, parts: int) -> list[tuple[int, int]]:
+    """Return at most `parts` half-open ranges of nearly equal length that cover ``range(n)``, in order."""
+    parts = max(1, min(n, parts))
+    cuts = [n * k // parts for k in range(parts + 1)]
+    return list(pairwise(cuts))
+
+
+def each(work: Callable[[T], object], pieces: Sequence[T], threads: int) -> None:
+    """Call `work` on every piece, on as many threads; a failure is raised."""
+    if threads <= 1 or len(pieces) <= 1:
+        for piece in pieces:
+            work(piece)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, pieces))

@@ -4,6 +4,7 @@
 * orientation: does the voxel size agree with how fast the image changes along each axis, and do the labels fit the
   image better as they are than flipped or transposed;
 * oracle: ground truth -> targets -> decoder must give the ground truth back;
+* classes: which have labels, what nobody named (`emloom.tasks.checkclasses`);
 * and what is said of any training: library, split, room, sampling, parity and cost (`emloom.tasks.checktraining`).
 """
 
@@ -16,17 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
 from emloom.metrics.overlap import overlap_scores, worst_objects
 from emloom.nn.crops import TrainingVolume
 from emloom.ops.labels import grow_boundary, label_report, split_disconnected
 from emloom.tasks.artifactjob import ArtifactJob, open_tissue
+from emloom.tasks.checkclasses import class_findings
 from emloom.tasks.checktraining import Finding, Trained
 from emloom.tasks.data import HeldOut, SplitSpec, Stack, held_out, open_stack
 from emloom.tasks.evaluate import truth_in
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.reconstructionjob import ReconstructionJob, open_raw_stack
+from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, open_raw_stack, require_unseen
 from emloom.tasks.segment import grow_tree
 from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
 from emloom.tasks.sparsecheck import check_sparse
@@ -58,15 +61,30 @@ def check_semantic(job: SemanticJob) -> list[Finding]:
     stacks = open_stacks(job)
     volumes, splits = training_volumes(job, stacks), [stack.spec for stack in stacks]
     painted = [finding for stack in stacks for finding in check_sparse(stack)]
+    classes = class_findings(job.objective, volumes)
     sizes = [check_voxel_size(stack.raw) for stack in stacks]
-    return [*sizes, *painted, *_trained(job, volumes, splits).findings()]
+    return [*sizes, *painted, *classes, *_trained(job, volumes, splits).findings()]
 
 
 def check_raw(job: ReconstructionJob) -> list[Finding]:
     """Return every finding about a job on raw stacks; raises `InputError` where data cannot be opened at all."""
     stacks = [open_raw_stack(spec) for spec in job.data]
     volumes = [stack.unlabelled for stack in stacks]
-    return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
+    this = _trained(job, volumes)
+    unseen = [check_unseen(stack, this) for stack in stacks]
+    return [*(check_voxel_size(stack.raw) for stack in stacks), *unseen, *this.findings()]
+
+
+def check_unseen(stack: RawStack, this: Trained) -> Finding:
+    """Say whether inputs of training crops reach into test boxes."""
+    try:
+        require_unseen(stack, this.crop)
+    except InputError as problem:
+        return Finding("error", "unseen", str(problem))
+    seen = (
+        "may be seen by the training: transductive" if stack.spec.transductive else "are not seen by the training"
+    )
+    return Finding("ok", "unseen", f"{len(stack.spec.test)} test boxes of {stack.spec.raw} {seen}")
 
 
 def check_artifacts(job: ArtifactJob) -> list[Finding]:

@@ -28,14 +28,17 @@ from emloom.nn.crops import TrainingVolume, possible_starts
 from emloom.nn.draw import Frame, Streams, widest_read
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
+from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.patchparity import check_patches
 from emloom.nn.patchsampling import sampler_of
 from emloom.nn.plan import SamplePlan
 from emloom.nn.predict import Predictor, predict
+from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.samples import CropShape, SampleMaker, require_room
 from emloom.nn.samplingreport import survey
 from emloom.nn.train import TrainingSpec, crop_shape
+from emloom.nn.voxelnets import VoxelNet
 from emloom.tasks.heads import blank, codings, output_info
 from emloom.tasks.library import open_library
 
@@ -185,16 +188,20 @@ def check_parity(this: Trained) -> Finding:
     model, network, volume = this.model, this.network, this.volumes[0]
     if isinstance(network, PatchNet):
         return _patch_parity(model, network, volume)
-    context, lattice = network.context, network.lattice
-    inner = tuple(2 * step for step in lattice)
-    shape = network.input_shape(tuple(n + 2 * c for n, c in zip(inner, context, strict=True)))
+    lattice = network.lattice
+    # A net of patches takes one patch at a time.
+    whole_patch = isinstance(network, Reconstructor) and network.patch is not None
+    inner = lattice if whole_patch else tuple(2 * step for step in lattice)
+    # What is answered for nearer than the context to a face of the crop has seen zeros, not what prediction sees.
+    spoilt = (0, 0, 0) if isinstance(network, VoxelNet) else network.context
+    shape = network.input_shape(tuple(n + 2 * c for n, c in zip(inner, spoilt, strict=True)))
     crop = CropShape(shape, network.output_shape(shape))
     whole = volume.raw.info.box
     margin = tuple((o - n) // 2 for o, n in zip(crop.output, inner, strict=True))
     centre = [(n // 2 - i // 2) // step * step for n, i, step in zip(whole.shape, inner, lattice, strict=True)]
     box = Box((centre[0], centre[1], centre[2]), (inner[0], inner[1], inner[2])).intersect(whole)
     start = tuple(b - m for b, m in zip(box.start, margin, strict=True))
-    maker = SampleMaker(model, [volume], crop)
+    maker = SampleMaker(_uncorrupted(model), [volume], crop)
     raw, _ = maker.make(SamplePlan(source=0, start=(start[0], start[1], start[2])))
     network.eval()
     head = next(iter(model.objective.heads))
@@ -209,6 +216,14 @@ def check_parity(this: Trained) -> Finding:
     worst = float(np.abs(loader.astype(np.float64) - found).max())
     text = f"training loader and tiled prediction differ by at most {worst:.3g} in {head} on {box}"
     return Finding("ok" if worst <= _step(output) else "error", "parity", text)
+
+
+def _uncorrupted(model: ModelSpec) -> ModelSpec:
+    """Return a model whose training input is not made harder than what prediction sees."""
+    if not isinstance(model.objective, ReconstructionObjective):
+        return model
+    plain = model.objective.model_copy(update={"corruption": None})
+    return model.model_copy(update={"objective": plain})
 
 
 def _patch_parity(model: ModelSpec, network: PatchNet, volume: TrainingVolume) -> Finding:

@@ -7,7 +7,7 @@ labelled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.nn.objectives.semantic import SemanticClass
 from emloom.nn.painted import VoxelPiece
+from emloom.tasks.classnames import class_values
 from emloom.tasks.lattice import start_in
 from emloom.tasks.sparselabels import open_sparse
 from emloom.tasks.sparsespec import SparseLabels, is_sparse
@@ -54,17 +55,17 @@ def labelled_places(path: str | None, predicted: Volume, raw: Volume, names: Seq
     Raises:
         InputError: it cannot be read, or is of another grid, or of other classes.
     """
-    values = tuple(range(1, len(names) + 1))
+    values = class_values(predicted.info.source, names)
     if path is None:
         return Labelled((), (0,) * len(names), values)
     if is_sparse(path):
-        return _of_pieces(path, predicted, raw, names)
+        return _of_pieces(path, predicted, raw, dict(zip(names, values, strict=True)))
     boxes, voxels = _of_volume(open_volume(path, kind="labels"), predicted, len(names))
     return Labelled(boxes, voxels, values)
 
 
-def _of_pieces(path: str, predicted: Volume, raw: Volume, names: Sequence[str]) -> Labelled:
-    objective = _objective(path, names)
+def _of_pieces(path: str, predicted: Volume, raw: Volume, values: Mapping[str, int]) -> Labelled:
+    objective, names = _objective(path, values), tuple(values)
     sparse = open_sparse(path, raw.info, objective)
     voxels = np.zeros(len(names), np.int64)
     boxes: list[Box] = []
@@ -79,11 +80,11 @@ def _of_pieces(path: str, predicted: Volume, raw: Volume, names: Sequence[str]) 
     return Labelled(shifted, tuple(voxels.tolist()), tuple(each.ids[0] for each in objective))
 
 
-def _objective(path: str, names: Sequence[str]) -> list[SemanticClass]:
-    """Return the classes with the values that the pieces give them, else 1 for the first, and so on."""
-    said = SparseLabels.load(path).classes
+def _objective(path: str, values: Mapping[str, int]) -> list[SemanticClass]:
+    """Return the classes with the values that the pieces give them, else those given."""
+    said, names = SparseLabels.load(path).classes, tuple(values)
     if said is None:
-        return [SemanticClass(name=name, ids=(number,)) for number, name in enumerate(names, start=1)]
+        return [SemanticClass(name=name, ids=(value,)) for name, value in values.items()]
     ids = {name: each if isinstance(each, tuple) else (each,) for name, each in said.items()}
     if not set(ids) & set(names):
         raise InputError(

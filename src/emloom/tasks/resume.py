@@ -5,23 +5,27 @@ A result knows its job (`emloom.run.workspace`), so its folder is all that a com
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from emloom.errors import InputError
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
-from emloom.run.executor import Executor
+from emloom.run.executor import Executor, Serial
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
+from emloom.spec import Spec
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.refine import RefineJob, refine
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
+from emloom.tasks.suggestslices import SuggestJob, suggest_slices
 
 OnBlock = Callable[[str, int, int], None]
 
@@ -107,24 +111,41 @@ def retry(
         for stage in status(space.folder):
             damaged = {damage.index for damage in verify(space.folder, stage, executor)}
             forget(space.folder, stage, damaged)
+    kind = record["kind"]
+    if kind not in _AGAIN:
+        raise InputError(f"{space.folder} holds a job of kind {kind!r}, which this emloom does not know")
     # The folder may have been moved: it goes on where it is now.
     words = {**record["job"], "output": str(space.output)}
-    if record["kind"] == "segment":
-        job = SegmentJob.from_dict(words, f"the job of {space.folder}")
-        return segment(job, executor, on_block, repair=True)
-    if record["kind"] == "predict":
-        engine = Engine.of(Hardware().torch_device, record["how"]["backend"], record["how"]["precision"])
-        predict = PredictJob.from_dict(words, f"the job of {space.folder}")
-        advance = None if on_block is None else (lambda done, total: on_block("predict", done, total))
-        predict_volume(predict, engine, advance, executor, repair=True)
-        return space.output
-    if record["kind"] == "combine-masks":
-        masks = CombineJob.from_dict(words, f"the job of {space.folder}")
-        combine_masks(masks, None if on_block is None else partial(on_block, "combine"), executor, repair=True)
-        return space.output
-    if record["kind"] == "classify":
-        classified = ClassifyJob.from_dict(words, f"the job of {space.folder}")
-        tell = None if on_block is None else (lambda done, total: on_block("classify", done, total))
-        classify(classified, tell, executor, again=True)
-        return space.output
-    raise InputError(f"{space.folder} holds a job of kind {record['kind']!r}, which this emloom does not know")
+    job = _AGAIN[kind].spec.from_dict(words, f"the job of {space.folder}")
+    _AGAIN[kind].carry_out(job, executor or Serial(), on_block, record["how"])
+    return space.output
+
+
+class _Again(NamedTuple):
+    """A kind of job whose blocks can be made again."""
+
+    spec: type[Spec]
+    carry_out: Callable[[Any, Executor, OnBlock | None, Mapping[str, Any]], object]
+
+
+def _named(on_block: OnBlock | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if on_block is None else partial(on_block, stage)
+
+
+def _predict(job: PredictJob, run: Executor, tell: OnBlock | None, how: Mapping[str, Any]) -> object:
+    engine = Engine.of(Hardware().torch_device, how["backend"], how["precision"])
+    return predict_volume(job, engine, _named(tell, "predict"), run, repair=True)
+
+
+_AGAIN = {
+    "predict": _Again(PredictJob, _predict),
+    "segment": _Again(SegmentJob, lambda job, run, tell, _: segment(job, run, tell, repair=True)),
+    "combine-masks": _Again(
+        CombineJob, lambda job, run, tell, _: combine_masks(job, _named(tell, "combine"), run, repair=True)
+    ),
+    "classify": _Again(
+        ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
+    ),
+    "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
+    "suggest": _Again(SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run)),
+}

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from emloom.geometry.grid import Vec3
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.metrics.classbook import class_metrics_named
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
@@ -39,7 +40,7 @@ from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
 from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
-from emloom.ops.enclosure import EnclosureRule
+from emloom.ops.enclosure import EnclosureRule, resolve
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.spec import Spec
@@ -88,6 +89,13 @@ class SemanticJob(TrainingJob):
     @classmethod
     def _draw_sparse_labels(cls, given: Any) -> Any:
         return with_sparse_sampling(given)
+
+    @model_validator(mode="after")
+    def _know_the_metrics(self) -> Self:
+        # Before hours of training, not after.
+        names, how = self.objective.names, self.scoring
+        class_metrics_named(how.metrics, resolve(how.enclosed, names, (1.0, 1.0, 1.0)))
+        return self
 
 
 class ClassJob(Protocol):

@@ -217,3 +217,18 @@ def _smoothed(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, values.size)
     mean: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
     return mean
+
+
+def update_curve(energy: Sequence[float], *, caption: str = "") -> Figure:
+    """Return the energy of an optimisation before each of its updates.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not len(energy):
+        raise InputError("there is no energy to draw: give one or more")
+    canvas = new_canvas(WIDTH_IN, 3.0)
+    ax = plot_axes(canvas, "updates made", "energy (nats)")
+    ax.plot(range(len(energy)), energy, color=BLUE, lw=1.8, marker="o", ms=5)
+    alt = f"Energy over {len(energy)} updates, from {energy[0]:.6g} to {energy[-1]:.6g}."
+    return Figure(png_of(canvas), alt, caption)

@@ -147,6 +147,14 @@ class SemanticObjective(Spec):
             )
         return candidates(labels, len(self.classes), sets)
 
+    def teaches(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where labels say anything: a class, or a set that leaves one out; raises as `of_labels`."""
+        says: NDArray[np.bool_] = self._of_ids(labels) != UNKNOWN
+        sets = are_sets(labels)
+        if sets.any():
+            says[sets] = (self._candidates(labels, sets) == 0).any(axis=0)
+        return says
+
     def targets(
         self, labels_ZYX: NDArray[Any], known_ZYX: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,0 +1,352 @@
+"""Six classes from nine painted slices: EPFL's hippocampus, by every way to learn that the package has.
+
+What a biologist has is nine slices, three in each orientation, of which an eighth of the pixels is marked
+"undefined". They are cut here from the 20 sections in which everything is painted, so that a dense block of the
+same tissue, which no training ever sees, says how good the result is::
+
+    x  0              576   640          1024
+       ┌───────────────┬─────┬────────────┐ y 0
+       │               │     │ validation │
+       │  nine slices  │ gap ├────────────┤ 256     gap: 64 voxels, 320 nm, everywhere
+       │               │     ├────────────┤ 320
+       │               │     │    test    │
+       └───────────────┴─────┴────────────┘ 768
+
+At 5 nm neighbouring sections show nearly the same tissue, so the split is within the plane, through all sections.
+
+**Classes** are made from the masks of the set by priority, synapse before vesicle, mitochondrial membrane,
+mitochondrion, membrane; what is nothing of these is cytoplasm. Pixels at the border of two classes are undefined,
+as people leave them. A synapse is a postsynaptic density.
+
+The raw is from EPFL's hippocampus set (cite Lucchi et al. 2013, doi:10.1109/CVPR.2013.253); the masks are those of
+GraphLabEMproj (MIT). The images come without an explicit licence: publish nothing that shows them, and no weights.
+Figures: docs/study-sparse.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+
+from emloom.geometry import Box, Vec
+from emloom.io.files import staged
+from emloom.io.open import create_volume, open_volume
+from emloom.io.volume import VolumeInfo
+from emloom.nn.augment import AugmentSpec, IntensitySpec
+from emloom.nn.forestspec import AnyFeatures, ForestSpec, MultiScaleSpec, Original8Spec
+from emloom.nn.forestspec import IntensitySpec as IntensityFeatureSpec
+from emloom.nn.losses import ClassDice, CrossEntropy, FocalCrossEntropy, LossSpec, LossSum
+from emloom.nn.networks import NetworkSpec
+from emloom.nn.objectives.reconstruction import Corruption, HiddenBlocks, HiddenCentre, ReconstructionObjective
+from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
+from emloom.nn.preprocess import Preprocessing
+from emloom.nn.strategies import Balanced
+from emloom.nn.train import OptimizerSpec, TrainingSpec
+from emloom.nn.transfer import StartSpec
+from emloom.nn.unet import UNetSpec
+from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
+from emloom.nn.voxelnets import VoxelNetSpec
+from emloom.recipes.paths import data_file
+from emloom.tasks.classspec import BootstrapSpec, NearSpec
+from emloom.tasks.combinemasks import combine_masks
+from emloom.tasks.combinespec import CombineJob, MaskSpec, RestSpec
+from emloom.tasks.data import BoxSpec, HeldPieces, RawStackSpec, StackSpec
+from emloom.tasks.forestjob import ForestJob
+from emloom.tasks.reconstructionjob import ReconstructionJob
+from emloom.tasks.semantic import SemanticJob, SemanticScoring
+from emloom.tasks.sparsespec import BlockPiece, PieceSpec, PlanePiece, SparseLabels
+
+CLASSES = ("cytoplasm", "membrane", "mitochondrion", "mitochondrial_membrane", "synapse", "vesicle")
+"""In the order of the channels; painted as 1 to 6, undefined as 0."""
+
+Net = Literal["4_conv", "4_conv_odd", "4_conv_ln", "dilated", "res_valid", "4_conv_resnet", "unet"]
+Loss = Literal["ce", "focal", "ce_dice"]
+Pretext = Literal["centre", "masked_vae", "masked_blocks"]
+
+CHECKPOINT = "train/model.safetensors"
+"""Where a job keeps what it learned, in its folder."""
+
+_MASKS = {
+    "synapse": "PSD",
+    "vesicle": "vesicles",
+    "mitochondrial_membrane": "mitochondrial_boundaries",
+    "mitochondrion": "mitochondrion",
+    "membrane": "membranes",
+}  # in order of priority
+_VALIDATION = {"validation_3": Box((3, 0, 640), (1, 256, 384)), "validation_16": Box((16, 0, 640), (1, 256, 384))}
+_TEST = {"test": Box((8, 320, 640), (4, 448, 384))}
+_GAP_NM = 240.0  # and half a window of 16 voxels: 320 nm
+_AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
+_PRETEXTS: dict[Pretext, Corruption] = {
+    "centre": HiddenCentre(pad_vox=1),
+    "masked_vae": HiddenCentre(centre_vox=8, counts="all", dropout=0.0),
+    "masked_blocks": HiddenBlocks(fraction=0.6, block_vox=(8, 8, 8)),
+}
+_GREY = Preprocessing(low=78.0, high=197.0)  # the first and the last percentile
+
+LOSSES: dict[Loss, LossSpec] = {
+    "ce": CrossEntropy(),
+    "focal": FocalCrossEntropy(gamma=2.0),
+    "ce_dice": LossSum(parts=(CrossEntropy(), ClassDice())),
+}
+"""What can be made small, by name."""
+
+NETWORKS: dict[Net, NetworkSpec] = {
+    "4_conv": VoxelNetSpec(backbone="4_conv@32"),
+    "4_conv_odd": VoxelNetSpec(backbone="4_conv@32", odd=True),
+    "4_conv_ln": VoxelNetSpec(backbone="4_conv_ln@32"),
+    "dilated": VoxelNetSpec(backbone="dilated@32"),
+    "res_valid": VoxelNetSpec(backbone="res_valid"),
+    "4_conv_resnet": VoxelNetSpec(backbone="4_conv_resnet@32"),
+    "unet": UNetSpec.lean(),
+}
+"""What can learn, by name; `4_conv_resnet` pads, so that it trains on single patches and is slow to ask."""
+
+
+class Slice(NamedTuple):
+    """One painted slice: 256 pixels long, and as high, or as thick as the block."""
+
+    axis: Literal["z", "y", "x"]
+    at: int
+    box: Box
+
+    @property
+    def name(self) -> str:
+        """Of its piece and its image."""
+        return f"{self.axis}{self.at:03d}"
+
+
+SLICES = (
+    Slice("z", 3, Box((3, 512, 288), (1, 256, 256))),
+    Slice("z", 10, Box((10, 320, 288), (1, 256, 256))),
+    Slice("z", 16, Box((16, 0, 288), (1, 256, 256))),
+    Slice("y", 30, Box((0, 30, 288), (20, 1, 256))),
+    Slice("y", 430, Box((0, 430, 288), (20, 1, 256))),
+    Slice("y", 690, Box((0, 690, 288), (20, 1, 256))),
+    Slice("x", 30, Box((0, 512, 30), (20, 256, 1))),
+    Slice("x", 400, Box((0, 0, 400), (20, 256, 1))),
+    Slice("x", 540, Box((0, 384, 540), (20, 256, 1))),
+)
+"""Where somebody painted; three through sections, three along y and three along x."""
+
+
+def quick(
+    net: Net = "4_conv",
+    loss: Loss = "ce",
+    seed: int = 0,
+    folder: str = "sparse_epfl",
+    data: str | None = None,
+    steps: int = 600,
+) -> SemanticJob:
+    """Return the variant for processors: four crops a step, some minutes on two cores.
+
+    Args:
+        net: one of `NETWORKS`.
+        loss: one of `LOSSES`.
+        seed: of weights and crops.
+        folder: where the slices are prepared, and found again.
+        data: the folder of the data sets.
+        steps: weight updates.
+    """
+    return _job("quick", net, loss, stack(folder, data), _training(net, steps, 4, seed))
+
+
+def full(
+    net: Net = "4_conv",
+    loss: Loss = "ce",
+    seed: int = 0,
+    folder: str = "sparse_epfl",
+    data: str | None = None,
+    steps: int = 3000,
+) -> SemanticJob:
+    """Return the variant for a GPU: 16 crops a step; see `quick`."""
+    return _job("full", net, loss, stack(folder, data), _training(net, steps, 16, seed))
+
+
+def objective(loss: Loss = "ce") -> SemanticObjective:
+    """Return what is learned: the six classes."""
+    classes = tuple(SemanticClass(name=name, ids=(number,)) for number, name in enumerate(CLASSES, start=1))
+    return SemanticObjective(classes=classes, class_loss=LOSSES[loss])
+
+
+def scoring() -> SemanticScoring:
+    """Return what is scored; near an interface is within four voxels of another class."""
+    return SemanticScoring(
+        metrics=("confusion", "f1", "kappa", "ap", "band", "calibration"),
+        near=NearSpec(distance_nm=20.0),
+        bootstrap=BootstrapSpec(block_vox=(4, 112, 96), resamples=500),
+    )
+
+
+def stack(folder: str, data: str | None = None) -> StackSpec:
+    """Return the raw, its nine slices and what is held out; they are prepared where they are not yet.
+
+    Raises:
+        InputError: the data are not found.
+    """
+    file = data_file("epfl_hippocampus/train_z000-019.h5", data)
+    where = Path(folder).absolute() / "labels"
+    labels = where / "labels.yaml"
+    if not labels.exists():
+        prepare(file, where)
+    held = HeldPieces(validation=tuple(_VALIDATION), test=tuple(_TEST))
+    return StackSpec(raw=f"{file}/volumes/raw", labels=str(labels), pieces=held, gap_nm=_GAP_NM)
+
+
+def prepare(file: Path, where: Path) -> None:
+    """Write the classes, the nine slices as images, the held-out blocks, and `labels.yaml`, which names them."""
+    classes = where / "classes.zarr"
+    if not classes.exists():
+        combine_masks(combining(file, classes))
+    volume = open_volume(classes / "classes")
+    pieces: list[PieceSpec] = []
+    for each in SLICES:
+        axis = "zyx".index(each.axis)
+        rows, columns = (each.box.start[i] for i in range(3) if i != axis)
+        iio.imwrite(where / f"{each.name}.png", volume.read(each.box).squeeze(axis))
+        pieces.append(
+            PlanePiece(
+                kind="plane",
+                name=each.name,
+                image=f"{each.name}.png",
+                axis=each.axis,
+                at=each.at,
+                start=(rows, columns),
+            )
+        )
+    for name, box in (_VALIDATION | _TEST).items():
+        _write(where / f"{name}.zarr", volume.info, box, volume.read(box))
+        pieces.append(BlockPiece(kind="block", name=name, labels=f"{name}.zarr"))
+    SparseLabels(pieces=tuple(pieces)).dump(where / "labels.yaml")
+
+
+def combining(file: Path, output: Path) -> CombineJob:
+    """Return how the masks of the set become six classes, with an undefined pixel on either side of a border."""
+    number = {name: i for i, name in enumerate(CLASSES, start=1)}
+    masks = [
+        MaskSpec(name=name, mask=f"{file}/volumes/labels/{mask}", id=number[name]) for name, mask in _MASKS.items()
+    ]
+    return CombineJob(classes=tuple(masks), rest=RestSpec(name="cytoplasm", id=1), output=str(output))
+
+
+def forest(
+    features: AnyFeatures | None = None, seed: int = 0, folder: str = "sparse_epfl", data: str | None = None
+) -> ForestJob:
+    """Return a random forest that learns from the same slices.
+
+    Args:
+        features: what it looks at; default: many scales, in three dimensions.
+        seed: of the trees.
+        folder: where the slices are prepared, and found again.
+        data: the folder of the data sets.
+    """
+    grown = ForestSpec(features=features or MultiScaleSpec(), seed=seed)
+    return ForestJob(
+        name=f"sparse forest {grown.features.kind} seed {seed}",
+        data=(stack(folder, data),),
+        objective=objective(),
+        forest=grown,
+        preprocessing=_GREY,
+        scoring=scoring(),
+    )
+
+
+def features(kind: str) -> AnyFeatures:
+    """Return features of a forest by kind: `multiscale`, `original_8` or `intensity`."""
+    known: dict[str, AnyFeatures] = {
+        "multiscale": MultiScaleSpec(),
+        "original_8": Original8Spec(),
+        "intensity": IntensityFeatureSpec(),
+    }
+    return known[kind]
+
+
+def pretraining(
+    pretext: Pretext, net: Net = "4_conv", seed: int = 0, data: str | None = None, steps: int = 1500
+) -> ReconstructionJob:
+    """Return the job that lets a network learn from the raw alone, of the training region only.
+
+    Args:
+        pretext: what it is asked: the grey value of hidden `centre` voxels, to give back windows whose centre is
+            hidden (`masked_vae`), or crops of which blocks are (`masked_blocks`).
+        net: the network of `NETWORKS` that shall learn afterwards.
+        seed: of weights and crops.
+        data: the folder of the data sets.
+        steps: weight updates.
+    """
+    file = data_file("epfl_hippocampus/train_z000-019.h5", data)
+    asked, network, shape = _PRETEXTS[pretext], NETWORKS[net], (1, 1, 1)
+    if pretext == "masked_vae":
+        assert isinstance(network, VoxelNetSpec)
+        network, shape = VoxelAutoencoderSpec(encoder=network), (32, 32, 32)
+    elif pretext == "masked_blocks":
+        shape = (16, 64, 64)
+    return ReconstructionJob(
+        name=f"sparse pretraining {pretext} {net} seed {seed}",
+        data=(
+            RawStackSpec(
+                raw=f"{file}/volumes/raw",
+                region=BoxSpec(start=(0, 0, 0), shape=(20, 768, 560)),
+                validation=(BoxSpec(start=(0, 0, 640), shape=(20, 64, 64)),),
+                test=(BoxSpec(start=(0, 320, 640), shape=(20, 64, 64)),),
+                gap_nm=_GAP_NM,
+            ),
+        ),
+        objective=ReconstructionObjective(corruption=asked),
+        network=network,
+        preprocessing=_GREY,
+        training=TrainingSpec(
+            steps=steps,
+            crop_shape_vox=shape,
+            batch_size=128 if shape == (1, 1, 1) else 16,
+            optimizer=OptimizerSpec(learning_rate=1e-3),
+            validate_every=max(1, steps // 2),
+            seed=seed,
+            augment=_AUGMENT,
+            precision="32-true",
+        ),
+    )
+
+
+def after(job: SemanticJob, checkpoint: Path) -> SemanticJob:
+    """Return the job that starts from the backbone of a pretrained checkpoint."""
+    backbone = "unet" if isinstance(job.network, UNetSpec) else "backbone"
+    start = StartSpec(model=str(checkpoint), only=(backbone,))
+    return job.model_copy(update={"training": job.training.model_copy(update={"start": start})})
+
+
+def _job(variant: str, net: Net, loss: Loss, stack: StackSpec, training: TrainingSpec) -> SemanticJob:
+    return SemanticJob(
+        name=f"sparse {variant} {net} {loss} seed {training.seed}",
+        data=(stack,),
+        objective=objective(loss),
+        network=NETWORKS[net],
+        preprocessing=_GREY,
+        training=training,
+        scoring=scoring(),
+    )
+
+
+def _training(net: Net, steps: int, crops: int, seed: int) -> TrainingSpec:
+    shapes: dict[Net, Vec] = {"4_conv_resnet": (1, 1, 1), "unet": (16, 64, 64)}
+    return TrainingSpec(
+        steps=steps,
+        crop_shape_vox=shapes.get(net, (1, 32, 32)),
+        batch_size=crops * (32 if net == "4_conv_resnet" else 1),
+        optimizer=OptimizerSpec(learning_rate=2e-3),
+        validate_every=max(1, steps // 6),
+        seed=seed,
+        sampling=Balanced(min_known=0.0, place="centre"),
+        augment=_AUGMENT,
+        precision="32-true",
+    )
+
+
+def _write(target: Path, info: VolumeInfo, box: Box, array: NDArray[np.uint8]) -> None:
+    made = info.with_(shape=box.shape, grid=info.grid.crop(box), chunks=None)
+    with staged(target) as folder:
+        create_volume(folder, made).write(made.box, array)
