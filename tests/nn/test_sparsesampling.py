@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from emloom.nn.paintedindex import PaintedIndex, index_groups
 from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Balanced, Foreground
 from emloom.nn.voxelindex import Groups, index_voxels
+from emloom.ops.classsets import SETS
 from tests.nn.lots import GRID, rng_of
 
 SHAPE = (30, 34, 38)
@@ -58,14 +60,15 @@ def test_every_sample_is_of_a_labelled_voxel_and_classes_come_alike(crop: Vec) -
     volume = painted()
     ids, known = arrays(volume)
     sampler = CropSampler([volume], Balanced(place="centre", min_known=0.0), crop)
-    assert sampler.classes == (0, 3, 7)  # sets of classes are no class of their own
+    assert sampler.classes == (0, 3, 7)  # sets of classes are no class, but drawn as often as one
+    ids = np.where(ids >= SETS, -1, ids.astype(np.int64))
     seen: Counter[int] = Counter()
     n = 1500
     for index in range(n):
         draw = sampler.draw(rng_of(1, 0, index))
         box = Box(draw.start, crop)
         assert volume.allows(box)
-        wanted = int(draw.reason.removeprefix("class "))
+        wanted = -1 if draw.reason == "a set of classes" else int(draw.reason.removeprefix("class "))
         seen[wanted] += 1
         centre = centre_of(draw.start, crop)
         if ids[centre] != wanted or not known[centre]:  # only where region or held-out box pushed the crop away
@@ -76,8 +79,17 @@ def test_every_sample_is_of_a_labelled_voxel_and_classes_come_alike(crop: Vec) -
                 for a, b, m in zip(box.start, box.stop, SHAPE, strict=True)
             )
             assert crop != (1, 1, 1)
-    square = sum((seen[c] - n / 3) ** 2 / (n / 3) for c in sampler.classes)
-    assert chi2.sf(square, 2) > 1e-6
+    assert set(seen) == {-1, 0, 3, 7}
+    square = sum((seen[c] - n / 4) ** 2 / (n / 4) for c in seen)
+    assert chi2.sf(square, 3) > 1e-6
+
+
+def test_pieces_of_which_only_sets_are_known_are_drawn() -> None:
+    volume = painted((0.0, 0.0, 0.0, 0.2))
+    assert isinstance(volume.labels, PaintedVolume)
+    only = replace(volume.labels, pieces=volume.labels.pieces[:2])
+    sampler = CropSampler([replace(volume, labels=only, mask=only.known)], Balanced(min_known=0.0), (1, 1, 1))
+    assert {sampler.draw(rng_of(0, 0, k)).reason for k in range(20)} == {"a set of classes"}
 
 
 def test_within_a_class_every_voxel_comes_alike() -> None:

@@ -23,6 +23,7 @@ from emloom.nn.validation import Checks, known_voxels
 from emloom.tasks.data import StackSpec, held_out, open_stack
 from emloom.tasks.semantic import SemanticJob, _Run, open_stacks, run, training_volumes
 from tests.tasks.painting import (
+    CLASSES,
     OFFSET,
     SHAPE,
     VOXEL_SIZE,
@@ -51,7 +52,14 @@ def made(folder: Path, **changes: object) -> SemanticJob:
 
 
 def test_planes_are_learned_from_and_scored_in_their_own_boxes(folder: Path) -> None:
-    page = run(made(folder), folder / "out", Hardware("cpu", 1, 0))
+    """One plane has a class painted as another, and says that nobody looked for it: it teaches nothing wrong."""
+    labels = write_planes(folder)
+    nobody_looked = painted()[6]
+    nobody_looked[nobody_looked == CLASSES["bright"]] = CLASSES["dark"]
+    labels["pieces"][0] |= {"image": save(folder / "lacking.png", nobody_looked), "lacks": {"bright": ["dark"]}}
+    (folder / "lacking.yaml").write_text(yaml.safe_dump(labels))
+    this = SemanticJob.from_dict(job(f"{folder}/raw.h5/raw", f"{folder}/lacking.yaml"))
+    page = run(this, folder / "out", Hardware("cpu", 1, 0))
     assert page.exists()
     found = json.loads((folder / "out" / "evaluate" / "scores.json").read_text())
     assert min(row["iou"] for row in found["classes"]) > 0.9

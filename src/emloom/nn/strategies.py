@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.ops.classsets import SETS
 from emloom.spec import Spec
 
 Place = Literal["anywhere", "centre"]
 """Where in a crop the voxel lies that it was drawn around: at any place alike; or at the crop's centre, voxel
 ``shape // 2``, as far as the region and the held-out boxes allow."""
+
+_MANY_CLASSES = 256
 
 SHARE_SLACK = 1e-9
 """By how much shares may sum to more than 1: 0.1 + 0.2 + 0.7 does, in floats."""
@@ -58,7 +63,8 @@ class Balanced(CropRules):
 
     kind: Literal["balanced"] = "balanced"
     classes: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Classes to draw; default: every label that occurs where labels are known, 0 too."""
+    """Classes to draw; default: every label that occurs where labels are known, 0 too. Sets of classes are drawn
+    by default, too: all of them together as often as one class."""
     shares: tuple[float, ...] | None = None
     """Probability of each of `classes`; what is left of 1 goes to uniform crops. Default: all alike."""
     place: Place = "anywhere"
@@ -78,6 +84,35 @@ class Balanced(CropRules):
                 f"{sum(self.shares):g}, at most 1 (the rest goes to uniform crops)"
             )
         return self
+
+    def shares_of(self, found: Sequence[int], source: str) -> dict[int, float]:
+        """Return the share of every class; by default all that are found alike, and all sets like one class.
+
+        Args:
+            found: labels that a training crop can contain, ascending; sets of classes (`ops.classsets`) come last.
+            source: of the labels, for messages.
+
+        Raises:
+            InputError: there are too many labels for classes, or a class is not there.
+        """
+        sets = [] if self.classes is not None else [number for number in found if number >= SETS]
+        classes = self.classes or tuple(number for number in found if number < SETS)
+        if len(classes) > _MANY_CLASSES:
+            raise InputError(
+                f"{source} has {len(classes)} different labels: `balanced` is for classes, at most "
+                f"{_MANY_CLASSES}; use `foreground` for instance labels, or name the classes"
+            )
+        missing = [number for number in classes if number not in found]
+        if missing or not (classes or sets):
+            raise InputError(
+                f"class {missing[0] if missing else '(any)'} has no known voxel that a training crop can "
+                f"contain (found: {', '.join(map(str, found)) or 'none'}): correct `classes`, the region or the "
+                "held-out boxes"
+            )
+        if self.shares is not None:
+            return dict(zip(classes, self.shares, strict=True))
+        each = 1.0 / (len(classes) + bool(sets))
+        return dict.fromkeys(classes, each) | dict.fromkeys(sets, each / max(1, len(sets)))
 
 
 class Rejection(CropRules):
