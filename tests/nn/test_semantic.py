@@ -282,6 +282,16 @@ def test_pictures_show_classes_in_their_colours_and_the_unknown_in_black() -> No
     assert len({tuple(colour.tolist()) for colour in truth[:, known].T}) == 3
 
 
+def test_of_a_set_no_colour_is_shown_as_the_truth() -> None:
+    said = objective()
+    labels = np.array([[[set_label([0, 1]), set_label([2])]]], np.uint64)
+    _, targets = said.sample(rendered(labels), GRID)
+    shown = {name: (t[None], w[None]) for name, (t, w) in targets.items()}
+    one = Validated(torch.zeros(1, 1, 1, 1, 2), {CLASSES: 9 * shown[CLASSES][0]}, shown)
+    truth = said.look(torch.nn.Identity(), [one])["input | truth | prediction"][:, 0, 0, 2:4]
+    assert truth.sum(dim=0).bool().tolist() == [False, True]
+
+
 def test_a_class_has_a_name_and_ids() -> None:
     assert objective().names == ("outside", "wall", "cell")
     assert objective().heads == {CLASSES: 3}
