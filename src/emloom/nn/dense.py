@@ -4,7 +4,7 @@
 
     net = nn.Sequential(nn.Conv3d(1, 16, 3), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(16, 2, 4)).eval()
     dense = densify(net)
-    dense.window                                   # (9, 9, 9)... voxels that one answer is made of
+    dense.window                    # (10, 10, 10): voxels that one answer is made of
     dense(x)[..., z, y, x] == net(patch of x that starts at (z, y, x))
 
 A network of patches computes the same features over and over, 50 to 300 times for typical ones; dense, each

@@ -92,10 +92,8 @@ def _stages(module: nn.Module, maps: int, reach: Reach, beside: int) -> tuple[li
 def _leaf(module: nn.Module, maps: int, reach: Reach, beside: int) -> tuple[list[Stage], int, Reach]:
     layer = layer_of(module)
     if layer is None:
-        held = (
-            4 if isinstance(module, ChannelNorm) else 3
-        ) * maps  # measured: copies with channels last come on top
-        return [Stage(held + beside, maps, 0, reach)], maps, reach
+        copies = 2 if isinstance(module, ChannelNorm) else 1  # measured: of its input, with channels last
+        return [Stage((2 + copies) * maps + beside, maps, 0, reach)], maps, reach
     out, work = maps, 0
     if isinstance(module, nn.Conv3d):
         out = module.out_channels
