@@ -298,7 +298,17 @@ def test_names_and_values_are_those_of_the_model(tmp_path: Path) -> None:
     assert class_values(path, ("outside", "wall")) == (3, 7)
     assert class_values(path, ("outside", "other")) == (1, 2)
     assert class_names(path, 2, ["a", "b"]) == ("a", "b")
+    (tmp_path / "refined.zarr").mkdir()
+    (tmp_path / "refined.zarr" / "provenance.json").write_text(json.dumps({"spec": {"predicted": path}}))
+    refined = str(tmp_path / "refined.zarr" / "classes")
+    assert class_values(refined, class_names(refined, 2)) == (3, 7)
     (tmp_path / "model.safetensors").unlink()
     assert class_names(path, 2) == ("0", "1")
     write_names(tmp_path / "pred.zarr", ["x", "y"])
     assert class_names(path, 2) == ("x", "y")
+    combined = {"classes": [{"name": "p", "ids": [1]}, {"name": "q", "ids": [2]}]}
+    (tmp_path / "pred.zarr" / "classes.yaml").write_text(yaml.safe_dump(combined))
+    assert class_names(path, 2) == ("p", "q")
+    (tmp_path / "pred.zarr" / "classes.yaml").write_text("[]")
+    with pytest.raises(InputError, match="is damaged"):
+        class_names(path, 2)

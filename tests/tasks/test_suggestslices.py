@@ -21,6 +21,7 @@ from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
 from emloom.ops.decide import decide
 from emloom.tasks.labelledplaces import labelled_places
+from emloom.tasks.resume import retry
 from emloom.tasks.slicecounts import CountSlices, Lattice, in_plane, read_windows, slices_file
 from emloom.tasks.suggestslices import SuggestJob, suggest_slices
 
@@ -129,6 +130,7 @@ def test_the_planted_region_comes_first_and_its_files_can_be_painted(
     assert "mean confidence 0.02 in 256 voxels, none labelled so far" in rows[0]["reason"]
     assert rows[0]["reason"] in said.stdout
     pieces = yaml.safe_load((out / "labels.yaml").read_text())
+    assert "\n\n" not in (out / "labels.yaml").read_text()
     assert pieces["classes"] == {"cytoplasm": 1, "membrane": 2, "synapse": 3}
     raw_array = open_volume(raw).read(open_volume(raw).info.box)
     shares = open_volume(path).read(open_volume(path).info.box)
@@ -149,6 +151,10 @@ def test_the_planted_region_comes_first_and_its_files_can_be_painted(
         if rank == 1:
             assert box.intersect(planted).size == box.size
     assert (out / "report.html").read_text().count("<img") == 3
+    said_before = (out / "slices.csv").read_text()
+    next((out / "counts").iterdir()).unlink()  # damaged: counted again
+    retry(out, look=True)
+    assert (out / "slices.csv").read_text() == said_before
 
 
 def test_what_is_labelled_is_not_suggested_again(inputs: tuple[str, str], tmp_path: Path) -> None:

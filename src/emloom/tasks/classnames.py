@@ -4,6 +4,7 @@ Beside a volume of classes or of their probabilities, in its container, lies `cl
 
     names: [cytoplasm, membrane, mitochondrion]      class 0 first
 
+or, beside masks that were combined, the `classes` of a semantic job, each with its name and ids.
 Where there is none, `provenance.json` there is asked for names, then the model that it names.
 """
 
@@ -97,7 +98,9 @@ def _known(folder: Path) -> tuple[str, ...]:
     said = folder / NAMES
     if said.is_file():
         try:
-            return tuple(str(name) for name in yaml.safe_load(said.read_text(encoding="utf-8"))["names"])
+            words = yaml.safe_load(said.read_text(encoding="utf-8"))
+            names = words["names"] if "names" in words else [each["name"] for each in words["classes"]]
+            return tuple(str(name) for name in names)
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as problem:
             raise InputError(f"{said} is damaged ({problem!r}): write `names: [...]`, or give --names") from None
     said_names = provenance_of(str(folder / "classes")).get("spec", {}).get("names")
@@ -108,8 +111,14 @@ def _known(folder: Path) -> tuple[str, ...]:
 
 
 def _objective(folder: Path) -> SemanticObjective | None:
-    """Return what the model of a container learned; None where it names none, or one that is gone."""
-    model = provenance_of(str(folder / "classes")).get("spec", {}).get("model")
+    """Return what the model of a container learned; None where it names none, or one that is gone.
+
+    Of probabilities that were refined, it is the model of those they were made from.
+    """
+    spec = provenance_of(str(folder / "classes")).get("spec", {})
+    model, before = spec.get("model"), spec.get("predicted")
+    if model is None and before is not None and Path(before).parent != folder:
+        return _objective(Path(before).parent)
     if model is None or not Path(model).is_file():
         return None
     objective = ModelSpec.from_yaml(load_checkpoint(Path(model))[1], f"the spec inside {model}").objective

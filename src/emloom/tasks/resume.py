@@ -147,5 +147,7 @@ _AGAIN = {
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
-    "suggest": _Again(SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run)),
+    "suggest": _Again(
+        SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run, again=True)
+    ),
 }

@@ -156,9 +156,7 @@ def pieces_yaml(scene: Scene, suggestions: Sequence[Suggestion]) -> str:
             "at": start[each.axis],
             "start": [start[rows], start[columns]],
         }
-        pieces.append(
-            f"  - {yaml.safe_dump(piece, sort_keys=False, default_flow_style=True, width=1000).strip()}\n"
-        )
+        pieces.append(f"  - {yaml.safe_dump(piece, sort_keys=False, default_flow_style=True, width=1000).strip()}")
     values = list(zip(scene.names, scene.labelled.values, strict=True))
     seen = np.sum([each.voxels for each in suggestions], axis=0) > 0
     classes = {name: value for (name, value), here in zip(values, seen, strict=True) if here}

@@ -92,6 +92,7 @@ def suggest_slices(
     on_block: OnBlock | None = None,
     executor: Executor | None = None,
     discard: bool = False,
+    again: bool = False,
 ) -> Path:
     """Choose slices and write everything that labelling them needs, into a folder that appears when it is whole.
 
@@ -100,6 +101,7 @@ def suggest_slices(
         on_block: called with (blocks counted, blocks in all).
         executor: where blocks are counted; default in this process.
         discard: delete the result of another job in the output's place.
+        again: go on with a finished result, too: blocks whose markers were removed are counted again.
 
     Returns:
         Path of the folder.
@@ -117,7 +119,7 @@ def suggest_slices(
     space = Workspace(job.output)
     paths = {"probabilities": job.probabilities, "raw": raw_path, "labels": job.labels}
     inputs = space.claim("suggest", job, paths, discard)
-    if not space.finished:
+    if again or not space.finished:
         key = key_of("suggest", asdict(lattice), inputs["probabilities"])
         cells = blocks(info.box, job.window.block_vox)
         work = CountSlices(job.probabilities, lattice, space.folder.absolute())
