@@ -106,8 +106,8 @@ class Scene:
         info = shares.info
         if info.channels is None or info.channels < 2 or info.kind in ("affinities", "lsds", "logits"):
             raise InputError(
-                f"{predicted} is {info.axes} of {info.kind or 'unknown'} values: give probabilities of two or more "
-                "classes, one channel each, e.g. pred.zarr/classes"
+                f"{predicted} is {info.axes} of {info.kind or 'unknown'} values: give probabilities of two or "
+                "more classes, one channel each, e.g. pred.zarr/classes"
             )
         if info.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
             raise InputError(f"{predicted} stores {info.dtype}: probabilities are uint8, uint16 or floats")

@@ -219,7 +219,8 @@ def _classes(seen: _Evidence, spec: CrfSpec | None, threads: int) -> NDArray[np.
     if spec is not None:
         field = spec.field(seen.names, seen.voxel_size_nm, seen.spread, floor=seen.floor)
         shares = mean_field(shares, seen.raw, field, threads=threads).probabilities
-    return shares.argmax(axis=0).astype(np.int64)
+    classes: NDArray[np.int64] = shares.argmax(axis=0)
+    return classes
 
 
 def _scored(
