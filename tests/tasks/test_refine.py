@@ -233,6 +233,18 @@ def test_a_search_finds_what_helps_and_draws_the_same_again(inputs, tmp_path):
     assert judged.rows[0]["objective"] < judged.rows[0]["macro_f1"]
 
 
+def test_a_class_that_the_truth_lacks_is_in_no_mean(inputs, tmp_path):
+    """Else a trial in which all voxels called so vanish would gain, its mean being over one class less."""
+    volume = open_volume(inputs[2])
+    truth = volume.read(volume.info.box)
+    truth[truth == 2] = 255
+    create_volume(tmp_path / "two.zarr", volume.info.with_(chunks=None)).write(volume.info.box, truth)
+    words = {"predicted": inputs[1], "raw": inputs[0], "truth": str(tmp_path / "two.zarr"), "names": NAMES}
+    found = search(SearchJob.from_dict({**words, "trials": 2, "output": str(tmp_path / "out")}))
+    for row in found.rows:
+        assert row["macro_f1"] == pytest.approx((row["f1_cytoplasm"] + row["f1_membrane"]) / 2)
+
+
 def test_a_search_refuses_a_test_box(inputs, tmp_path):
     container = tmp_path / "job" / "predict" / "s0_test_0.zarr"
     container.mkdir(parents=True)
