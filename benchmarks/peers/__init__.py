@@ -9,7 +9,8 @@ gets arrays by name and returns a function without arguments: one round, which r
 inputs into what the library wants belongs into ``prepare`` and is not timed. `worker.py` calls both.
 
 The environment is ``.venv-peers-gunpowder``, or ``.venv-peers-webknossos`` with ``home="webknossos"`` (``make
-peers``), or the Python that EMLOOM_PEERS_GUNPOWDER or EMLOOM_PEERS_WEBKNOSSOS names. It runs on one thread.
+peers``), or the Python that EMLOOM_PEERS_GUNPOWDER or EMLOOM_PEERS_WEBKNOSSOS names; with ``home=""`` the judges'
+own, ``.venv-peers`` or EMLOOM_PEERS. It runs on one thread.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ def silence() -> Iterator[None]:
 
 def python(home: str) -> Path:
     """Return the Python that has the peers, or end the benchmark with the way out."""
-    default = HERE.parents[1] / f".venv-peers-{home}" / "bin" / "python"
-    found = Path(os.environ.get(f"EMLOOM_PEERS_{home.upper()}", default))
+    default = HERE.parents[1] / (f".venv-peers-{home}" if home else ".venv-peers") / "bin" / "python"
+    found = Path(os.environ.get(f"EMLOOM_PEERS_{home.upper()}" if home else "EMLOOM_PEERS", default))
     if not found.is_file():
-        raise SystemExit(f"no Python with {home} at {found}: run `make peers`")
+        raise SystemExit(f"no Python with {home or 'the judges'} at {found}: run `make peers`")
     return found
 
 

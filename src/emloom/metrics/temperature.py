@@ -24,6 +24,7 @@ F64 = NDArray[np.float64]
 
 LIMITS = (1 / 64, 64.0)
 """Temperatures beyond these are no calibration."""
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def fit_class_temperature(
         return float(((shares * logs).sum(0) - right).mean())
 
     coldest, hottest = 1 / LIMITS[0], 1 / LIMITS[1]
-    if slope(coldest) < 0:
+    if slope(coldest) <= _FLAT:  # the loss falls, or is flat, as far as we look
         raise InputError("nearly every voxel has the right class: no temperature is the best; leave it at 1")
     if slope(hottest) > 0:
         raise InputError("probabilities say nothing about the true classes: no temperature mends that")

@@ -131,6 +131,7 @@ class BilateralGrid:
         self._level_taps = _vertex_taps(step)
         z, y, x = (axis.vertices for axis in self._axes)
         self._shape = (z, y, x, int(self._below.max()) + 2)
+        self._grid: F32 = np.empty((*self._shape, 0), np.float32)  # kept: new memory costs as much as the sums
 
     def add(self, values_ZYXW: F32, norm_ZYX: F32, scale: float, out_ZYXW: F32) -> None:
         """Add ``scale norm_i (sum over j != i of k_ij norm_j values_j)`` to `out`.
@@ -142,7 +143,10 @@ class BilateralGrid:
             out_ZYXW: changed in place.
         """
         width = values_ZYXW.shape[-1]
-        grid = np.zeros((*self._shape, width), np.float32)
+        if self._grid.shape[-1] != width:
+            self._grid = np.empty((*self._shape, width), np.float32)
+        grid = self._grid
+        grid[...] = 0
         z, y, x = self._axes
         voxels = (norm_ZYX, self._below, self._above)
         like = (0,) * width

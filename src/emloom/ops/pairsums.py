@@ -135,10 +135,13 @@ class _Spatial:
 
     def __init__(self, sigma_vox: Sequence[float], threads: int) -> None:
         self._taps = [gaussian_taps(s) for s in sigma_vox]
+        self._blurred: F32 = np.empty((0, 0, 0, 0), np.float32)  # kept: new memory costs as much as the sums
         self._threads = threads
 
     def add(self, values_ZYXW: F32, norm_ZYX: F32, scale: float, out_ZYXW: F32) -> None:
-        blurred = values_ZYXW * norm_ZYX[..., None]
+        if self._blurred.shape != values_ZYXW.shape:
+            self._blurred = np.empty_like(values_ZYXW)
+        blurred = np.multiply(values_ZYXW, norm_ZYX[..., None], out=self._blurred)
         for axis, taps in enumerate(self._taps):
             blur(blurred, axis, taps, self._threads)
         work = partial(_take_range, blurred, values_ZYXW, norm_ZYX, np.float32(scale), out_ZYXW)

@@ -1,5 +1,6 @@
 """Find parameters of a CRF by trying: random draws, scored on validation truth.
 
+The macro F1 is over the classes that the truth holds, the same in every trial.
 Trial 0 is the probabilities as they are: a CRF that does not beat it is better left out. Every other trial draws
 sigmas, weights, the scale of the named penalties and the temperature, each evenly in its logarithm, from (seed,
 trial) alone; so more trials repeat the fewer. The temperature is drawn around the one that makes the classifier as
@@ -30,7 +31,7 @@ from emloom.geometry.grid import Vec3
 from emloom.io.files import explained, write_text_atomic
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
-from emloom.metrics.classify import ConfusionScores, confusion, confusion_scores
+from emloom.metrics.classify import confusion, confusion_scores
 from emloom.metrics.temperature import fit_class_temperature
 from emloom.ops.crf import mean_field
 from emloom.run.provenance import fingerprint, write_provenance
@@ -219,18 +220,22 @@ def _classes(seen: _Evidence, spec: CrfSpec | None, threads: int) -> NDArray[np.
     if spec is not None:
         field = spec.field(seen.names, seen.voxel_size_nm, seen.spread, floor=seen.floor)
         shares = mean_field(shares, seen.raw, field, threads=threads).probabilities
-    return shares.argmax(axis=0).astype(np.int64)
+    classes: NDArray[np.int64] = shares.argmax(axis=0)
+    return classes
 
 
 def _scored(
     seen: _Evidence, classes: NDArray[np.int64], violation: Violation | None, weight: float
 ) -> dict[str, float]:
-    scores: ConfusionScores = confusion_scores(confusion(seen.truth, classes, len(seen.names), ignore=seen.ignore))
+    table = confusion(seen.truth, classes, len(seen.names), ignore=seen.ignore)
+    # A mean over the classes that occur in the truth: a trial in which a class vanishes must not be spared its 0.
+    present = [k for k in range(len(seen.names)) if table.counts[k].any()]
+    scores = confusion_scores(table, present)
     row = {"objective": scores.macro.f1, "macro_f1": scores.macro.f1, "accuracy": scores.accuracy}
     if violation is not None:
         row["violation"] = violation(classes, seen.truth)
         row["objective"] -= weight * row["violation"]
-    return row | {f"f1_{name}": one.f1 for name, one in zip(seen.names, scores.classes, strict=True)}
+    return row | {f"f1_{seen.names[one.label]}": one.f1 for one in scores.classes}
 
 
 def _settings(spec: CrfSpec | None) -> Mapping[str, float]:
