@@ -68,7 +68,8 @@ ARMS = {
     "4_conv_focal": Arm("4_conv@32, focal", "4_conv", "focal"),
     "4_conv_dice": Arm("4_conv@32, CE + Dice", "4_conv", "ce_dice"),
     "unet_dice": Arm("3D U-Net, CE + Dice", "unet", "ce_dice"),
-    "4_conv_vae": Arm("4_conv@32, pretrained as masked VAE", "4_conv", pretrained="masked_vae"),
+    "dilated_16": Arm("dilated_16@16", "dilated_16"),
+    "dilated_16_vae": Arm("dilated_16@16, pretrained as masked VAE", "dilated_16", pretrained="masked_vae"),
     "unet_masked": Arm("3D U-Net, pretrained on hidden blocks", "unet", pretrained="masked_blocks"),
     "4_conv_resnet": Arm("4_conv_resnet@32, padded", "4_conv_resnet"),
 }
@@ -139,8 +140,9 @@ def work(study: Study, run: Run) -> str:
     started = time.perf_counter()
     if arm.pretrained is not None:
         assert arm.net is not None
-        steps = {} if study.steps is None else {"steps": study.steps}
-        first = recipe.pretraining(arm.pretrained, arm.net, run.seed, study.data, **steps)
+        how = {"steps": study.steps or (300 if study.variant == "quick" else 3000)}
+        how["crops"] = 4 if study.variant == "quick" else 16
+        first = recipe.pretraining(arm.pretrained, arm.net, run.seed, study.data, **how)
         carry_out(first, study.pretext(run), where, only_train=True)
     carry_out(study.job(run), study.path(run), where)
     return f"{run.name} in {time.perf_counter() - started:.0f} s"
@@ -218,10 +220,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder: Path = asked.output.absolute()
     study = Study(asked.variant, folder, asked.data, asked.accelerator, asked.threads, asked.steps)
-    runs = [Run(arm, seed) for seed in asked.seeds for arm in asked.arms]
+    runs = [Run(arm, seed) for arm in asked.arms for seed in asked.seeds]
     if not asked.tables:
         carry_out(study, runs, asked.processes, asked.minutes)
-    write_tables(folder, collect(study, runs))
+    rows = collect(study, runs)
+    if not rows:
+        raise SystemExit("no run is finished, so there is no table")
+    write_tables(folder, rows)
 
 
 def carry_out(study: Study, runs: Sequence[Run], processes: int, minutes: float | None) -> None:

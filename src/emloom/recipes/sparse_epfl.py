@@ -32,7 +32,7 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box
 from emloom.io.files import staged
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
@@ -63,7 +63,7 @@ from emloom.tasks.sparsespec import BlockPiece, PieceSpec, PlanePiece, SparseLab
 CLASSES = ("cytoplasm", "membrane", "mitochondrion", "mitochondrial_membrane", "synapse", "vesicle")
 """In the order of the channels; painted as 1 to 6, undefined as 0."""
 
-Net = Literal["4_conv", "4_conv_odd", "4_conv_ln", "dilated", "res_valid", "4_conv_resnet", "unet"]
+Net = Literal["4_conv", "4_conv_odd", "4_conv_ln", "dilated", "dilated_16", "res_valid", "4_conv_resnet", "unet"]
 Loss = Literal["ce", "focal", "ce_dice"]
 Pretext = Literal["centre", "masked_vae", "masked_blocks"]
 
@@ -77,8 +77,11 @@ _MASKS = {
     "mitochondrion": "mitochondrion",
     "membrane": "membranes",
 }  # in order of priority
-_VALIDATION = {"validation_3": Box((3, 0, 640), (1, 256, 384)), "validation_16": Box((16, 0, 640), (1, 256, 384))}
-_TEST = {"test": Box((8, 320, 640), (4, 448, 384))}
+_VALIDATION = {
+    "validation_3": Box((3, 0, 640), (1, 128, 384)),
+    "validation_16": Box((16, 128, 640), (1, 128, 384)),
+}
+_TEST = {"test": Box((9, 320, 640), (2, 448, 384))}
 _GAP_NM = 240.0  # and half a window of 16 voxels: 320 nm
 _AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
 _PRETEXTS: dict[Pretext, Corruption] = {
@@ -100,6 +103,7 @@ NETWORKS: dict[Net, NetworkSpec] = {
     "4_conv_odd": VoxelNetSpec(backbone="4_conv@32", odd=True),
     "4_conv_ln": VoxelNetSpec(backbone="4_conv_ln@32"),
     "dilated": VoxelNetSpec(backbone="dilated@32"),
+    "dilated_16": VoxelNetSpec(backbone="dilated_16@16"),
     "res_valid": VoxelNetSpec(backbone="res_valid"),
     "4_conv_resnet": VoxelNetSpec(backbone="4_conv_resnet@32"),
     "unet": UNetSpec.lean(),
@@ -140,9 +144,9 @@ def quick(
     seed: int = 0,
     folder: str = "sparse_epfl",
     data: str | None = None,
-    steps: int = 600,
+    steps: int = 300,
 ) -> SemanticJob:
-    """Return the variant for processors: four crops a step, some minutes on two cores.
+    """Return the variant for processors: four crops of 16 x 16 voxels a step, two minutes on a core.
 
     Args:
         net: one of `NETWORKS`.
@@ -152,7 +156,7 @@ def quick(
         data: the folder of the data sets.
         steps: weight updates.
     """
-    return _job("quick", net, loss, stack(folder, data), _training(net, steps, 4, seed))
+    return _job("quick", net, loss, stack(folder, data), _training(net, steps, (4, 16), seed))
 
 
 def full(
@@ -163,8 +167,8 @@ def full(
     data: str | None = None,
     steps: int = 3000,
 ) -> SemanticJob:
-    """Return the variant for a GPU: 16 crops a step; see `quick`."""
-    return _job("full", net, loss, stack(folder, data), _training(net, steps, 16, seed))
+    """Return the variant for a GPU: 16 crops of 32 x 32 voxels a step; see `quick`."""
+    return _job("full", net, loss, stack(folder, data), _training(net, steps, (16, 32), seed))
 
 
 def objective(loss: Loss = "ce") -> SemanticObjective:
@@ -266,23 +270,31 @@ def features(kind: str) -> AnyFeatures:
 
 
 def pretraining(
-    pretext: Pretext, net: Net = "4_conv", seed: int = 0, data: str | None = None, steps: int = 1500
+    pretext: Pretext,
+    net: Net = "4_conv",
+    seed: int = 0,
+    data: str | None = None,
+    steps: int = 300,
+    crops: int = 4,
 ) -> ReconstructionJob:
     """Return the job that lets a network learn from the raw alone, of the training region only.
 
     Args:
         pretext: what it is asked: the grey value of hidden `centre` voxels, to give back windows whose centre is
-            hidden (`masked_vae`), or crops of which blocks are (`masked_blocks`).
+            hidden (`masked_vae`, for `dilated_16`: the block is too thin for larger windows), or crops of which
+            blocks are (`masked_blocks`).
         net: the network of `NETWORKS` that shall learn afterwards.
         seed: of weights and crops.
         data: the folder of the data sets.
         steps: weight updates.
+        crops: of one, as of `quick` and `full`; of `centre` eight times as many windows.
     """
     file = data_file("epfl_hippocampus/train_z000-019.h5", data)
     asked, network, shape = _PRETEXTS[pretext], NETWORKS[net], (1, 1, 1)
     if pretext == "masked_vae":
         assert isinstance(network, VoxelNetSpec)
-        network, shape = VoxelAutoencoderSpec(encoder=network), (32, 32, 32)
+        encoder = VoxelAutoencoderSpec(encoder=network, patch_vox=16, maps=(256, 128, 32, 16))
+        network, shape = encoder, (16, 16, 16)
     elif pretext == "masked_blocks":
         shape = (16, 64, 64)
     return ReconstructionJob(
@@ -302,7 +314,7 @@ def pretraining(
         training=TrainingSpec(
             steps=steps,
             crop_shape_vox=shape,
-            batch_size=128 if shape == (1, 1, 1) else 16,
+            batch_size=8 * crops if shape == (1, 1, 1) else max(1, crops // 4),
             optimizer=OptimizerSpec(learning_rate=1e-3),
             validate_every=max(1, steps // 2),
             seed=seed,
@@ -331,14 +343,20 @@ def _job(variant: str, net: Net, loss: Loss, stack: StackSpec, training: Trainin
     )
 
 
-def _training(net: Net, steps: int, crops: int, seed: int) -> TrainingSpec:
-    shapes: dict[Net, Vec] = {"4_conv_resnet": (1, 1, 1), "unet": (16, 64, 64)}
+def _training(net: Net, steps: int, crops: tuple[int, int], seed: int) -> TrainingSpec:
+    """Return how a net is trained, on crops of single planes; the one that pads on patches, the U-Net on blocks."""
+    number, side = crops
+    batch, shape = number, (1, side, side)
+    if net == "4_conv_resnet":
+        batch, shape = 8 * number, (1, 1, 1)
+    elif net == "unet":
+        batch, shape = number // 4, (16, 64, 64)
     return TrainingSpec(
         steps=steps,
-        crop_shape_vox=shapes.get(net, (1, 32, 32)),
-        batch_size=crops * (32 if net == "4_conv_resnet" else 1),
+        crop_shape_vox=shape,
+        batch_size=batch,
         optimizer=OptimizerSpec(learning_rate=2e-3),
-        validate_every=max(1, steps // 6),
+        validate_every=max(1, steps // 3),
         seed=seed,
         sampling=Balanced(min_known=0.0, place="centre"),
         augment=_AUGMENT,
