@@ -4,9 +4,9 @@
     python studies/sparse_classes.py full -o sparse_classes_full --processes 8 --accelerator auto
 
 Runs `emloom.recipes.sparse_epfl` with every network, loss and pretraining, three seeds each, every run in a folder
-of its own below ``jobs/``, so that a study that was stopped goes on where it was. Where `--crf` is given, a dense
-CRF is tuned on the validation slices of some of them and applied to their test block, too. Then, from whatever is
-done::
+of its own below ``jobs/``, so that a study that was stopped goes on where it was. For the arms that `--crf` names,
+a fully connected CRF is tuned in the validation region and applied to the test block, too; that is scored as well.
+Then, from whatever is done::
 
     runs.csv      every score of every run
     summary.md    per arm: mean over seeds, with a 95 % interval (Student's t)
@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 from emloom.metrics.replicates import Replicated, replicated
 from emloom.recipes import sparse_epfl as recipe
+from emloom.tasks.classspec import ClassesSpec, ClassSpec
+from emloom.tasks.data import BoxSpec
 
 SEEDS = (0, 1, 2)
 SCORES = {
@@ -148,6 +150,47 @@ def work(study: Study, run: Run) -> str:
     return f"{run.name} in {time.perf_counter() - started:.0f} s"
 
 
+def refined(study: Study, run: Run) -> None:
+    """Tune a CRF in the validation region of a finished run, and score the refined test block."""
+    from emloom.tasks.classscoring import evaluate_classes
+    from emloom.tasks.predict import PredictJob, predict_volume
+    from emloom.tasks.refine import RefineJob, refine
+    from emloom.tasks.refinesearch import SearchJob, search
+
+    path, stack = study.path(run), recipe.stack(str(study.folder), study.data)
+    folder, box = path / "crf", recipe.TUNED_ON
+    if (path / "evaluate_crf" / "scores.json").exists():
+        return
+    shown = BoxSpec(start=box.start, shape=box.shape)
+    model, validation = str(path / recipe.CHECKPOINT), folder / "validation.zarr"
+    predict_volume(PredictJob(raw=stack.raw, model=model, output=str(validation), box=shown), discard=True)
+    truth = recipe.write_truth(study.folder / "labels", folder / "truth.zarr", box)
+    found = search(
+        SearchJob(
+            predicted=str(validation / "classes"),
+            raw=stack.raw,
+            truth=truth,
+            output=str(folder / "search"),
+            compatibility=recipe.PENALTIES,
+            trials=12,
+        )
+    )
+    before, after = path / "predict" / "s0_test_0.zarr" / "classes", folder / "test.zarr"
+    refine(RefineJob(predicted=str(before), raw=stack.raw, output=str(after), crf=found.crf), discard=True)
+    how = study.job(run).scoring
+    evaluate_classes(
+        ClassSpec(
+            predicted=str(after / "classes"),
+            truth=str(path / "evaluate" / "s0_test_0.zarr" / "truth"),
+            output=str(path / "evaluate_crf"),
+            metrics=how.metrics,
+            classes=ClassesSpec(names=recipe.CLASSES, ignore=(255,)),
+            near=how.near,
+            bootstrap=how.bootstrap,
+        )
+    )
+
+
 def collect(study: Study, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return one row per finished run: its scores, and F1 of every class."""
     rows: list[dict[str, Any]] = []
@@ -210,6 +253,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the data sets; default: EMLOOM_DATA")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="default: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--crf", nargs="*", choices=list(ARMS), default=[], help="arms to refine as well")
     parser.add_argument("--accelerator", choices=("cpu", "auto"), default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
@@ -223,6 +267,9 @@ def main() -> None:
     runs = [Run(arm, seed) for arm in asked.arms for seed in asked.seeds]
     if not asked.tables:
         carry_out(study, runs, asked.processes, asked.minutes)
+        for run in runs:
+            if run.arm in asked.crf and (study.path(run) / "report.html").exists():
+                refined(study, run)
     rows = collect(study, runs)
     if not rows:
         raise SystemExit("no run is finished, so there is no table")

@@ -82,6 +82,15 @@ _VALIDATION = {
     "validation_16": Box((16, 128, 640), (1, 128, 384)),
 }
 _TEST = {"test": Box((9, 320, 640), (2, 448, 384))}
+TUNED_ON = Box((3, 0, 640), (2, 128, 384))
+"""Where parameters of a CRF may be chosen: around a validation slice, as thick as the test block."""
+PENALTIES = {
+    "mitochondrion|cytoplasm": 5.0,
+    "mitochondrion|membrane": 5.0,
+    "mitochondrion|vesicle": 5.0,
+    "mitochondrion|synapse": 5.0,
+}
+"""What neighbours pay: the inside of a mitochondrion touches its own membrane only; other pairs pay 1."""
 _GAP_NM = 240.0  # and half a window of 16 voxels: 320 nm
 _AUGMENT = AugmentSpec(intensity=IntensitySpec(contrast=(0.9, 1.1), brightness=(-0.05, 0.05), gamma=(0.9, 1.1)))
 _PRETEXTS: dict[Pretext, Corruption] = {
@@ -228,6 +237,19 @@ def prepare(file: Path, where: Path) -> None:
     SparseLabels(pieces=tuple(pieces)).dump(where / "labels.yaml")
 
 
+def write_truth(labels: Path, target: Path, box: Box) -> str:
+    """Write the classes of a box as `scoring` reads them, 0 to 5 and 255; return the path of the volume.
+
+    Args:
+        labels: folder that `prepare` filled.
+        target: container to be made.
+        box: voxels of the raw.
+    """
+    volume = open_volume(labels / "classes.zarr" / "classes")
+    _write(target, volume.info, box, objective().of_labels(volume.read(box)), "truth")
+    return str(target / "truth")
+
+
 def combining(file: Path, output: Path) -> CombineJob:
     """Return how the masks of the set become six classes, with an undefined pixel on either side of a border."""
     number = {name: i for i, name in enumerate(CLASSES, start=1)}
@@ -344,7 +366,7 @@ def _job(variant: str, net: Net, loss: Loss, stack: StackSpec, training: Trainin
 
 
 def _training(net: Net, steps: int, crops: tuple[int, int], seed: int) -> TrainingSpec:
-    """Return how a net is trained, on crops of single planes; the one that pads on patches, the U-Net on blocks."""
+    """Return how a net is trained: on crops of planes; the one that pads on patches, the U-Net on blocks."""
     number, side = crops
     batch, shape = number, (1, side, side)
     if net == "4_conv_resnet":
@@ -364,7 +386,7 @@ def _training(net: Net, steps: int, crops: tuple[int, int], seed: int) -> Traini
     )
 
 
-def _write(target: Path, info: VolumeInfo, box: Box, array: NDArray[np.uint8]) -> None:
+def _write(target: Path, info: VolumeInfo, box: Box, array: NDArray[np.uint8], name: str = "") -> None:
     made = info.with_(shape=box.shape, grid=info.grid.crop(box), chunks=None)
-    with staged(target) as folder:
-        create_volume(folder, made).write(made.box, array)
+    with staged(target, overwrite=True) as folder:
+        create_volume(folder / name, made).write(made.box, array)
