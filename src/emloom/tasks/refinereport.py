@@ -16,6 +16,7 @@ from emloom.io.volume import Volume
 from emloom.ops.crf import rises
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.curves import update_curve
+from emloom.view.classcolours import class_colours
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
 
@@ -70,7 +71,11 @@ def write_refine_report(
             Score("halo", " × ".join(map(str, halo)), "voxels z, y, x"),
         ],
         sections=[
-            Section("What it looks like", _WORDS.format(first=names[0]), [_picture(volumes, len(names))]),
+            Section(
+                "What it looks like",
+                _WORDS.format(first=names[0]),
+                [class_colours(names), _picture(volumes, len(names))],
+            ),
             Section("What changed", tables=[_changes(names, changes)]),
             Section("Energy", _energy_text(swings), [update_curve(energy.tolist())]),
         ],
