@@ -164,7 +164,7 @@ def test_names_travel_with_what_was_refined(inputs, tmp_path):
     refine(again)
     with pytest.raises(InputError, match="--names"):
         refine(job(inputs, tmp_path / "no.zarr", names=()))
-    with pytest.raises(InputError, match="3 channels"):
+    with pytest.raises(InputError, match="3 classes, and 2 names"):
         refine(job(inputs, tmp_path / "no.zarr", names=("a", "b")))
 
 

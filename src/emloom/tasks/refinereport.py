@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume
 from emloom.ops.crf import rises
+from emloom.view.classcolours import class_colours
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.curves import update_curve
-from emloom.view.classcolours import class_colours
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Report, Score, Section, Table
 
