@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from emloom.metrics.replicates import Replicated, replicated
 from emloom.recipes import sparse_epfl as recipe
+from emloom.recipes.painting import Loss
 
 SEEDS = (0, 1, 2)
 SCORES = {
@@ -49,7 +50,7 @@ class Arm(NamedTuple):
     words: str
     net: recipe.Net | None = None
     """None: a random forest."""
-    loss: recipe.Loss = "ce"
+    loss: Loss = "ce"
     features: str = "multiscale"
     pretrained: recipe.Pretext | None = None
 
