@@ -1,9 +1,9 @@
 """Five classes from nine painted planes of serial sections: the fly's nerve cord, where a pixel is 4.6 nm wide.
 
-Sections are 47.5 nm thick, ten times as much: along y or x nobody could paint, and from one section to the next a
-membrane has moved by more than its width. So planes of 256 x 256 pixels are painted in sections 0 to 8, one in each,
-and networks look at single sections (`planar`); only the U-Net looks across. Scored are sections that nothing
-trains on, on the other side of the stack::
+Sections are 47.5 nm thick, ten times as much: along y or x there is nothing to paint, and of the pixels of a
+membrane only two fifths are membrane in the next section, where a sixth of all pixels are. So planes of 256 x 256
+pixels are painted in sections 0 to 8, one in each, and networks look at single sections (`planar`); only the U-Net
+looks across. Scored are sections that nothing trains on, on the other side of the stack::
 
     x  0              512   576          1024
        ┌───────────────┬─────┬─────────────┐ y 0       sections 0 to 8    painted
@@ -14,13 +14,13 @@ trains on, on the other side of the stack::
        │     test      │     │             │
        └───────────────┴─────┴─────────────┘ 1024
 
-**Classes** are the values of the set. Membranes are drawn in four directions (0, 32, 64, 96), and where more than two
-cells meet, as a *junction* (128): all of these are membrane, for a junction is nothing else, though its blobs are
-drawn generously. Glia and extracellular space are one value (159). The pixels on either side of a border are
+**Classes** are the values of the set. Membranes are drawn in four directions (0, 32, 64, 96), and where more than
+two cells meet, as a *junction* (128): all of these are membrane, for a junction is nothing else, though its blobs
+are drawn generously. Glia and extracellular space are one value (159). The pixels on either side of a border are
 undefined, as people leave them. Synapses are rare: four in the test block.
 
-The set is CC BY-NC-SA 3.0 (cite Gerhard et al. 2013, doi:10.6084/m9.figshare.856713): what is made of it is not for
-commerce, and no weights that learned from it may be published with this package.
+The set is CC BY-NC-SA 3.0 (cite Gerhard et al. 2013, doi:10.6084/m9.figshare.856713): what is made of it is not
+for commerce, and no weights that learned from it may be published.
 """
 
 from __future__ import annotations
