@@ -1,12 +1,13 @@
-"""How best to learn six classes from nine painted slices: all ways that the package has, in one table.
+"""How best to learn a few classes from nine painted slices: all ways that the package has, in one table.
 
     python studies/sparse_classes.py quick -o sparse_classes
+    python studies/sparse_classes.py quick -o sparse_vnc --data-set vnc
     python studies/sparse_classes.py full -o sparse_classes_full --processes 8 --accelerator auto
 
-Runs `emloom.recipes.sparse_epfl` with every network, loss and pretraining, three seeds each, every run in a folder
-of its own below ``jobs/``, so that a study that was stopped goes on where it was. For the arms that `--crf` names,
-a fully connected CRF is tuned in the validation region and applied to the test block, too; that is scored as well.
-Then, from whatever is done::
+Runs `emloom.recipes.sparse_epfl` (or `sparse_vnc`) with every network, loss and pretraining, three seeds each,
+every run in a folder of its own below ``jobs/``, so that a study that was stopped goes on where it was. For the
+arms that `--crf` names (of `epfl`), a fully connected CRF is tuned in the validation region and applied to the
+test block, too; that is scored as well. Then, from whatever is done::
 
     runs.csv      every score of every run
     summary.md    per arm: mean over seeds, with a 95 % interval (Student's t)
@@ -24,10 +25,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from emloom.metrics.replicates import Replicated, replicated
-from emloom.recipes import sparse_epfl as recipe
+from emloom.recipes import sparse_epfl, sparse_vnc
+from emloom.recipes.painting import Loss
 from emloom.tasks.classspec import ClassesSpec, ClassSpec
 from emloom.tasks.data import BoxSpec
 
@@ -49,11 +51,11 @@ class Arm(NamedTuple):
     """One way to learn."""
 
     words: str
-    net: recipe.Net | None = None
+    net: str | None = None
     """None: a random forest."""
-    loss: recipe.Loss = "ce"
+    loss: Loss = "ce"
     features: str = "multiscale"
-    pretrained: recipe.Pretext | None = None
+    pretrained: sparse_epfl.Pretext | None = None
 
 
 ARMS = {
@@ -78,6 +80,18 @@ ARMS = {
 """By name of their folders; what is most worth knowing comes first, for a study that is stopped."""
 
 
+RECIPES: dict[str, Any] = {"epfl": sparse_epfl, "vnc": sparse_vnc}
+"""Modules of recipes by data set; they have the same functions."""
+
+
+def arms_of(data_set: str) -> list[str]:
+    """Return the arms that a data set has a recipe for."""
+    if data_set == "epfl":
+        return list(ARMS)
+    nets = RECIPES[data_set].NETWORKS
+    return [name for name, arm in ARMS.items() if arm.pretrained is None and (arm.net is None or arm.net in nets)]
+
+
 class Run(NamedTuple):
     """One arm with one seed."""
 
@@ -95,6 +109,7 @@ class Study:
     """How a study is done.
 
     Attributes:
+        data_set: one of `RECIPES`.
         variant: `quick` or `full`.
         folder: of the study.
         data: the folder of the data sets.
@@ -103,6 +118,7 @@ class Study:
         steps: of every training; None: those of the variant.
     """
 
+    data_set: str
     variant: str
     folder: Path
     data: str | None
@@ -110,13 +126,18 @@ class Study:
     threads: int
     steps: int | None
 
+    @property
+    def recipe(self) -> Any:
+        """The module of its recipes."""
+        return RECIPES[self.data_set]
+
     def path(self, run: Run) -> Path:
         """Return the folder of a run."""
         return self.folder / "jobs" / run.name
 
     def job(self, run: Run) -> Any:
         """Return the job of a run."""
-        arm, where = ARMS[run.arm], str(self.folder)
+        arm, where, recipe = ARMS[run.arm], str(self.folder), self.recipe
         if arm.net is None:
             return recipe.forest(recipe.features(arm.features), run.seed, where, self.data)
         make: Callable[..., Any] = recipe.quick if self.variant == "quick" else recipe.full
@@ -144,7 +165,9 @@ def work(study: Study, run: Run) -> str:
         assert arm.net is not None
         how = {"steps": study.steps or (300 if study.variant == "quick" else 3000)}
         how["crops"] = 4 if study.variant == "quick" else 16
-        first = recipe.pretraining(arm.pretrained, arm.net, run.seed, study.data, **how)
+        first = sparse_epfl.pretraining(
+            arm.pretrained, cast(sparse_epfl.Net, arm.net), run.seed, study.data, **how
+        )
         carry_out(first, study.pretext(run), where, only_train=True)
     carry_out(study.job(run), study.path(run), where)
     return f"{run.name} in {time.perf_counter() - started:.0f} s"
@@ -157,7 +180,8 @@ def refined(study: Study, run: Run) -> None:
     from emloom.tasks.refine import RefineJob, refine
     from emloom.tasks.refinesearch import SearchJob, search
 
-    path, stack = study.path(run), recipe.stack(str(study.folder), study.data)
+    path, recipe = study.path(run), sparse_epfl
+    stack = recipe.stack(str(study.folder), study.data)
     folder, box = path / "crf", recipe.TUNED_ON
     if (path / "evaluate_crf" / "scores.json").exists():
         return
@@ -207,20 +231,20 @@ def collect(study: Study, runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_tables(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_tables(folder: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
     """Write the tables of what is done."""
     with (folder / "runs.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "summary.md").write_text(markdown(rows), encoding="utf-8")
+    (folder / "summary.md").write_text(markdown(rows, classes), encoding="utf-8")
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def markdown(rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
     """Return two tables for people: scores, and F1 of every class."""
     arms = [name for arm in ARMS for name in (arm, f"{arm}_crf") if any(row["arm"] == name for row in rows)]
     tables = []
-    for columns in (SCORES, {name: name.replace("_", " ") for name in recipe.CLASSES}):
+    for columns in (SCORES, {name: name.replace("_", " ") for name in classes}):
         lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---|" * len(columns)]
         for arm in arms:
             of_arm = [row for row in rows if row["arm"] == arm]
@@ -251,7 +275,8 @@ def main() -> None:
     parser.add_argument("variant", choices=("quick", "full"))
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the study")
     parser.add_argument("--data", help="folder of the data sets; default: EMLOOM_DATA")
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="default: all")
+    parser.add_argument("--data-set", choices=list(RECIPES), default="epfl")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), help="default: all that the data set has")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--crf", nargs="*", choices=list(ARMS), default=[], help="arms to refine as well")
     parser.add_argument("--accelerator", choices=("cpu", "auto"), default="cpu")
@@ -263,8 +288,8 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder: Path = asked.output.absolute()
-    study = Study(asked.variant, folder, asked.data, asked.accelerator, asked.threads, asked.steps)
-    runs = [Run(arm, seed) for arm in asked.arms for seed in asked.seeds]
+    study = Study(asked.data_set, asked.variant, folder, asked.data, asked.accelerator, asked.threads, asked.steps)
+    runs = [Run(arm, seed) for arm in asked.arms or arms_of(asked.data_set) for seed in asked.seeds]
     if not asked.tables:
         carry_out(study, runs, asked.processes, asked.minutes)
         for run in runs:
@@ -273,12 +298,12 @@ def main() -> None:
     rows = collect(study, runs)
     if not rows:
         raise SystemExit("no run is finished, so there is no table")
-    write_tables(folder, rows)
+    write_tables(folder, rows, study.recipe.CLASSES)
 
 
 def carry_out(study: Study, runs: Sequence[Run], processes: int, minutes: float | None) -> None:
     """Do runs side by side; a run that fails is named, and the others go on."""
-    recipe.stack(str(study.folder), study.data)  # prepared before runs that are side by side would
+    study.recipe.stack(str(study.folder), study.data)  # prepared before runs that are side by side would
     end = None if minutes is None else time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         pending = {pool.submit(work, study, run): run for run in runs}

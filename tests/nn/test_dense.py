@@ -41,8 +41,10 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def voxel_net(name: BackboneName, odd: bool = False, dtype: torch.dtype = torch.float64) -> VoxelNet:
-    net = shaken(VoxelNet(VoxelNetSpec(backbone=name, odd=odd), {"classes": 6}))
+def voxel_net(
+    name: BackboneName, odd: bool = False, dtype: torch.dtype = torch.float64, planar: bool = False
+) -> VoxelNet:
+    net = shaken(VoxelNet(VoxelNetSpec(backbone=name, odd=odd, planar=planar), {"classes": 6}))
     assert isinstance(net, VoxelNet)
     return net.to(dtype)
 
@@ -95,6 +97,20 @@ def test_every_backbone_answers_densely_what_its_patches_say(name: BackboneName,
             assert float((net(x)["classes"] - expected).abs().max()) <= 1e-6 * terms(net, x)
 
 
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_planar_nets_answer_densely_what_their_patches_say(name: BackboneName, odd: bool) -> None:
+    net = voxel_net(name, odd, planar=True)
+    x = noise(1, 1, *net.input_shape((2, 1, 2) if name in LARGE else (3, 3, 2)))
+    with torch.inference_mode():
+        expected = patchwise(net.patch_network("classes"), seen(net, x), net.window)
+        for net.mode in MODES:
+            found = net(x)["classes"]
+            assert found.shape == expected.shape
+            assert far(found, expected) < 1e-10
+            assert far(net(x[:, :, 1:2])["classes"], found[:, :, 1:2]) < 1e-10  # no other section is seen
+
+
 @pytest.mark.parametrize("name", LARGE)
 def test_large_windows_too(name: BackboneName) -> None:
     net = voxel_net(name, dtype=torch.float32)
@@ -132,10 +148,13 @@ def test_a_section_at_native_stride_is_the_section_of_a_block(name: BackboneName
         assert far(net(x[:, :, :z, 2 : 2 + y, 1 : 1 + w])["classes"], block[:, :, :1, 2:, 1:2]) < 1e-10
 
 
+@pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["3_layer@8", "4_conv@32", "4_conv_ln@32", "dilated_16@16"])
-def test_masked_dense_gradients_are_those_of_the_labelled_patches(name: BackboneName, mode: str) -> None:
-    net = voxel_net(name)  # batch norm is in eval
+def test_masked_dense_gradients_are_those_of_the_labelled_patches(
+    name: BackboneName, mode: str, planar: bool
+) -> None:
+    net = voxel_net(name, planar=planar)  # batch norm is in eval
     net.mode = mode  # type: ignore[assignment]
     x = noise(1, 1, *net.input_shape((2, 3, 3)))
     labelled = [(0, 0, 1), (1, 2, 0), (1, 1, 1), (0, 2, 2)]

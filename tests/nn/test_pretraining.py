@@ -72,6 +72,18 @@ def test_what_is_hidden_is_exactly_in_the_middle(pad: int, centre: int, side: in
     assert bool((weight == 1).all())
 
 
+def test_of_a_section_a_square_is_hidden() -> None:
+    for pad in range(4):
+        made = rendered((1, 9, 11), (1, 1, 1))
+        shown, targets = ReconstructionObjective(corruption=HiddenCentre(pad_vox=pad, dropout=0)).sample(
+            made, GRID
+        )
+        expected = np.zeros((1, 9, 11), np.bool_)
+        expected[0, 4 - pad : 5 + pad, 5 - pad : 6 + pad] = True
+        np.testing.assert_array_equal((shown[0] == 0).numpy(), expected)
+        assert targets["reconstruction"][0].item() == made.raw[0, 4, 5]
+
+
 def test_nothing_of_what_is_asked_for_reaches_the_input() -> None:
     objective = ReconstructionObjective(corruption=HiddenCentre(pad_vox=1))
     made = rendered((9, 9, 9), (1, 1, 1), seed=4)
@@ -108,6 +120,9 @@ def test_a_cube_that_has_no_middle_is_refused() -> None:
         centre_mask((1, 1, 32, 32, 32), 3)
     with pytest.raises(InputError, match="leave some of the tile"):
         centre_mask((1, 1, 5, 9, 9), 5)
+    for shape in ((1, 1, 1, 3, 9), (1, 1, 1, 1, 1)):
+        with pytest.raises(InputError, match="leave some of the tile"):
+            centre_mask(shape, 3)
     with pytest.raises(InputError, match=r"set crop_shape_vox to \(1, 1, 1\)"):
         ReconstructionObjective(corruption=HiddenCentre()).sample(rendered((9, 9, 9), (3, 3, 3)), GRID)
     with pytest.raises(InputError, match="share 1 of dropped"):

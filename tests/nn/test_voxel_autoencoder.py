@@ -126,6 +126,8 @@ def test_tiles_are_reconstructed_window_by_window() -> None:
 def test_windows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="make a window of 8 voxels, not of 32"):
         VoxelAutoencoderSpec(maps=(8, 6, 4))
+    with pytest.raises(ValueError, match="a planar 3_layer@8 looks at single sections: leave `planar` out"):
+        VoxelAutoencoderSpec(encoder=VoxelNetSpec(backbone="3_layer@8", planar=True))
     with pytest.raises(InputError, match="smaller than what the backbone sees"):
         autoencoder(VoxelAutoencoderSpec(**SMALL | {"encoder": VoxelNetSpec(backbone="4_conv@32")}))
 

@@ -67,7 +67,7 @@ def block_mask(shape: Sequence[int], fraction: float, block: Vec, generator: tor
 def centre_mask(shape: Sequence[int], side: int) -> Tensor:
     """Return bool ``[N, 1, Z, Y, X]``, true in the cube of `side` voxels in the very middle of every sample.
 
-    As many voxels lie before it as behind it, along every axis.
+    As many voxels lie before it as behind it, along every axis. Of a single section, it is a square.
 
     Args:
         shape: of the batch, ``[N, C, Z, Y, X]``.
@@ -78,18 +78,19 @@ def centre_mask(shape: Sequence[int], side: int) -> Tensor:
             round, or it hides the whole tile along an axis.
     """
     n, _, *zyx = shape
-    if side < 1 or any(side >= size for size in zyx):
+    sides = (1 if zyx[0] == 1 else side, side, side)
+    if side < 1 or side >= min(zyx[1:]) or side >= zyx[0] > 1:
         raise InputError(
             f"a hidden cube of {side} voxels must be at least 1 and leave some of the tile of {tuple(zyx)} voxels "
             "(z, y, x) to be seen: hide less, or show more"
         )
-    if any((size - side) % 2 for size in zyx):
+    if any((size - s) % 2 for size, s in zip(zyx, sides, strict=True)):
         raise InputError(
             f"a cube of {side} voxels cannot lie in the very middle of a tile of {tuple(zyx)} voxels (z, y, x): "
             f"hide {side + 1}{f' or {side - 1}' if side > 1 else ''}, so that as many lie before it as behind it"
         )
     mask = torch.zeros(n, 1, *zyx, dtype=torch.bool)
-    mask[:, :, *(slice((size - side) // 2, (size + side) // 2) for size in zyx)] = True
+    mask[:, :, *(slice((size - s) // 2, (size + s) // 2) for size, s in zip(zyx, sides, strict=True))] = True
     return mask
 
 

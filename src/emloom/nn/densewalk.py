@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emloom.geometry import Vec
+from emloom.nn.flat import as_images, as_volumes
 from emloom.nn.voxelparts import Concat, Residual
 
 Mode = Literal["atrous", "fragments"]
@@ -75,6 +76,11 @@ class Layer:
     stride: Vec
     dilation: Vec = (1, 1, 1)
     padding: Vec = (0, 0, 0)
+
+    @property
+    def of_sections(self) -> bool:
+        """Whether it looks around within every section, and at no other."""
+        return self.kernel[0] == 1 < max(self.kernel) and self.stride[0] == 1 and self.padding[0] == 0
 
     @property
     def reach(self) -> Reach:
@@ -173,6 +179,11 @@ def _walk(module: nn.Module, x: Tensor, at: _At) -> tuple[Tensor, _At]:
 
 def _run(module: nn.Module, x: Tensor, how: Layer) -> Tensor:
     if isinstance(module, nn.Conv3d):
+        if how.of_sections:  # measured: large ones, and their gradients, in a fifth to a third of the time
+            weight, along = module.weight[:, :, 0], (how.stride[1:], how.padding[1:], how.dilation[1:])
+            return as_volumes(
+                functional.conv2d(as_images(x), weight, module.bias, *along, groups=module.groups), x.shape[2]
+            )
         return functional.conv3d(
             x, module.weight, module.bias, how.stride, how.padding, how.dilation, groups=module.groups
         )

@@ -52,6 +52,11 @@ class VoxelAutoencoderSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.encoder.planar:
+            raise ValueError(
+                f"the window is a cube of {self.patch_vox} voxels, and a planar {self.encoder.backbone} looks at "
+                "single sections: leave `planar` out, or let the planar net learn from a `hidden_centre` by itself"
+            )
         if self.decoder == "upsample" and (2 ** len(self.maps) != self.patch_vox or min(self.maps, default=0) < 1):
             raise ValueError(
                 f"{len(self.maps)} doublings, to maps {self.maps}, make a window of {2 ** len(self.maps)} voxels, "

@@ -14,17 +14,20 @@ and are followed by a norm and an activation::
 R is a residual block of two convolutions. The `odd` twin of a net gives its first pooling at full resolution a
 kernel of 3 instead of 2 (stride 2 as before): the same weights see one voxel more, and the labelled voxel is
 exactly in the middle. Without pooling, it is the kernel of the head that is odd.
+
+A *planar* net looks at single sections: every kernel, stride, gap and padding of n voxels is one of (1, n, n).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
 from torch import nn
 
+from emloom.geometry import Vec
 from emloom.nn.layers import draw_weights
 from emloom.nn.voxelparts import ChannelNorm, Concat, Residual, Scale
 
@@ -54,17 +57,60 @@ _SLOPE = 0.01  # of LeakyReLU
 
 
 @dataclass(frozen=True)
+class Form:
+    """What is left to choose when a backbone is built.
+
+    Attributes:
+        channels: of the input.
+        odd: whether it is the odd twin.
+        planar: whether it looks at single sections.
+    """
+
+    channels: int = 1
+    odd: bool = False
+    planar: bool = False
+
+    def size(self, n: int) -> Vec:
+        """Return a kernel, stride or dilation of n voxels, along (z, y, x)."""
+        return (1 if self.planar else n, n, n)
+
+    def padding(self, n: int) -> Vec:
+        """Return a padding by n voxels, along (z, y, x)."""
+        return (0 if self.planar else n, n, n)
+
+    def conv(self, n_in: int, n_out: int, kernel: int = 3, dilation: int = 1, padding: int = 0) -> nn.Conv3d:
+        """Return a convolution with bias, its weights drawn to keep a signal's power."""
+        gaps = self.size(dilation)
+        out = nn.Conv3d(n_in, n_out, self.size(kernel), padding=self.padding(padding), dilation=gaps)
+        draw_weights(out, _SLOPE)
+        return out
+
+    def halving(self) -> nn.MaxPool3d:
+        """Return a pooling by two; of the odd twin, the first one."""
+        return nn.MaxPool3d(self.size(3 if self.odd else 2), stride=self.size(2))
+
+    def averaging(self) -> nn.AvgPool3d:
+        """Return a pooling by two that takes means; of the odd twin, the first one."""
+        return nn.AvgPool3d(self.size(3 if self.odd else 2), stride=self.size(2))
+
+    @property
+    def even(self) -> Form:
+        """Of a layer behind the one that is odd."""
+        return replace(self, odd=False)
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a backbone is built.
 
     Attributes:
-        layers: returns its layers, given the channels of the input and whether it is the odd twin.
+        layers: returns its layers in a form.
         features: maps it ends in.
         head_kernel: edge of the kernel of a head, given whether it is the odd twin.
         odd: whether it has an odd twin.
     """
 
-    layers: Callable[[int, bool], nn.Sequential]
+    layers: Callable[[Form], nn.Sequential]
     features: int
     head_kernel: Callable[[bool], int] = lambda odd: 1
     odd: bool = True
@@ -81,15 +127,6 @@ def names() -> tuple[BackboneName, ...]:
     return found
 
 
-def conv(
-    n_in: int, n_out: int, kernel: int = 3, dilation: int = 1, padding: int = 0, stride: int = 1
-) -> nn.Conv3d:
-    """Return a convolution with bias, its weights drawn to keep a signal's power."""
-    out = nn.Conv3d(n_in, n_out, kernel, stride, padding, dilation)
-    draw_weights(out, _SLOPE)
-    return out
-
-
 @dataclass(frozen=True)
 class _Style:
     """What follows a convolution, and whether it pads."""
@@ -98,68 +135,66 @@ class _Style:
     channel_norm: bool = False
     padded: bool = False
 
-    def unit(self, n_in: int, n_out: int, kernel: int = 3, dilation: int = 1) -> list[nn.Module]:
+    def unit(self, form: Form, n_in: int, n_out: int, kernel: int = 3, dilation: int = 1) -> list[nn.Module]:
         norm: nn.Module = ChannelNorm(n_out) if self.channel_norm else nn.BatchNorm3d(n_out)
         act: nn.Module = nn.GELU() if self.gelu else nn.LeakyReLU(_SLOPE)
-        return [conv(n_in, n_out, kernel, dilation, padding=int(self.padded)), norm, act]
+        return [form.conv(n_in, n_out, kernel, dilation, padding=int(self.padded)), norm, act]
 
-    def residual(self, n: int) -> Residual:
-        return Residual(*self.unit(n, n), *self.unit(n, n))
-
-
-def _halve(odd: bool = False) -> nn.MaxPool3d:
-    return nn.MaxPool3d(3 if odd else 2, stride=2)
+    def residual(self, form: Form, n: int) -> Residual:
+        return Residual(*self.unit(form, n, n), *self.unit(form, n, n))
 
 
-def _three_layer(channels: int, odd: bool) -> nn.Sequential:
-    style = _Style(gelu=False)
-    units = [*style.unit(channels, 16), *style.unit(16, 32), *style.unit(32, 64)]
-    return nn.Sequential(*units, nn.AvgPool3d(3 if odd else 2, stride=2))
+def _three_layer(form: Form) -> nn.Sequential:
+    unit = partial(_Style(gelu=False).unit, form)
+    return nn.Sequential(*unit(form.channels, 16), *unit(16, 32), *unit(32, 64), form.averaging())
 
 
-def _four_conv(style: _Style, channels: int, odd: bool) -> nn.Sequential:
+def _four_conv(style: _Style, form: Form) -> nn.Sequential:
+    unit, later = partial(style.unit, form), form.even
     return nn.Sequential(
-        *(*style.unit(channels, 16), _halve(odd)),
-        *(*style.unit(16, 32), _halve()),
-        *(*style.unit(32, 64), *style.unit(64, 128), nn.AvgPool3d(2)),
+        *(*unit(form.channels, 16), form.halving()),
+        *(*unit(16, 32), later.halving()),
+        *(*unit(32, 64), *unit(64, 128), later.averaging()),
     )
 
 
-def _resnet(style: _Style, channels: int, odd: bool) -> nn.Sequential:
+def _resnet(style: _Style, form: Form) -> nn.Sequential:
+    unit, residual, later = partial(style.unit, form), partial(style.residual, form), form.even
     return nn.Sequential(
-        *(*style.unit(channels, 16), _halve(odd)),
-        *(*style.unit(16, 32), style.residual(32), _halve()),
-        *(*style.unit(32, 64), style.residual(64), _halve()),
-        *(*style.unit(64, 128), style.residual(128), nn.AvgPool3d(2)),
+        *(*unit(form.channels, 16), form.halving()),
+        *(*unit(16, 32), residual(32), later.halving()),
+        *(*unit(32, 64), residual(64), later.halving()),
+        *(*unit(64, 128), residual(128), later.averaging()),
     )
 
 
-def _res_valid(channels: int, odd: bool) -> nn.Sequential:
+def _res_valid(form: Form) -> nn.Sequential:
     style = _Style()
+    unit = partial(style.unit, form)
     return nn.Sequential(
-        *(*style.unit(channels, 16), _halve(odd)),
-        *(*style.unit(16, 32), style.residual(32), _halve()),
-        *(*style.unit(32, 64), *style.unit(64, 128, kernel=2)),
+        *(*unit(form.channels, 16), form.halving()),
+        *(*unit(16, 32), style.residual(form, 32), form.even.halving()),
+        *(*unit(32, 64), *unit(64, 128, kernel=2)),
     )
 
 
-def _dilated(dilation: int, pools: bool, channels: int, odd: bool) -> nn.Sequential:
-    style = _Style(gelu=False)
+def _dilated(dilation: int, pools: bool, form: Form) -> nn.Sequential:
+    unit = partial(_Style(gelu=False).unit, form)
     branches = Concat(
-        nn.Sequential(*style.unit(16, 32, dilation=dilation), *style.unit(32, 32, dilation=dilation)),
-        conv(16, 32, 5, dilation),  # linear
+        nn.Sequential(*unit(16, 32, dilation=dilation), *unit(32, 32, dilation=dilation)),
+        form.conv(16, 32, 5, dilation),  # linear
     )
-    return nn.Sequential(*style.unit(channels, 16), *((_halve(odd),) if pools else ()), branches)
+    return nn.Sequential(*unit(form.channels, 16), *((form.halving(),) if pools else ()), branches)
 
 
-def _dilated_pooled(first: bool, channels: int, odd: bool) -> nn.Sequential:
-    last = nn.AvgPool3d(3 if odd and not first else 2, stride=2)
-    return nn.Sequential(*_dilated(3, first, channels, odd), last)
+def _dilated_pooled(first: bool, form: Form) -> nn.Sequential:
+    last = form.even if first else form
+    return nn.Sequential(*_dilated(3, first, form), last.averaging())
 
 
-def _block(n: int) -> Residual:
+def _block(form: Form, n: int) -> Residual:
     return Residual(
-        nn.Conv3d(n, n, 7, padding=3, groups=n),
+        nn.Conv3d(n, n, form.size(7), padding=form.padding(3), groups=n),
         ChannelNorm(n, 1e-6),
         nn.Conv3d(n, 4 * n, 1),
         nn.GELU(),
@@ -168,7 +203,9 @@ def _block(n: int) -> Residual:
     )
 
 
-def _convnext(stem: nn.Conv3d, widths: tuple[int, ...], depths: tuple[int, ...], down: nn.Conv3d) -> nn.Sequential:
+def _convnext(
+    form: Form, stem: nn.Conv3d, widths: tuple[int, ...], depths: tuple[int, ...], down: nn.Conv3d
+) -> nn.Sequential:
     """Return stages of blocks, with convolutions like `down` between them."""
     layers: list[nn.Module] = [stem, ChannelNorm(widths[0], 1e-6)]
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -176,7 +213,7 @@ def _convnext(stem: nn.Conv3d, widths: tuple[int, ...], depths: tuple[int, ...],
             before = widths[stage - 1]
             step = nn.Conv3d(before, width, down.kernel_size, down.stride, dilation=down.dilation)  # type: ignore[arg-type]
             layers += [ChannelNorm(before, 1e-6), step]
-        layers += [_block(width) for _ in range(depth)]
+        layers += [_block(form, width) for _ in range(depth)]
     for layer in nn.Sequential(*layers).modules():
         if isinstance(layer, nn.Conv3d):
             nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -184,14 +221,17 @@ def _convnext(stem: nn.Conv3d, widths: tuple[int, ...], depths: tuple[int, ...],
     return nn.Sequential(*layers)
 
 
-def _convnext_tiny(stem: int, channels: int, odd: bool) -> nn.Sequential:
-    first = nn.Conv3d(channels, 96, stem, stem)
-    return _convnext(first, (96, 192, 384, 768), (3, 3, 9, 3), nn.Conv3d(1, 1, 2, 2))
+def _convnext_tiny(stem: int, form: Form) -> nn.Sequential:
+    first = nn.Conv3d(form.channels, 96, form.size(stem), form.size(stem))
+    down = nn.Conv3d(1, 1, form.size(2), form.size(2))
+    return _convnext(form, first, (96, 192, 384, 768), (3, 3, 9, 3), down)
 
 
-def _convnext_dilated(channels: int, odd: bool) -> nn.Sequential:
+def _convnext_dilated(form: Form) -> nn.Sequential:
     widths = (96, 192, 384, 768, 768, 768, 1024)
-    return _convnext(nn.Conv3d(channels, 96, 4, dilation=4), widths, (3,) * 7, nn.Conv3d(1, 1, 2, dilation=3))
+    first = nn.Conv3d(form.channels, 96, form.size(4), dilation=form.size(4))
+    down = nn.Conv3d(1, 1, form.size(2), dilation=form.size(3))
+    return _convnext(form, first, widths, (3,) * 7, down)
 
 
 def _resnet_plan(head: int, **style: bool) -> Plan:

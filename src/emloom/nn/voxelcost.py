@@ -56,12 +56,12 @@ class Cost:
         return prod(n + m if n > 1 else m // s + 1 for n, m, s in axes)
 
 
-def cost_of(trunk: nn.Module, in_channels: int, out_channels: int, head_kernel: int) -> Cost:
+def cost_of(trunk: nn.Module, in_channels: int, out_channels: int, head_kernel: Vec) -> Cost:
     """Return the cost of a backbone and its heads together."""
     stages, maps, reach = _stages(trunk, in_channels, Reach(), 0)
     head = nn.Conv3d(1, 1, head_kernel)
     whole = reach.then(reach_of(head))
-    last = Stage(maps + out_channels, out_channels, maps * out_channels * head_kernel**3, whole)
+    last = Stage(maps + out_channels, out_channels, maps * out_channels * prod(head_kernel), whole)
     return Cost((*stages, last), whole)
 
 

@@ -10,6 +10,7 @@ A tile sees half a window more on both sides; a window of an even number of voxe
 window // 2, and the tile's last voxel is then not looked at. So the voxel that an answer is about is the same
 however a crop was mirrored or turned. Nets that pad with zeros cannot be asked densely: they answer patch by
 patch, with the same interface, 100 times slower. Their `valid` twins have the same weights and no padding.
+*Planar* nets see their own section only.
 
 While batch norm is in training, a dense crop is normalised by its own statistics, those of all its voxels, not by
 those of patches around labelled ones: for dense crops the nets with channel norm (`_ln`) are the better choice.
@@ -30,7 +31,7 @@ from emloom.geometry import Vec
 from emloom.nn.dense import problems
 from emloom.nn.densewalk import Mode, Reach, answers, reach_of, vec
 from emloom.nn.reshape import fitting_input, fitting_output
-from emloom.nn.voxelbackbones import BackboneName, plan_of
+from emloom.nn.voxelbackbones import BackboneName, Form, plan_of
 from emloom.nn.voxelcost import Cost, cost_of
 from emloom.spec import Spec
 
@@ -45,6 +46,8 @@ class VoxelNetSpec(Spec):
     """Architecture and edge of the patch; see docs/voxel-networks.md."""
     odd: bool = False
     """The twin with an odd window, whose labelled voxel is exactly in the middle."""
+    planar: bool = False
+    """Look at single sections, a window of (1, w, w): for thick sections, unlike their neighbours."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,16 +61,16 @@ class VoxelNetSpec(Spec):
         return plan_of(self.backbone).features
 
     @property
-    def head_kernel(self) -> int:
-        """Edge of the kernel of a head."""
-        return plan_of(self.backbone).head_kernel(self.odd)
+    def head_kernel(self) -> Vec:
+        """Kernel (z, y, x) of a head."""
+        return self._form(1).size(plan_of(self.backbone).head_kernel(self.odd))
 
     def build_backbone(self, in_channels: int = 1) -> nn.Sequential:
-        """Return the untrained backbone, ``[N, in_channels, *window]`` to ``[N, features, k, k, k]``.
+        """Return the untrained backbone, ``[N, in_channels, *window]`` to ``[N, features, *head_kernel]``."""
+        return plan_of(self.backbone).layers(self._form(in_channels))
 
-        k is the `head_kernel`.
-        """
-        return plan_of(self.backbone).layers(in_channels, self.odd)
+    def _form(self, channels: int) -> Form:
+        return Form(channels, self.odd, self.planar)
 
 
 class VoxelNet(nn.Module):

@@ -26,23 +26,16 @@ Figures: docs/study-sparse.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import imageio.v3 as iio
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from emloom.geometry import Box
-from emloom.io.files import staged
-from emloom.io.open import create_volume, open_volume
-from emloom.io.volume import VolumeInfo
+from emloom.io.open import open_volume
 from emloom.nn.augment import AugmentSpec, IntensitySpec
 from emloom.nn.forestspec import AnyFeatures, ForestSpec, MultiScaleSpec, Original8Spec
 from emloom.nn.forestspec import IntensitySpec as IntensityFeatureSpec
-from emloom.nn.losses import ClassDice, CrossEntropy, FocalCrossEntropy, LossSpec, LossSum
 from emloom.nn.networks import NetworkSpec
 from emloom.nn.objectives.reconstruction import Corruption, HiddenBlocks, HiddenCentre, ReconstructionObjective
-from emloom.nn.objectives.semantic import SemanticClass, SemanticObjective
+from emloom.nn.objectives.semantic import SemanticObjective
 from emloom.nn.preprocess import Preprocessing
 from emloom.nn.strategies import Balanced
 from emloom.nn.train import OptimizerSpec, TrainingSpec
@@ -50,6 +43,7 @@ from emloom.nn.transfer import StartSpec
 from emloom.nn.unet import UNetSpec
 from emloom.nn.voxel_autoencoder import VoxelAutoencoderSpec
 from emloom.nn.voxelnets import VoxelNetSpec
+from emloom.recipes.painting import LABELS, Loss, Slice, learned, write_box, write_pieces
 from emloom.recipes.paths import data_file
 from emloom.tasks.classspec import BootstrapSpec, NearSpec
 from emloom.tasks.combinemasks import combine_masks
@@ -58,13 +52,11 @@ from emloom.tasks.data import BoxSpec, HeldPieces, RawStackSpec, StackSpec
 from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.semantic import SemanticJob, SemanticScoring
-from emloom.tasks.sparsespec import BlockPiece, PieceSpec, PlanePiece, SparseLabels
 
 CLASSES = ("cytoplasm", "membrane", "mitochondrion", "mitochondrial_membrane", "synapse", "vesicle")
 """In the order of the channels; painted as 1 to 6, undefined as 0."""
 
 Net = Literal["4_conv", "4_conv_odd", "4_conv_ln", "dilated", "dilated_16", "res_valid", "4_conv_resnet", "unet"]
-Loss = Literal["ce", "focal", "ce_dice"]
 Pretext = Literal["centre", "masked_vae", "masked_blocks"]
 
 CHECKPOINT = "train/model.safetensors"
@@ -101,13 +93,6 @@ _PRETEXTS: dict[Pretext, Corruption] = {
 _SIGMAS_NM = (3.5, 5.0, 8.0, 17.5)  # what reaches further sees more than the 20 sections
 _GREY = Preprocessing(low=78.0, high=197.0)  # the first and the last percentile
 
-LOSSES: dict[Loss, LossSpec] = {
-    "ce": CrossEntropy(),
-    "focal": FocalCrossEntropy(gamma=2.0),
-    "ce_dice": LossSum(parts=(CrossEntropy(), ClassDice())),
-}
-"""What can be made small, by name."""
-
 NETWORKS: dict[Net, NetworkSpec] = {
     "4_conv": VoxelNetSpec(backbone="4_conv@32"),
     "4_conv_odd": VoxelNetSpec(backbone="4_conv@32", odd=True),
@@ -119,19 +104,6 @@ NETWORKS: dict[Net, NetworkSpec] = {
     "unet": UNetSpec.lean(),
 }
 """What can learn, by name; `4_conv_resnet` pads, so that it trains on single patches and is slow to ask."""
-
-
-class Slice(NamedTuple):
-    """One painted slice: 256 pixels long, and as high, or as thick as the block."""
-
-    axis: Literal["z", "y", "x"]
-    at: int
-    box: Box
-
-    @property
-    def name(self) -> str:
-        """Of its piece and its image."""
-        return f"{self.axis}{self.at:03d}"
 
 
 SLICES = (
@@ -160,7 +132,7 @@ def quick(
 
     Args:
         net: one of `NETWORKS`.
-        loss: one of `LOSSES`.
+        loss: one of `painting.LOSSES`.
         seed: of weights and crops.
         folder: where the slices are prepared, and found again.
         data: the folder of the data sets.
@@ -183,8 +155,7 @@ def full(
 
 def objective(loss: Loss = "ce") -> SemanticObjective:
     """Return what is learned: the six classes."""
-    classes = tuple(SemanticClass(name=name, ids=(number,)) for number, name in enumerate(CLASSES, start=1))
-    return SemanticObjective(classes=classes, class_loss=LOSSES[loss])
+    return learned(CLASSES, loss)
 
 
 def scoring() -> SemanticScoring:
@@ -204,7 +175,7 @@ def stack(folder: str, data: str | None = None) -> StackSpec:
     """
     file = data_file("epfl_hippocampus/train_z000-019.h5", data)
     where = Path(folder).absolute() / "labels"
-    labels = where / "labels.yaml"
+    labels = where / LABELS
     if not labels.exists():
         prepare(file, where)
     held = HeldPieces(validation=tuple(_VALIDATION), test=tuple(_TEST))
@@ -216,26 +187,7 @@ def prepare(file: Path, where: Path) -> None:
     classes = where / "classes.zarr"
     if not classes.exists():
         combine_masks(combining(file, classes))
-    volume = open_volume(classes / "classes")
-    pieces: list[PieceSpec] = []
-    for each in SLICES:
-        axis = "zyx".index(each.axis)
-        rows, columns = (each.box.start[i] for i in range(3) if i != axis)
-        iio.imwrite(where / f"{each.name}.png", volume.read(each.box).squeeze(axis))
-        pieces.append(
-            PlanePiece(
-                kind="plane",
-                name=each.name,
-                image=f"{each.name}.png",
-                axis=each.axis,
-                at=each.at,
-                start=(rows, columns),
-            )
-        )
-    for name, box in (_VALIDATION | _TEST).items():
-        _write(where / f"{name}.zarr", volume.info, box, volume.read(box))
-        pieces.append(BlockPiece(kind="block", name=name, labels=f"{name}.zarr"))
-    SparseLabels(pieces=tuple(pieces)).dump(where / "labels.yaml")
+    write_pieces(open_volume(classes / "classes"), SLICES, _VALIDATION | _TEST, where)
 
 
 def write_truth(labels: Path, target: Path, box: Box) -> str:
@@ -243,12 +195,12 @@ def write_truth(labels: Path, target: Path, box: Box) -> str:
 
     Args:
         labels: folder that `prepare` filled.
-        target: container to be made.
+        target: volume to be made.
         box: voxels of the raw.
     """
     volume = open_volume(labels / "classes.zarr" / "classes")
-    _write(target, volume.info, box, objective().of_labels(volume.read(box)), "truth")
-    return str(target / "truth")
+    write_box(target, volume.info, box, objective().of_labels(volume.read(box)))
+    return str(target)
 
 
 def combining(file: Path, output: Path) -> CombineJob:
@@ -385,9 +337,3 @@ def _training(net: Net, steps: int, crops: tuple[int, int], seed: int) -> Traini
         augment=_AUGMENT,
         precision="32-true",
     )
-
-
-def _write(target: Path, info: VolumeInfo, box: Box, array: NDArray[np.uint8], name: str = "") -> None:
-    made = info.with_(shape=box.shape, grid=info.grid.crop(box), chunks=None)
-    with staged(target, overwrite=True) as folder:
-        create_volume(folder / name, made).write(made.box, array)
