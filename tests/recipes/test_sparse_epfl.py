@@ -80,7 +80,13 @@ def test_crops_hold_every_class_and_keep_off_what_is_held_out(
         assert stop[2] + 64 <= 640, "320 nm off the columns of validation and test, half a window included"
 
 
-def test_a_crf_is_tuned_on_validation_only() -> None:
+def test_a_crf_is_tuned_on_validation_only(folder: str, tmp_path: Path) -> None:
+    labels = Path(folder) / "labels"
+    truth = open_volume(recipe.write_truth(labels, tmp_path / "truth.zarr", recipe.TUNED_ON))
+    painted = open_volume(labels / "classes.zarr" / "classes")
+    assert truth.info.grid.matches(painted.info.grid.crop(recipe.TUNED_ON))
+    # Undefined, 0, is 255; the first class, painted as 1, is 0.
+    assert np.array_equal(truth.read(truth.info.box), painted.read(recipe.TUNED_ON) - np.uint8(1))
     assert not any(recipe.TUNED_ON.meets(each.box) for each in recipe.SLICES)
     assert recipe.TUNED_ON.stop[1] + 64 <= 320, "the test block begins at row 320"
 
