@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -42,7 +43,9 @@ def annotating(*words: object) -> Iterator[tuple[subprocess.Popen[str], str, str
     """Run `emloom artifacts annotate`; yields the process, what it said first, and the address of its page."""
     command = [sys.executable, "-m", "emloom", "artifacts", "annotate", *map(str, words)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+    # Where the tests run in the background, interrupts are ignored, and children would inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heed) as run:
         try:
             assert run.stdout is not None
             first = run.stdout.readline()
