@@ -61,7 +61,7 @@ class Arm(NamedTuple):
 ARMS = {
     "forest_intensity": Arm("forest, intensity alone", features="intensity"),
     "forest_original_8": Arm("forest, 8 features of neighbours", features="original_8"),
-    "forest": Arm("forest, many scales in 3D"),
+    "forest": Arm("forest, many scales"),
     "4_conv": Arm("4_conv@32", "4_conv"),
     "unet": Arm("3D U-Net", "unet"),
     "4_conv_centre": Arm("4_conv@32, pretrained on centres", "4_conv", pretrained="centre"),

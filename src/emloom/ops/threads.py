@@ -48,11 +48,10 @@ class Threads:
         if self._pool is None or total < 2:
             kernel(*arguments, 0, total)
             return
-        parts = min(total, _PARTS * self.count)
-        ends = [total * part // parts for part in range(parts + 1)]
-        waiting = [self._pool.submit(kernel, *arguments, first, last) for first, last in pairwise(ends)]
-        for each in waiting:
-            each.result()
+        parts = ranges(total, _PARTS * self.count)
+        waiting = [self._pool.submit(kernel, *arguments, first, last) for first, last in parts]
+        for part in waiting:
+            part.result()
 
 
 def ranges(n: int, parts: int) -> list[tuple[int, int]]:

@@ -79,7 +79,7 @@ class Suggestion:
         text = (
             f"mainly for {names[best]} ({self.chosen.gains[best] / total if total else 0:.0%} of the gain): "
             f"mean confidence {mean:.2f} in {self.voxels[best]:,} voxels, "
-            f"{f'{labelled:,} voxels labelled so far' if labelled else 'none labelled so far'}; "
+            f"{f'{labelled:,} voxels labelled or chosen so far' if labelled else 'none labelled so far'}; "
             f"mean confidence of the slice {1 - self.uncertainty:.2f}"
         )
         if isinf(self.chosen.distance_nm):
