@@ -267,7 +267,7 @@ class Pieces(_Map):
     def part_of(self, yx: ArrayLike) -> NDArray[np.uint8]:
         """Return in which part places [N, 2] lie, 0: in none."""
         p = _places(yx)
-        finite: NDArray[np.bool_] = np.isfinite(p).all(axis=1)
+        finite = np.isfinite(p.sum(axis=1))
         at = np.floor(np.where(finite[:, None], p, -1)).astype(np.int64)
         inside = finite & (at >= 0).all(1) & (at < self.parts.shape).all(1)
         out = np.zeros(len(p), np.uint8)
