@@ -15,6 +15,7 @@ from emloom.geometry import Box, Grid
 from emloom.geometry.planar import Chain, Pieces, Shift
 from emloom.geometry.stackmap import StackMap
 from emloom.io.open import open_volume
+from emloom.io.stackmaps import read_stackmap
 from emloom.io.volume import ArrayVolume
 from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import (
@@ -260,6 +261,8 @@ def test_a_damaged_stack_is_stored_with_its_spec(phantom: Phantom, tmp_path: Pat
     assert stored.info.grid.matches(damaged.frame.grid)
     assert DamageSpec.load(tmp_path / "out" / "damage.yaml") == FULL
     assert (tmp_path / "out" / "sections.csv").read_text().splitlines()[2] == "1,blank,0"
+    again = read_stackmap(tmp_path / "out" / "truth")
+    assert all(again.map(z) == damaged.truth.map(z) for z in range(SHAPE[0]))
 
 
 def test_bad_input_is_named() -> None:

@@ -34,6 +34,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.stackmap import Frame, Layer, StackMap
 from emloom.io.open import create_volume
+from emloom.io.stackmaps import write_stackmap
 from emloom.io.volume import Volume, VolumeInfo, check_box
 from emloom.ops import faults, tears
 from emloom.ops.textures import noise_image, places
@@ -246,8 +247,8 @@ def write_damaged(damaged: Damaged, folder: str | Path) -> tuple[Volume, Volume 
 
     Args:
         damaged: the stack.
-        folder: receives `raw.zarr`, `labels.zarr` if there are labels, `damage.yaml` (the spec) and `sections.csv`
-            (which failed, which are torn); created.
+        folder: receives `raw.zarr`, `labels.zarr` if there are labels, `damage.yaml` (the spec), `sections.csv`
+            (which failed, which are torn) and `truth`, the map to the undamaged stack; created.
 
     Returns:
         the stored raw and labels.
@@ -265,6 +266,7 @@ def write_damaged(damaged: Damaged, folder: str | Path) -> tuple[Volume, Volume 
         for z in range(damaged.frame.shape[0]):
             table.writerow((z, damaged.bad.get(z, ""), int(z in damaged.cracked)))
     damaged.spec.dump(folder / "damage.yaml")
+    write_stackmap(folder / "truth", damaged.truth, {"made by": "planted damage", "seed": damaged.spec.seed})
     return raw, labels
 
 
