@@ -6,7 +6,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emloom.geometry import Vec
 from emloom.geometry.grid import Vec3
 from emloom.spec import Spec
 
@@ -55,15 +54,17 @@ class TableModel(Spec):
 
     kind: Literal["table"] = "table"
     path: str
-    """Text, one row per section."""
+    """Text, one row per section: pixels by which it is moved."""
     order: Literal["dx,dy", "dy,dx"] = "dx,dy"
-    """What the two columns are, in pixels."""
+    """What the two columns are."""
+    meaning: Literal["relative", "absolute"] = "relative"
+    """Whether a row moves its section relative to the one before, or says where it goes."""
+    box_of: str | None = None
+    """A volume on the raw's lattice, its labels, say: its box stays whole in every section. Default: all of the raw."""
     margin_vox: Annotated[int, Field(ge=0)] = 0
-    """Pixels around the canvas that is needed."""
-    start_vox: Vec = (0, 0, 0)
-    """First voxel of the part of the raw that is to stay whole; its first section is that of the first row."""
-    shape_vox: tuple[Positive, Positive] | None = None
-    """Pixels (y, x) of that part; default: all that is left."""
+    """Pixels around that box."""
+    margin_sections: Annotated[int, Field(ge=0)] = 0
+    """Sections before and after that box, which have rows as well."""
 
 
 Model = Annotated[ShiftModel | AffineModel | ElasticModel | TableModel, Field(discriminator="kind")]
