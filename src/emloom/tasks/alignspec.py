@@ -60,7 +60,7 @@ class TableModel(Spec):
     meaning: Literal["relative", "absolute"] = "relative"
     """Whether a row moves its section relative to the one before, or says where it goes."""
     box_of: str | None = None
-    """A volume on the raw's lattice, its labels, say: its box stays whole in every section. Default: all of the raw."""
+    """A volume on the raw's lattice, e.g. its labels: its box stays whole in every section. Default: all of it."""
     margin_vox: Annotated[int, Field(ge=0)] = 0
     """Pixels around that box."""
     margin_sections: Annotated[int, Field(ge=0)] = 0
