@@ -30,8 +30,9 @@ class AffineModel(Spec):
     """Side of the patches that are looked up in other sections."""
     step_nm: Nm = 320.0
     """Distance between their centres."""
-    rigidity: Annotated[float, Field(ge=0)] = 0.1
-    """How strongly sections resist to stretch and shear, against what patches say; 0: not at all."""
+    rigid_sections: Annotated[float, Field(gt=0)] | None = 30.0
+    """What one section does is its own; stretch and shear that build up over more than so many sections are held
+    back. None: not at all."""
 
 
 class ElasticModel(Spec):
