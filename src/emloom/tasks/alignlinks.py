@@ -13,7 +13,7 @@ prepared sections are held at a time, of 4 MB each at most.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,16 @@ def link_blocks(source: Source) -> list[Block]:
 def read_links(folder: Path, cells: Iterable[Block]) -> tuple[Table, Table]:
     """Return what the stage wrote: links in order of their sections, and sections in order."""
     names = [name_of(block.index) for block in cells]
-    parts = [[read_table(folder / STAGE / f"{name}{end}.parquet") for name in names] for end in ("", ".sections")]
-    links, sections = ({key: np.concatenate([t[key] for t in some]) for key in some[0]} for some in parts)
+    links, sections = (
+        _joined([read_table(folder / STAGE / f"{name}{end}.parquet").columns for name in names])
+        for end in ("", ".sections")
+    )
     order = np.lexsort((links["second"], links["first"]))
     return {key: column[order] for key, column in links.items()}, sections
+
+
+def _joined(parts: list[Mapping[str, NDArray[Any]]]) -> Table:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _row(first: int, second: int, found: Link) -> dict[str, float]:

@@ -42,10 +42,10 @@ class ElasticModel(Spec):
     affine: AffineModel = AffineModel()
     spacing_nm: Nm = 640.0
     """Distance between the nodes of a mesh."""
-    stiffness: Annotated[float, Field(gt=0)] = 1.0
-    """Of the springs between nodes, against those to other sections."""
-    anchor: Annotated[float, Field(ge=0)] = 0.01
-    """Of the springs to where the affine map puts a node, which keep the stack from drifting."""
+    stiffness: Annotated[float, Field(gt=0)] = 0.05
+    """How strongly a mesh resists to bend, against what links say."""
+    anchor: Annotated[float, Field(ge=0)] = 0.002
+    """How strongly it is held to where the affine map puts it, which keeps the stack from drifting."""
     rounds: Annotated[int, Field(ge=1, le=200)] = 12
     """How often all meshes are relaxed against their neighbours."""
 
