@@ -10,8 +10,8 @@ the rest has mean 0, the outline of a void is invisible, and does not pull a sec
     raw  --mean of f x f-->  fine  --mean of k x k-->  coarse        f k: pixels per side of a coarse pixel
                               long side <= 2048        <= 512
 
-Nothing else is remembered of a section, so memory is 4 MB at most, however large it is; `Prepared.arrays` goes into
-an npz and `Prepared.of` takes it from there. The spectrum of the coarse picture is made when it is first asked for.
+Nothing else is remembered of a section: 4 MB at most, however large it is. `Prepared.arrays` goes into an npz,
+`Prepared.of` takes it from there. The spectrum of the coarse picture is made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Prepared:
     Attributes:
         shape: (Y, X) of the section, pixels.
         factors: pixels per side of a fine and of a coarse pixel; the second is a multiple of the first.
-        fine_YX: int8 [Y // factors[0], X // factors[0]], local mean 0, local deviation `UNIT`; `VOID`: no tissue.
-        coarse_YX: the same of coarse pixels, smoothed by one of them.
+        fine: int8 [Y // factors[0], X // factors[0]], local mean 0, local deviation `UNIT`; `VOID`: no tissue.
+        coarse: the same of coarse pixels, smoothed by one of them.
         usable: share of the section that is tissue.
         contrast: median local deviation of coarse pixels, grey levels; 0 where nothing is usable.
         detail: share of the local variance of fine pixels that is above that of coarse ones; blur takes it away.
@@ -58,8 +58,8 @@ class Prepared:
 
     shape: tuple[int, int]
     factors: tuple[int, int]
-    fine_YX: I8
-    coarse_YX: I8
+    fine: I8
+    coarse: I8
     usable: float
     contrast: float
     detail: float
@@ -67,7 +67,7 @@ class Prepared:
     @cached_property
     def spectrum(self) -> NDArray[np.complex64]:
         """Fourier transform of the coarse picture, void 0, faded at its edges; complex64."""
-        picture = plain(self.coarse_YX)
+        picture = plain(self.coarse)
         rows, columns = picture.shape
         picture *= fade(rows)[:, None] * fade(columns)
         return np.asarray(fft.rfft2(picture, s=self.padded), np.complex64)
@@ -75,14 +75,14 @@ class Prepared:
     @property
     def padded(self) -> tuple[int, int]:
         """Sides of the coarse picture, enlarged to what transforms fast."""
-        rows, columns = self.coarse_YX.shape
+        rows, columns = self.coarse.shape
         return int(fft.next_fast_len(rows, real=True)), int(fft.next_fast_len(columns, real=True))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays by name, for `numpy.savez`."""
         return {
-            "fine": self.fine_YX,
-            "coarse": self.coarse_YX,
+            "fine": self.fine,
+            "coarse": self.coarse,
             "shape": np.array(self.shape, np.int64),
             "factors": np.array(self.factors, np.int64),
             "measures": np.array([self.usable, self.contrast, self.detail]),
@@ -114,7 +114,7 @@ def prepare(section_YX: ArrayLike, usable_YX: ArrayLike | None = None) -> Prepar
     local = _local(coarse, ok)
     level = np.median(local[1][local[1] > 0]) if ok.any() else 0.0
     deviation = np.maximum(local[1], np.float32(max(level / 4, 1e-12)))
-    scale = np.float32(UNIT) / deviation
+    scale = (UNIT / deviation).astype(np.float32)
     fine8, power = _normalised(fine, fine_ok, ok, local[0], scale)
     coarse8, smooth_power = _smoothed(_normalised(coarse, ok, ok, local[0], scale)[0])
     return Prepared(
@@ -320,12 +320,12 @@ def _smoothed(picture: I8) -> tuple[I8, float]:
         first, last = max(-2, -y), min(3, rows - y)
         for x in range(columns):
             if picture[y, x] != -128:
-                total = np.float32(0.0)
+                smooth = np.float32(0.0)
                 for k in range(first, last):
-                    total += taps[k + 2] * along[y + k, x]
-                power += total * total
+                    smooth += taps[k + 2] * along[y + k, x]
+                power += smooth * smooth
                 count += 1
-                out[y, x] = np.int8(np.rint(total))
+                out[y, x] = np.int8(np.rint(smooth))
     return out, power / max(count, 1)
 
 

@@ -7,16 +7,13 @@ pixels of the sections as they were given. ::
     link(prepare(b), prepare(a)).shift      -d, to the precision of the estimate
 
 Search: correlation of the coarse pictures with their power evened out by half, between plain and phase correlation
-(Kuglin & Hines 1975): it sees neighbours further apart than either. It is circular, so a peak stands for up to four
-displacements; each that leaves the sections an overlap is judged by the correlation of what then lies on each
-other, void left out (Padfield 2012, doi:10.1109/TIP.2011.2181402, at a few places instead of all). `Link` gives the
-height of the peak in deviations of the whole correlation; a link is believed when that is beyond what the best of
-as many places as the pictures have independent ones reaches by chance.
+(Kuglin & Hines 1975): it sees neighbours further apart than either. It is circular, so a peak stands for up to
+four displacements; each that leaves the sections an overlap is judged by the correlation of what then lies on each
+other, void left out (Padfield 2012, doi:10.1109/TIP.2011.2181402, at a few places instead of all). `Link` gives
+the height of the peak in deviations of the whole correlation; a link is believed when that is beyond what the best
+of as many places as the pictures have independent ones reaches by chance.
 
-Precision: patches of the fine pictures that lie on each other to a few pixels; their cross spectra are added, each
-frequency divided by the power it has and trusted as far as the patches cohere in it (Hannan & Thomson 1973), and the
-maximum of the correlation, a trigonometric polynomial, is found by Newton's method. How much the patches disagree
-gives the error, which therefore knows of stretched and noisy sections (sandwich estimator: Huber 1967).
+Precision: `emloom.ops.finershifts` on patches of the fine pictures.
 """
 
 from __future__ import annotations
@@ -33,24 +30,20 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from emloom.errors import InputError
+from emloom.ops.finershifts import BAND, SLOW, settle, window, windowed
 from emloom.ops.preparedsections import I8, VOID, Prepared, prepare
 
 F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 C64 = NDArray[np.complex64]
 Read = Callable[[int, int, int, int], NDArray[Any]]
 """Returns a part of a section: rows from, rows to, columns from, columns to; within the section."""
 
-_BAND, _SLOW = 0.045, 0.01  # cycles per pixel: finer is what sections do not share, slower is staining
-_HIGHEST = 0.36  # cycles per pixel of fine pictures
-_RING = 1 / 64
 _PEAKS, _APART = 4, 6
 _FARTHEST = 0.75  # of a side
 _LEAST_OVERLAP = 0.04  # of a section
-_BEYOND_CHANCE, _FEW_PLACES = 1.8, 25.0
+_BEYOND_CHANCE, _FEW_PLACES = 2.0, 25.0
 _LEAST_ALIKE = 3.0
 _PATCHES = 4
-_STEPS, _ROUNDS = 12, 3
 _REACH = 2.5  # coarse pixels
 
 
@@ -91,7 +84,8 @@ def link(a: Prepared, b: Prepared) -> Link:
     """
     if a.shape != b.shape:
         raise InputError(
-            f"sections of shapes {a.shape} and {b.shape} cannot be compared: pad them to one shape and mask the padding"
+            f"sections of shapes {a.shape} and {b.shape} cannot be compared: pad them to one shape and mask the "
+            "padding"
         )
     if a.contrast <= 0 or b.contrast <= 0:
         return UNKNOWN
@@ -111,9 +105,9 @@ def _search(a: Prepared, b: Prepared) -> Link:
     surface = fft.irfft2(cross, s=(rows, columns), overwrite_x=True) * np.float32(rows * columns / sqrt(power))
     best, most, coarse = UNKNOWN, _LEAST_ALIKE, a.factors[1]
     for y, x, height in _peaks(surface):
-        for at in _unwrapped((y, x), (rows, columns), a.coarse_YX.shape):
-            found, pixels = _correlation(a.coarse_YX, b.coarse_YX, round(at[0]), round(at[1]))
-            alike, share = found * sqrt(pixels / (chance * rows * columns)), pixels / a.coarse_YX.size
+        for at in _unwrapped((y, x), (rows, columns), a.coarse.shape):
+            found, pixels = _correlation(a.coarse, b.coarse, round(at[0]), round(at[1]))
+            alike, share = found * sqrt(pixels / (chance * rows * columns)), pixels / a.coarse.size
             if share >= _LEAST_OVERLAP and alike > most:
                 most = alike
                 known = height > sqrt(2 * log(places)) + _BEYOND_CHANCE + _FEW_PLACES / places
@@ -152,7 +146,7 @@ def _whitened(a: C64, b: C64, weight: F32, even: bool) -> tuple[C64, float, floa
 def _weight(rows: int, columns: int) -> F32:
     fy, fx = np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :]
     square = fy**2 + fx**2
-    return np.asarray(np.exp(-square / (2 * _BAND**2)) * (1 - np.exp(-square / (2 * _SLOW**2))), np.float32)
+    return np.asarray(np.exp(-square / (2 * BAND**2)) * (1 - np.exp(-square / (2 * SLOW**2))), np.float32)
 
 
 def _peaks(surface: F32) -> Iterator[tuple[float, float, float]]:
@@ -189,7 +183,8 @@ def _unwrapped(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlation(a: I8, b: I8, dy: int, dx: int) -> tuple[float, int]:
     """Return Pearson's correlation of what lies on each other, and how many pixels do; void left out."""
-    count, one, other, squares, others, products = 0, 0, 0, 0, 0, 0
+    count = 0
+    one, other, squares, others, products = (np.int64(0),) * 5  # exact
     rows, columns = a.shape
     for y in range(max(0, -dy), min(rows, rows - dy)):
         for x in range(max(0, -dx), min(columns, columns - dx)):
@@ -215,17 +210,18 @@ def _precise(a: Prepared, b: Prepared, found: Link) -> Link:
     fine = a.factors[0]
     start = (found.shift[0] / fine, found.shift[1] / fine)
     reach = _REACH * a.factors[1] / fine
+    error = found.error
     for _ in range(2):
         whole = (round(start[0]), round(start[1]))
-        side, corners = _corners(a.fine_YX.shape, whole)
-        patches = _cut(a.fine_YX, b.fine_YX, whole, side, corners)
-        step = _settle(*patches, reach) if len(patches[0]) else None
+        side, corners = _corners(a.fine.shape, whole)
+        one, other = _cut(a.fine, b.fine, whole, side, corners)
+        step = settle(one, other, reach) if len(one) else None
         if step is None or hypot(step[0], step[1]) > reach + 1:
             return found
-        start = (whole[0] + step[0], whole[1] + step[1])
+        start, error = (whole[0] + step[0], whole[1] + step[1]), step[2] * fine
         if max(abs(step[0]), abs(step[1])) <= 1:
-            break
-    return replace(found, shift=(start[0] * fine, start[1] * fine), error=step[2] * fine)
+            break  # else once more, with patches that lie on each other better
+    return replace(found, shift=(start[0] * fine, start[1] * fine), error=error)
 
 
 def _corners(shape: tuple[int, ...], whole: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
@@ -236,183 +232,24 @@ def _corners(shape: tuple[int, ...], whole: tuple[int, int]) -> tuple[int, list[
         return side, []
     places = []
     for n, d in zip(sides, whole, strict=True):
-        first = max(0, -d)
         count = max(1, min(_PATCHES, round(1.25 * n / side)))
-        places.append(np.linspace(first, first + n - side, count).round().astype(int) if count > 1 else [first])
-    return side, [(int(y), int(x)) for y in places[0] for x in places[1]]
+        spread = np.linspace(0, n - side, count) if count > 1 else np.array([(n - side) / 2])
+        places.append([max(0, -d) + round(at) for at in spread.tolist()])
+    return side, [(y, x) for y in places[0] for x in places[1]]
 
 
 def _cut(a: I8, b: I8, whole: tuple[int, int], side: int, corners: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
     """Return the patches of both pictures [N, side, side] that are mostly tissue, windowed."""
-    window = _window(side)
+    fading = window(side)
     one, other = [], []
     for y, x in corners:
         p = a[y : y + side, x : x + side]
         q = b[y + whole[0] : y + whole[0] + side, x + whole[1] : x + whole[1] + side]
         if min(np.count_nonzero(p != VOID), np.count_nonzero(q != VOID)) >= side * side / 2:
-            one.append(_windowed(p, window))
-            other.append(_windowed(q, window))
+            one.append(windowed(p, fading))
+            other.append(windowed(q, fading))
     empty = np.zeros((0, side, side), np.float32)
     return (np.stack(one), np.stack(other)) if one else (empty, empty)
-
-
-@lru_cache(maxsize=8)
-def _window(side: int) -> F32:
-    line = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side)
-    return np.asarray(np.sqrt(np.outer(line, line)), np.float32)
-
-
-@njit(cache=True, nogil=True)
-def _windowed(picture: I8, window: F32) -> F32:
-    out = np.zeros(picture.shape, np.float32)
-    for y in range(picture.shape[0]):
-        for x in range(picture.shape[1]):
-            if picture[y, x] != -128:
-                out[y, x] = picture[y, x] * window[y, x]
-    return out
-
-
-def _settle(one: F32, other: F32, reach: float) -> tuple[float, float, float] | None:
-    """Return the displacement (y, x) that patches agree on and its error, pixels; None where there is none."""
-    side = one.shape[-1]
-    a, b = _kept(fft.rfft2(one), side), _kept(fft.rfft2(other), side)
-    cross = np.conj(a) * b
-    power = np.sqrt((np.abs(a) ** 2).sum(0) * (np.abs(b) ** 2).sum(0))
-    fy, fx, first, rings = _frequencies(side)
-    cross /= power + 1e-12
-    total = cross.sum(0)
-    weight, place = first, _highest(total * first, side, reach)
-    for k in range(_ROUNDS):
-        moved = _climbed(total * weight, fy, fx, place)
-        if moved is None:
-            return None
-        place = moved
-        trust = _coherence(total, rings, fy, fx, *place)
-        if k == _ROUNDS - 1 or not trust.any():
-            break
-        weight = trust[rings] * _halved(side)
-    slope, bend = _slopes(cross * weight, fy, fx, *place)
-    return place[0], place[1], _error(slope, bend)
-
-
-def _climbed(total: C64, fy: F32, fx: F32, place: tuple[float, float]) -> tuple[float, float] | None:
-    """Return the maximum of the correlation near a place."""
-    y, x = place
-    for _ in range(_STEPS):
-        slope, bend = _slopes(total[None], fy, fx, y, x)
-        if not (bend[0] < 0 and bend[1] < 0 and bend[0] * bend[1] > bend[2] ** 2):
-            return None
-        step = _solved(bend, slope[0])
-        y, x = y - min(max(step[0], -1.0), 1.0), x - min(max(step[1], -1.0), 1.0)
-        if max(abs(step[0]), abs(step[1])) < 1e-4:
-            break
-    return y, x
-
-
-def _kept(spectrum: C64, side: int) -> C64:
-    """Return the frequencies that are used: the low ones."""
-    high = int(_HIGHEST * side)
-    rows = np.r_[0 : high + 1, side - high : side]
-    return np.ascontiguousarray(spectrum[:, rows, : high + 1])
-
-
-@lru_cache(maxsize=8)
-def _frequencies(side: int) -> tuple[F32, F32, F32, NDArray[np.int64]]:
-    """Return cycles per pixel of the rows and columns that are kept, a first weight, and the ring of each."""
-    high = int(_HIGHEST * side)
-    fy = np.r_[0 : high + 1, -high:0] / side
-    fx = np.arange(high + 1) / side
-    square = fy[:, None] ** 2 + fx**2
-    weight = np.exp(-square / (2 * _BAND**2)) * (1 - np.exp(-square / (2 * _SLOW**2))) * _halved(side)
-    rings = (np.sqrt(square) / _RING).astype(np.int64)
-    return fy.astype(np.float32), fx.astype(np.float32), weight.astype(np.float32), rings
-
-
-@lru_cache(maxsize=8)
-def _halved(side: int) -> F32:
-    """Return 1, and 1/2 in the first column: the other half of the plane repeats all but that one."""
-    high = int(_HIGHEST * side)
-    out = np.ones((2 * high + 1, high + 1), np.float32)
-    out[:, 0] = 0.5
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _coherence(total: C64, rings: NDArray[np.int64], fy: F32, fx: F32, y: float, x: float) -> F32:
-    """Return how much to trust each ring of frequencies: g / (1 - g^2), g being its coherence at a place.
-
-    With cross spectra of unit power this is the weight of maximum likelihood (Hannan & Thomson 1973).
-    """
-    turn = 2 * np.pi
-    along = np.exp(1j * turn * fx * x).astype(np.complex64)
-    count = np.zeros(rings.max() + 1)
-    found = np.zeros(rings.max() + 1)
-    for r in range(fy.size):
-        down = np.complex64(np.exp(1j * turn * fy[r] * y))
-        for c in range(fx.size):
-            found[rings[r, c]] += (total[r, c] * along[c] * down).real
-            count[rings[r, c]] += 1.0
-    out = np.zeros(found.size, np.float32)
-    for k in range(1, found.size):
-        share = min(found[k] / max(count[k], 1.0), 0.98)
-        square = share * share - 1.0 / max(count[k], 1.0)
-        if share > 0 and square > 0:
-            out[k] = np.sqrt(square) / (1.0 - square)
-    return out
-
-
-def _highest(total: C64, side: int, reach: float) -> tuple[float, float]:
-    """Return the pixel where the correlation is highest, at most `reach` from none."""
-    high = int(_HIGHEST * side)
-    full = np.zeros((side, side // 2 + 1), np.complex64)
-    full[np.r_[0 : high + 1, side - high : side], : high + 1] = total
-    full[:, 0] *= 2
-    near = np.arange(-int(reach), int(reach) + 1)
-    surface = fft.irfft2(full, s=(side, side))[np.ix_(near, near)]
-    y, x = divmod(int(np.argmax(surface)), near.size)
-    return float(near[y]), float(near[x])
-
-
-@njit(cache=True, nogil=True)
-def _slopes(cross: C64, fy: F32, fx: F32, y: float, x: float) -> tuple[F64, F64]:
-    """Return the slope of every patch's correlation at a place [N, 2], and the second derivatives of all.
-
-    The latter are (yy, xx, yx).
-    """
-    turn = 2 * np.pi
-    along = np.exp(1j * turn * fx * x).astype(np.complex64)
-    slope, bend = np.zeros((cross.shape[0], 2)), np.zeros(3)
-    for n in range(cross.shape[0]):
-        for r in range(fy.size):
-            down = np.complex64(np.exp(1j * turn * fy[r] * y))
-            value, first, second, third = 0.0, 0.0, 0.0, 0.0
-            imaginary = 0.0
-            for c in range(fx.size):
-                term = cross[n, r, c] * along[c] * down
-                value += term.real
-                imaginary += term.imag
-                first += fx[c] * term.imag
-                second += fx[c] * term.real
-                third += fx[c] * fx[c] * term.real
-            slope[n, 0] -= turn * fy[r] * imaginary
-            slope[n, 1] -= turn * first
-            bend[0] -= turn * turn * fy[r] * fy[r] * value
-            bend[1] -= turn * turn * third
-            bend[2] -= turn * turn * fy[r] * second
-    return slope, bend
-
-
-def _solved(bend: F64, slope: F64) -> F64:
-    matrix = np.array([[bend[0], bend[2]], [bend[2], bend[1]]])
-    return np.asarray(np.linalg.solve(matrix, slope))
-
-
-def _error(slope: F64, bend: F64) -> float:
-    """Return the standard error along an axis from how the patches pull at the place they agree on."""
-    count = len(slope)
-    steps = np.stack([_solved(bend, s) for s in slope])
-    spread = np.sqrt((steps**2).sum() / 2 * count / max(1, count - 1))
-    return float(spread) if count > 1 else 0.25
 
 
 __all__ = ["UNKNOWN", "Link", "Read", "link", "section_shift"]
