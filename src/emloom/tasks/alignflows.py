@@ -5,8 +5,8 @@
     flows      raw, positions.npy -> flows/z_y_x.npz     per pair of sections: places, displacements, weights
     (solved)   flows              -> affine maps of all sections at once
 
-Sections are compared at about 8 nm per pixel. Each pair is compared twice, the second time with the affine map that
-fits what was found on smaller images as the start, so that turns and stretches of many pixels are followed.
+Sections are compared at about 8 nm per pixel. Each pair is compared twice, the second time with the affine map as
+the start that fits what was found on smaller images, so that turns and stretches of many pixels are followed.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ class _Pair:
     def of(cls, section: NDArray[Any], usable: NDArray[np.bool_] | None, sizes: Sizes) -> _Pair:
         coarser = sizes.factor * _COARSER
         room = min(section.shape) // coarser >= _LEAST_PATCHES * sizes.patch
-        return cls(
-            _texture(section, usable, sizes.factor), _texture(section, usable, coarser) if room else None
-        )
+        return cls(_texture(section, usable, sizes.factor), _texture(section, usable, coarser) if room else None)
 
 
 def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: int) -> Texture:
@@ -152,9 +150,7 @@ def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: in
     return texture(small, inside.all(axis=(1, 3)), factor=factor)
 
 
-def linked(
-    first: int, second: int, a: _Pair, b: _Pair, start: PlanarMap, sizes: Sizes
-) -> Link:
+def linked(first: int, second: int, a: _Pair, b: _Pair, start: PlanarMap, sizes: Sizes) -> Link:
     """Return where patches of one section lie in another, coarse ones first."""
     if a.coarse is not None and b.coarse is not None:
         rough = Link.of(first, second, patch_flow(a.coarse, b.coarse, start, sizes.coarse))
@@ -184,6 +180,15 @@ def read_flows(folder: Path, cells: Iterable[Block]) -> Callable[[], Iterator[Li
                     yield Link(first, second, *(found[f"{key}/{part}"] for part in ("places", "moves", "weights")))
 
     return links
+
+
+def thinned(link: Link, most: int = 500) -> Link:
+    """Return a link of at most so many places, evenly taken: six numbers do not need more."""
+    n = len(link.places)
+    if n <= most:
+        return link
+    rows = np.linspace(0, n - 1, most).astype(np.int64)
+    return Link(link.first, link.second, link.places[rows], link.moves[rows], link.weights[rows])
 
 
 def _plain(link: Link) -> dict[str, NDArray[Any]]:

@@ -28,10 +28,11 @@ from emloom.ops.sectionshifts import Link, link
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.alignsource import Source
+from emloom.tasks.alignspec import FARTHEST
 
 STAGE = "links"
-DEPTH = 16
-"""Sections of a block."""
+DEPTH = FARTHEST
+"""Sections of a block: none is compared with one beyond the next block."""
 LINKS: dict[str, Any] = {
     "first": np.int64,
     "second": np.int64,

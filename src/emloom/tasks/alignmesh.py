@@ -1,4 +1,4 @@
-"""Elastic meshes of all sections, relaxed in rounds: each is a stage, whose blocks read what the round before wrote.
+"""Elastic meshes of all sections, relaxed in rounds: stages whose blocks read what the round before wrote.
 
 ::
 
@@ -6,8 +6,8 @@
     mesh-001   meshes/000, flows   -> meshes/001/z_y_x.npz   per section of a block: its mesh, what is left
     ...
 
-A block needs the meshes of its own sections and of those that links reach, and the links that touch it: those of its
-own block of flows and of the one before.
+A block needs the meshes of its own sections and of those that links reach, and the links that touch it: those of
+its own block of flows and of the one before.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ class RelaxBlock:
         mine = [link for link in links if start <= link.first < stop or start <= link.second < stop]
         near = sorted({z for link in mine for z in (link.first, link.second)} | set(range(start, stop)))
         affines = np.load(self.folder / AFFINES)
-        stack = {
-            z: Bent(mesh, Affine.of(affines[z])) for z, mesh in zip(near, self._before(near), strict=True)
-        }
+        stack = {z: Bent(mesh, Affine.of(affines[z])) for z, mesh in zip(near, self._before(near), strict=True)}
         found = {z: relax(z, stack, mine, self.elasticity) for z in range(start, stop)}
         place = mesh_place(self.round, block)
         stream = BytesIO()

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from emloom.geometry.grid import Vec3
 from emloom.spec import Spec
 
+FARTHEST = 16
+"""Largest lag between sections that are compared."""
 Nm = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -86,8 +88,10 @@ class LinksSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.lags or 1 not in self.lags or len(set(self.lags)) < len(self.lags):
+        if 1 not in self.lags or len(set(self.lags)) < len(self.lags):
             raise ValueError(f"lags {self.lags} must hold 1, and each once: sections are compared with the next")
+        if max(self.lags) > FARTHEST:
+            raise ValueError(f"lag {max(self.lags)} is above {FARTHEST}: tissue has changed by then")
         return self
 
 
