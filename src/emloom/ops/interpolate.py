@@ -136,8 +136,8 @@ def _sample(image, seen, y, x):  # type: ignore[no-untyped-def]
     inside = y >= -0.5 and x >= -0.5 and y <= rows - 0.5 and x <= columns - 0.5
     y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
     y0, x0 = int(y), int(x)
-    y1, x1 = min(y0 + 1, rows - 1), min(x0 + 1, columns - 1)
     f, g = y - y0, x - x0
+    y1, x1 = y0 + (f > 0), x0 + (g > 0)
     low = (1 - g) * image[y0, x0] + g * image[y0, x1]
     high = (1 - g) * image[y1, x0] + g * image[y1, x1]
     good = inside and seen[y0, x0] and seen[y0, x1] and seen[y1, x0] and seen[y1, x1]

@@ -11,7 +11,7 @@ Champagnat 2005, doi:10.1109/ICIP.2005.1529706), made for electron micrographs:
       missing  p                      at = 0: from the places of `before`, as flows are usually given
       after    p + (1 - at) v(p)      at = 0.5: halfway, the same work for both
 
-* residuals that stay large (a vesicle that only one section has) weigh less and less (Cauchy; Geman & McClure 1987);
+* residuals that stay large (a vesicle that only one section has) weigh less and less (Cauchy's weights);
 * a node whose window says little goes where the flow around it, or the coarser one, puts it.
 
 One thread, no draws: the same sections give the same bits.
@@ -123,7 +123,7 @@ def flow_between(
 
 
 def _binned(section_YX: NDArray[Any], usable: NDArray[Any] | None, n: int) -> tuple[F32, F32]:
-    """Return means of n x n pixels, and which part of them is usable; what is left at the end goes on as it ends."""
+    """Return means of n x n pixels, and which part of them is usable; the border goes on."""
     grey = np.asarray(section_YX, np.float32)
     seen = np.ones(grey.shape, np.float32) if usable is None else (np.asarray(usable) != 0).astype(np.float32)
     rest = [(0, -extent % n) for extent in grey.shape]
@@ -139,14 +139,14 @@ def _halves(image_YX: F32, n: int) -> F32:
 
 
 def _band(binned: tuple[F32, F32], settings: FlowSettings) -> tuple[F32, F32]:
-    """Return a band of grey values in local standard deviations, 0 where nothing is usable."""
+    """Return a band of grey values in local standard deviations, and where it is usable: not where all is even."""
     grey, seen = binned
     fine = _smoothed(grey, seen, settings.fine)
     band = (fine - _smoothed(grey, seen, settings.coarse)) * (seen > 0.5)
     spread = np.sqrt(_smoothed(band * band, seen, 2 * settings.coarse))
     usual = float(np.median(spread[seen > 0.5])) if (seen > 0.5).any() else 0.0
     out: F32 = band / np.maximum(spread, np.float32(max(usual / 4, _TINY)))
-    return out, (seen > 0.5).astype(np.float32)
+    return out, ((seen > 0.5) & (spread > max(usual / 20, _TINY))).astype(np.float32)
 
 
 def _smoothed(grey_YX: F32, seen_YX: F32, sigma: float) -> F32:
