@@ -14,8 +14,7 @@ which is found by iteration from the displacement of the neighbour to the left, 
 the target, and a window that begins between two of these is computed from the one before.
 
 A torn section moves in parts, and the pixels of different parts must not be mixed. `traced` therefore also says
-in which part each place lies: a number per pixel that is the same, seen from either end, for the same part; 0 means
-in none.
+in which part each place lies: a number per pixel, the same for the same part seen from either end; 0 is in none.
 """
 
 from __future__ import annotations

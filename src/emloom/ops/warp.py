@@ -174,7 +174,7 @@ def nearest(
 def _resampled(
     kernel: Any, image: Image, coords: F64, fill: float, origin_yx: YX, parts: tuple[I64, I64] | None
 ) -> Image:
-    source = np.ascontiguousarray(image.reshape(-1, *image.shape[-2:]))
+    source = np.ascontiguousarray(image if image.ndim == 3 else image[None])
     out = np.full((len(source), *coords.shape[1:]), fill, image.dtype)
     if 0 not in source.shape:
         there, own = (np.ascontiguousarray(p) for p in (_NO_PARTS if parts is None else parts))

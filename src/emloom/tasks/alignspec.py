@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from emloom.geometry.grid import Vec3
 from emloom.spec import Spec
 
+FARTHEST = 16
+"""Largest lag between sections that are compared."""
 Nm = Annotated[float, Field(gt=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -30,8 +32,9 @@ class AffineModel(Spec):
     """Side of the patches that are looked up in other sections."""
     step_nm: Nm = 320.0
     """Distance between their centres."""
-    rigidity: Annotated[float, Field(ge=0)] = 0.1
-    """How strongly sections resist to stretch and shear, against what patches say; 0: not at all."""
+    rigid_sections: Annotated[float, Field(gt=0)] | None = 30.0
+    """What one section does is its own; stretch and shear that build up over more than so many sections are held
+    back. None: not at all."""
 
 
 class ElasticModel(Spec):
@@ -41,10 +44,10 @@ class ElasticModel(Spec):
     affine: AffineModel = AffineModel()
     spacing_nm: Nm = 640.0
     """Distance between the nodes of a mesh."""
-    stiffness: Annotated[float, Field(gt=0)] = 1.0
-    """Of the springs between nodes, against those to other sections."""
-    anchor: Annotated[float, Field(ge=0)] = 0.01
-    """Of the springs to where the affine map puts a node, which keep the stack from drifting."""
+    stiffness: Annotated[float, Field(gt=0)] = 0.05
+    """How strongly a mesh resists to bend, against what links say."""
+    anchor: Annotated[float, Field(ge=0)] = 0.002
+    """How strongly it is held to where the affine map puts it, which keeps the stack from drifting."""
     rounds: Annotated[int, Field(ge=1, le=200)] = 12
     """How often all meshes are relaxed against their neighbours."""
 
@@ -60,7 +63,7 @@ class TableModel(Spec):
     meaning: Literal["relative", "absolute"] = "relative"
     """Whether a row moves its section relative to the one before, or says where it goes."""
     box_of: str | None = None
-    """A volume on the raw's lattice, its labels, say: its box stays whole in every section. Default: all of the raw."""
+    """A volume on the raw's lattice, e.g. its labels: its box stays whole in every section. Default: all of it."""
     margin_vox: Annotated[int, Field(ge=0)] = 0
     """Pixels around that box."""
     margin_sections: Annotated[int, Field(ge=0)] = 0
@@ -85,8 +88,10 @@ class LinksSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.lags or 1 not in self.lags or len(set(self.lags)) < len(self.lags):
+        if 1 not in self.lags or len(set(self.lags)) < len(self.lags):
             raise ValueError(f"lags {self.lags} must hold 1, and each once: sections are compared with the next")
+        if max(self.lags) > FARTHEST:
+            raise ValueError(f"lag {max(self.lags)} is above {FARTHEST}: tissue has changed by then")
         return self
 
 

@@ -21,6 +21,7 @@ from emloom.spec import Spec
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
+from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.refine import RefineJob, refine
 from emloom.tasks.segmenting import segment
@@ -146,6 +147,7 @@ _AGAIN = {
     "classify": _Again(
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
+    "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
     "suggest": _Again(
         SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run, again=True)
