@@ -173,25 +173,16 @@ def _summary(found: _Found) -> Section:
         f"{before[0]} sections of {_size(before[1:])} became {after[0]} of {_size(after[1:])}. "
         f"Model: {kind}. The section of reference is {summary.get('reference', 'none')}: it stays where it is."
     )
+    if summary.get("drift") is not None:
+        text += f" Movements over more than {summary['drift']} sections were left as they are in the raw."
+    if summary.get("seconds") is not None:
+        text += f" It took {float(summary['seconds']):.0f} s."
     text += (
         "\n\nNothing here is final: map/ leads from the raw to the result and back. Labels and points are moved "
         "along with emloom align apply, and predictions are brought back to the raw with emloom align invert."
     )
     text += "".join(f"\n\nNote: {note}" for note in summary.get("notes", []))
-    rows: list[list[Cell]] = [
-        [name.replace("_", " "), _plain(summary[name])]
-        for name in ("drift", "seconds")
-        if summary.get(name) is not None
-    ]
-    return Section("What was done", text, [], [Table(["what", "value"], rows)] if rows else [])
-
-
-def _plain(value: Any) -> Cell:
-    if isinstance(value, str | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items() if v is not None)
-    return str(value)
+    return Section("What was done", text)
 
 
 def _side(found: _Found) -> Section:
