@@ -239,7 +239,8 @@ def test_swc_files_and_folders(here):
     whole = replace(whole, skeletons=tree, edges=whole.edges.take([0, 1]))
     write_tracing(here / "trees", whole, unit_nm=1000, radius_nm=10)
     move_points(job(here, "trees", "moved", unit_nm=1000))
-    assert len(list((here / "moved").iterdir())) >= 1
+    assert [path.name for path in (here / "moved").iterdir()] == ["7.swc"]
+    assert len(rows(here / "moved.lost.csv")) == 3
     found = read_tracings(here / "moved", unit_nm=1000)
     positions = np.concatenate([one.skeletons.positions_nm for one in found.values()])
     expected = MIXED.moved(whole.skeletons.positions_nm[[0, 2]])

@@ -313,7 +313,8 @@ def _write_tracings(move: _Move, made: Mapping[str, Tracing]) -> None:
     else:
         with staged(path, overwrite=move.overwrite) as folder:
             folder.mkdir()
-            for name, tracing in made.items():
+            # A file of which nothing is left is not written: its nodes are all in the table of what was lost.
+            for name, tracing in ((name, one) for name, one in made.items() if len(one.skeletons.ids)):
                 write_tracing(folder / PurePosixPath(name).name, tracing, unit_nm=move.job.unit_nm)
 
 
