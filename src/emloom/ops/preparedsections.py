@@ -323,7 +323,7 @@ def _smoothed(picture: I8) -> tuple[I8, float]:
                 smooth = np.float32(0.0)
                 for k in range(first, last):
                     smooth += taps[k + 2] * along[y + k, x]
-                power += smooth * smooth
+                power += np.float64(smooth) * smooth
                 count += 1
                 out[y, x] = np.int8(np.rint(smooth))
     return out, power / max(count, 1)
