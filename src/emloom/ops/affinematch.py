@@ -97,7 +97,9 @@ def _mask_of(image: NDArray[Any], mask: Bool | None) -> Bool:
     if mask is None:
         return np.ones(image.shape, np.bool_)
     if mask.shape != image.shape or mask.dtype != np.bool_:
-        raise InputError(f"a mask of {mask.dtype} {mask.shape} is none of a section {image.shape}: give bool [Y, X]")
+        raise InputError(
+            f"a mask of {mask.dtype} {mask.shape} is none of a section {image.shape}: give bool [Y, X]"
+        )
     return mask
 
 

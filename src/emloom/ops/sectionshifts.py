@@ -184,7 +184,7 @@ def _unwrapped(
 def _correlation(a: I8, b: I8, dy: int, dx: int) -> tuple[float, int]:
     """Return Pearson's correlation of what lies on each other, and how many pixels do; void left out."""
     count = 0
-    one, other, squares, others, products = (np.int64(0),) * 5  # exact
+    one = other = squares = others = products = np.int64(0)  # exact
     rows, columns = a.shape
     for y in range(max(0, -dy), min(rows, rows - dy)):
         for x in range(max(0, -dx), min(columns, columns - dx)):
