@@ -32,6 +32,7 @@ from scipy import fft
 from emloom.errors import InputError
 from emloom.ops.finershifts import BAND, SLOW, settle, window, windowed
 from emloom.ops.preparedsections import I8, VOID, Prepared, prepare
+from emloom.ops.sectionlinks import Links
 
 F32 = NDArray[np.float32]
 C64 = NDArray[np.complex64]
@@ -45,6 +46,7 @@ _BEYOND_CHANCE, _FEW_PLACES = 2.0, 25.0
 _LEAST_ALIKE = 3.0
 _PATCHES = 4
 _REACH = 2.5  # coarse pixels
+_DISTANT = 8  # sections
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,37 @@ def link(a: Prepared, b: Prepared) -> Link:
         return UNKNOWN
     found = _search(a, b)
     return _precise(a, b, found) if found.is_known else found
+
+
+def pairs(count: int, lags: Sequence[int] = (1, 2, 3), references: Sequence[int] = ()) -> list[tuple[int, int]]:
+    """Return which sections of a stack to compare: neighbours at some distances, and all with a few others.
+
+    Args:
+        count: sections.
+        lags: distances, each at least 1; over several a stack gets past a bad section.
+        references: sections that every other one is compared with; what shows on few sections only is not known.
+
+    Raises:
+        InputError: a lag or a reference that is none.
+    """
+    if any(lag < 1 for lag in lags):
+        raise InputError(f"the lags {tuple(lags)} are not all at least 1: compare with later sections")
+    if any(not 0 <= one < count for one in references):
+        raise InputError(f"the references {tuple(references)} are not all sections: choose from 0 to {count - 1}")
+    near = {(z, z + lag) for lag in lags for z in range(count - lag)}
+    far = {(min(z, one), max(z, one)) for one in references for z in range(count) if z != one}
+    return sorted(near | far)
+
+
+def known_links(of: Sequence[tuple[int, int]], found: Sequence[Link]) -> tuple[Links, NDArray[np.float64]]:
+    """Return the links that are known, for `emloom.ops.sectionpositions`, and their correlations [L].
+
+    Errors are multiplied by the distance of the sections, up to 8: tissue itself moves from section to section, so
+    that neighbours say how they lie to each other, and links further across say it where neighbours cannot.
+    """
+    known = [(pair, one) for pair, one in zip(of, found, strict=True) if one.is_known]
+    links = Links.of([(i, j, one.shift, one.error * min(abs(j - i), _DISTANT)) for (i, j), one in known])
+    return links, np.array([one.correlation for _, one in known], np.float64)
 
 
 # ---- search ---------------------------------------------------------------------------------------------------
@@ -184,7 +217,7 @@ def _unwrapped(
 def _correlation(a: I8, b: I8, dy: int, dx: int) -> tuple[float, int]:
     """Return Pearson's correlation of what lies on each other, and how many pixels do; void left out."""
     count = 0
-    one, other, squares, others, products = (np.int64(0),) * 5  # exact
+    one = other = squares = others = products = np.int64(0)  # exact
     rows, columns = a.shape
     for y in range(max(0, -dy), min(rows, rows - dy)):
         for x in range(max(0, -dx), min(columns, columns - dx)):
@@ -252,4 +285,4 @@ def _cut(a: I8, b: I8, whole: tuple[int, int], side: int, corners: Sequence[tupl
     return (np.stack(one), np.stack(other)) if one else (empty, empty)
 
 
-__all__ = ["UNKNOWN", "Link", "Read", "link", "section_shift"]
+__all__ = ["UNKNOWN", "Link", "known_links", "link", "pairs", "section_shift"]
