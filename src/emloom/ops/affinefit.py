@@ -90,7 +90,8 @@ def fit(a: Level, b: Level, start: Affine, steps: int, close_px: float = 0.01) -
 
 def _gram_of(a: Level, b: Level, stacked: F32, m: F64, frame: tuple[F64, float], photometric: F64) -> F64:
     gram = np.zeros((9, 9))
-    _gram(a.image, a.mask, stacked, b.mask, m, frame[0], frame[1], photometric, gram)
+    how = np.array([*frame[0], frame[1], *photometric])
+    _gram(a.image, a.mask, stacked, b.mask, m, how, gram)
     return gram + np.triu(gram, 1).T
 
 
@@ -107,7 +108,7 @@ def _solved(gram: F64) -> tuple[F64, F64] | None:
     right[6:] *= -1
     if gram[7, 7] < 64 or np.linalg.cond(normal) > 1e10:
         return None
-    found = np.linalg.solve(normal, right)
+    found: F64 = np.linalg.solve(normal, right).astype(np.float64)
     columns = np.concatenate([found[:6], -found[6:], [1.0]])
     left = max(float(columns @ gram @ columns), 0.0) / gram[7, 7]
     return found[:6].reshape(2, 3), np.array([found[6], found[7], np.sqrt(left)])
@@ -124,21 +125,21 @@ def _correlation(gram: F64) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _gram(a, mask_a, stacked, mask_b, m, centre, scale, photometric, gram):  # type: ignore[no-untyped-def]
+def _gram(a, mask_a, stacked, mask_b, m, how, gram):  # type: ignore[no-untyped-def]
     """Add up the products of the columns over all pixels of `a` that come to lie on `b`; upper triangle."""
     rows, columns = a.shape
     rows_b, columns_b = mask_b.shape
-    gain, offset, spread = photometric
+    centre_y, centre_x, scale, gain, offset, spread = how
     v = np.zeros(9)
     v[7] = 1.0
     for i in range(rows):
         y = i + 0.5
-        yn = (y - centre[0]) / scale
+        yn = (y - centre_y) / scale
         for j in range(columns):
             if not mask_a[i, j]:
                 continue
             x = j + 0.5
-            xn = (x - centre[1]) / scale
+            xn = (x - centre_x) / scale
             qy = m[0, 0] * y + m[0, 1] * x + m[0, 2]
             qx = m[1, 0] * y + m[1, 1] * x + m[1, 2]
             if not (0.5 <= qy < rows_b - 0.5 and 0.5 <= qx < columns_b - 0.5):

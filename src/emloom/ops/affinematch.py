@@ -1,8 +1,8 @@
 """The affine map that lays one section, or a part of it, on another one, and whether to believe it.
 
 From coarse to fine: guesses from afar (`matchcoarse`), Gauss-Newton steps at every level (`affinefit`). Sections
-are made comparable first (`matchlevels`), so grey values need not agree. Maps go from places of `a` to places of `b`
-in the corner convention of `geometry.planar`.
+are made comparable first (`matchlevels`), so grey values need not agree. Maps go from places of `a` to places of
+`b` in the corner convention of `geometry.planar`.
 
 A map is believed if the picture agrees with it everywhere, not on the whole: `a` is cut into tiles, each looks for
 itself where it fits best near the place that the map gives it, and most must find it there. Unlike images have a
@@ -23,7 +23,7 @@ from emloom.errors import InputError
 from emloom.geometry.planar import Affine
 from emloom.ops.affinefit import Fit, fit
 from emloom.ops.matchcoarse import guesses
-from emloom.ops.matchlevels import Level, levels_of
+from emloom.ops.matchlevels import Level, finest_of, levels_of
 
 Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
@@ -87,7 +87,8 @@ def match(
         InputError: an image is no plane, or a mask has another shape.
     """
     masks = [_mask_of(image, mask) for image, mask in ((a_YX, mask_a), (b_YX, mask_b))]
-    a, b = levels_of(a_YX, masks[0]), levels_of(b_YX, masks[1])
+    finest = finest_of(b_YX.shape)
+    a, b = levels_of(a_YX, masks[0], finest), levels_of(b_YX, masks[1], finest)
     return match_levels(a, b, start or STILL, max(b_YX.shape) / 4 if reach_px is None else reach_px)
 
 
@@ -104,14 +105,20 @@ def _mask_of(image: NDArray[Any], mask: Bool | None) -> Bool:
 
 
 def match_levels(a: Sequence[Level], b: Sequence[Level], start: Affine, reach_px: float) -> Match:
-    """Return the map between sections whose levels are known; see `match`."""
+    """Return the map between sections whose levels are known; see `match`.
+
+    Raises:
+        InputError: their finest levels have different factors.
+    """
     depth = min(len(a), len(b))
+    if a[0].factor != b[0].factor:
+        raise InputError(f"levels that begin at factors {a[0].factor} and {b[0].factor}: give the same for both")
     best = _from_afar(a[depth - 1], b[depth - 1], start, reach_px)
     if best is None:
         return Match(start, False, "the sections do not overlap", float("nan"), 0.0, 0.0, float("nan"))
     for k in range(depth - 2, -1, -1):
         best = fit(a[k], b[k], best.affine, _STEPS if k else _LAST_STEPS)
-    k = min(1, depth - 1)
+    k = min(1 if a[0].factor == 1 else 0, depth - 1)
     agreement, residual, tiles = _tiles(a[k], b[k], best.affine)
     reason = _doubt(best) or _disagreement(agreement, tiles)
     return Match(best.affine, not reason, reason, best.score, best.overlap, agreement, residual)
@@ -185,10 +192,11 @@ def _displaced(tile: F32, moved: F32, y: int, x: int) -> float:
     power = fft.irfft2(inside * fft.rfft2(around * around, s=shape), s=shape)[: 2 * r + 1, : 2 * r + 1]
     score = cross / np.sqrt(np.maximum(power, 1e-3))
     top = np.unravel_index(int(np.argmax(score)), score.shape)
-    return float(np.hypot(*(peak(score, int(k), axis, top) - r for axis, k in enumerate(top))))
+    up, aside = (_peak(score, int(k), axis, top) - r for axis, k in enumerate(top))
+    return float(np.hypot(up, aside))
 
 
-def peak(score: F32, k: int, axis: int, top: tuple[Any, ...]) -> float:
+def _peak(score: F32, k: int, axis: int, top: tuple[Any, ...]) -> float:
     """Return where a parabola through a maximum and its neighbours along an axis is highest."""
     line = score[:, top[1]] if axis == 0 else score[top[0], :]
     if not 0 < k < len(line) - 1:

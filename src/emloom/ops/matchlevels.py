@@ -1,10 +1,10 @@
 """Images made comparable between sections, at every level of a pyramid.
 
-What is finer than a pixel is noise, what is coarser than a dozen is staining and illumination; both go, and the
-contrast of what is left is made even. All of it with masks: what lies outside adds nothing to what is inside
+What is finer than a few pixels is noise, what is coarser than two dozen is staining and illumination; both go, and
+the contrast of what is left is made even. All of it with masks: what lies outside adds nothing to what is inside
 (normalised convolution; Knutsson & Westin 1993, doi:10.1109/CVPR.1993.341081). ::
 
-    n_s = G_s(image mask) / G_s(mask)        d = n_0.8 - n_6        level = d / sqrt(G_12(d^2 mask) / G_12(mask))
+    n_s = G_s(image mask) / G_s(mask)        d = n_1.5 - n_10        level = d / sqrt(G_20(d^2 mask) / G_20(mask))
 
 A level of factor f has pixels f times as long; place p of the section is place ``p / f`` of the level.
 """
@@ -21,7 +21,8 @@ from scipy import ndimage
 Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
 
-_FINE, _COARSE, _EVEN = 0.8, 6.0, 12.0
+_FINE, _COARSE, _EVEN = 1.5, 10.0, 20.0
+_LARGE = 768  # pixels of the longer side
 _RIM = 2  # pixels of a mask's border whose surroundings are half unknown
 
 
@@ -40,20 +41,27 @@ class Level:
     mask: Bool
 
 
-def levels_of(image_YX: NDArray[Any], mask_YX: Bool, least_side: int = 64) -> tuple[Level, ...]:
-    """Return the levels of an image, finest (factor 1) first.
+def finest_of(shape: tuple[int, ...]) -> int:
+    """Return the factor of the finest level worth looking at: in large images that of a few pixels says it all."""
+    return 1 if max(shape) <= _LARGE else 2
+
+
+def levels_of(image_YX: NDArray[Any], mask_YX: Bool, finest: int = 1, least_side: int = 64) -> tuple[Level, ...]:
+    """Return the levels of an image, finest first.
 
     Args:
         image_YX: grey values of any real type.
         mask_YX: where they mean something.
+        finest: factor of the first level, 1 or 2.
         least_side: pixels of the shorter side of the mask's bounding box at the coarsest level, at least, where
             the image has as many; the coarsest factor is 16.
     """
     image, share = image_YX.astype(np.float32), mask_YX.astype(np.float32)
     box = _extent(mask_YX)
-    out = [_level(1, image, share)]
-    factor = 1
-    while factor < 16 and box // (2 * factor) >= least_side:
+    out, factor = [], 1
+    if finest == 1:
+        out.append(_level(1, image, share))
+    while factor < finest or (factor < 16 and box // (2 * factor) >= least_side):
         factor *= 2
         image, share = _halved(image, share)
         out.append(_level(factor, image, share))
@@ -84,7 +92,7 @@ def _level(factor: int, image: F32, share: F32) -> Level:
     middle = np.float32(image[mask].mean())
     values = (image - middle) * weight
     fine, coarse = (_smooth(values, s) / np.maximum(_smooth(weight, s), 1e-3) for s in (_FINE, _COARSE))
-    detail = (fine - coarse) * weight
+    detail = ((fine - coarse) * weight).astype(np.float32)
     power = _smooth(detail * detail, _EVEN) / np.maximum(_smooth(weight, _EVEN), 1e-3)
     usual = float(np.sqrt(np.median(power[inside])))
     even = detail / np.maximum(np.sqrt(np.maximum(power, 0)), max(0.2 * usual, 1e-6))
@@ -93,8 +101,8 @@ def _level(factor: int, image: F32, share: F32) -> Level:
 
 def _smooth(image: F32, sigma: float) -> F32:
     """Return an image blurred; beyond its border there is nothing."""
-    if sigma > _COARSE:  # a few boxes are as good, and faster
-        size = 2 * round(sigma) + 1
+    if sigma > 3:  # two boxes are as good, and faster
+        size = 2 * round(np.sqrt(6 * sigma**2 + 1) / 2) + 1
         once = ndimage.uniform_filter(image, size, mode="constant")
         return ndimage.uniform_filter(once, size, mode="constant")  # type: ignore[no-any-return]
     return ndimage.gaussian_filter(image, sigma, mode="constant", truncate=3.0)  # type: ignore[no-any-return]

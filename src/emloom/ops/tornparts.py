@@ -107,6 +107,15 @@ def parts_of(
     return Parts(parts, gap, outside, _notes(parts, gap, crumbs))
 
 
+def tissue_of(section_YX: NDArray[Any], above: float | None = None) -> Bool:
+    """Return where a section shows tissue, its holes included; see `parts_of`.
+
+    Raises:
+        InputError: the section is no plane, or not finite.
+    """
+    return ~_that_matters(void_of(section_YX, above))
+
+
 def _allowed(void: Bool, within: Bool) -> Bool:
     """Return the void in a region, and what of it touches the border of the image."""
     if within.shape != void.shape:

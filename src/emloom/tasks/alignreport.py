@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emloom.geometry.stackmap import StackMap
 from emloom.io.open import open_volume
 from emloom.io.stackmaps import read_stackmap
-from emloom.tasks.beforeafter import Pair, Window, from_the_side, is_reduced, seen
+from emloom.tasks.beforeafter import Pair, from_the_side, is_reduced, motion, seen
 from emloom.tasks.sectiontable import SectionTable, read_sections, read_summary
 from emloom.view.alignfigures import (
     before_after,
@@ -23,16 +23,13 @@ from emloom.view.alignfigures import (
     largest_step,
     residual_plot,
     shift_curves,
-    stretched,
 )
-from emloom.view.flicker import flicker
 from emloom.view.qcfigures import Series, series_plot
 from emloom.view.report import Cell, Report, Score, Section, Table, Tone
 
 SUMMARY, PAGE = "align.json", "report.html"
 LISTED = 20
 """Rows of a table on the page; all are in sections.csv."""
-_FRAMES, _FRAME_PX, _FRAME_NM = 8, 300, 2400.0
 _LATTICE = 24
 _SHAPES = {
     "scale": "scale",
@@ -80,7 +77,7 @@ def write_align_report(folder: str | Path) -> Path:
     provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     report = Report(
         title=f"Alignment of {name_of(str(found.summary['raw']))}",
-        subtitle=_subtitle(str(found.summary["raw"]), provenance),
+        subtitle=subtitle_of(str(found.summary["raw"]), provenance),
         scores=_scores(found),
         sections=[
             _summary(found),
@@ -103,7 +100,8 @@ def name_of(path: str) -> str:
     return next((part for part in parts if Path(part).suffix and part != ".."), parts[-1])
 
 
-def _subtitle(raw: str, provenance: Mapping[str, Any]) -> str:
+def subtitle_of(raw: str, provenance: Mapping[str, Any]) -> str:
+    """Return the line below the title: which data, when, by which version."""
     words = [raw, provenance.get("written", "")]
     if "environment" in provenance:
         words.append(f"emloom {provenance['environment']['emloom']}")
@@ -210,25 +208,12 @@ def _marks(found: _Found) -> str:
 
 
 def _motion(found: _Found) -> Section:
-    n, (_, dy, dx) = found.table.n, found.pair.spacing_nm
-    frames = min(_FRAMES, n)
-    start = int(np.clip(largest_step(found.shift_yx) - frames // 2, 0, n - frames))
-    sections = range(start, start + frames)
-    factor = max(1, round(_FRAME_NM / (_FRAME_PX * min(dy, dx))))
-    shape = [min(_FRAME_PX * factor, size) for size in found.pair.after.info.shape[1:]]
-    y, x = (c - size // 2 for c, size in zip(found.pair.middle(), shape, strict=True))
-    before, after = found.pair.read(sections, Window((y, x), (shape[0], shape[1])), (factor, factor))
-    grey_before, grey_after = stretched([before, after])
-    figure = flicker(
-        [("before", grey_before), ("after", grey_after)],
-        list(sections),
-        alt=f"Sections {start} to {start + frames - 1} one after the other, before and after alignment.",
-        caption=(
-            "Rest your eyes on one membrane: on the right it should breathe, as cells change from section to "
-            "section, and not jump."
-        ),
+    caption = (
+        "Rest your eyes on one membrane: on the right it should breathe, as cells change from section to section, "
+        "and not jump."
     )
-    text = f"Sections {start} to {start + frames - 1}, where they were moved most, one after the other."
+    figure, shown = motion(found.pair, largest_step(found.shift_yx), caption=caption)
+    text = f"{_range(shown)}, where they were moved most, one after the other."
     return Section("Section after section", text, [figure])
 
 

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from emloom.geometry import Box
 from emloom.io.volume import Volume
 from emloom.ops.downsample import downsample_mean
-from emloom.view.alignfigures import Plane
+from emloom.view.alignfigures import Plane, stretched
+from emloom.view.figures import Figure
+from emloom.view.flicker import flicker
 
 SIDE_PX = 384
 """Pixels of a picture along a side, about."""
 _AT_ONCE_VOX = 1 << 24  # that are read together
+_FRAMES, _FRAME_PX, _FRAME_NM = 8, 300, 2400.0  # of a moving picture
 _SMOOTH_NM = 12.0  # across a view from the side, noise is averaged so far
 
 
@@ -109,6 +112,38 @@ def read_window(
         part[inside.slices(box.start)] = volume.read(inside)
         out[rows.start : rows.stop] = downsample_mean(part, (1, *factors))
     return out
+
+
+def read_nearest(volume: Volume, z: int, window: Window, factor: int) -> NDArray[Any]:
+    """Return every n-th pixel of a window of one section, [Y, X]; for codes and labels; 0 outside."""
+    box = Box((z, *window.start), (1, *window.shape))
+    inside = box.intersect(volume.info.box)
+    part = np.zeros(box.shape, volume.info.dtype)
+    if not inside.is_empty:
+        part[inside.slices(box.start)] = volume.read(inside)
+    return part[0, ::factor, ::factor]
+
+
+def motion(pair: Pair, around: int, *, caption: str) -> tuple[Figure, range]:
+    """Return some sections one after the other, before and after, as a moving picture, and which ones.
+
+    Args:
+        pair: both stacks.
+        around: a section that is among them, in the middle if it can be.
+        caption: printed below.
+    """
+    n, (_, dy, dx) = pair.after.info.shape[0], pair.spacing_nm
+    frames = min(_FRAMES, n)
+    start = int(np.clip(around - frames // 2, 0, n - frames))
+    sections = range(start, start + frames)
+    factor = max(1, round(_FRAME_NM / (_FRAME_PX * min(dy, dx))))
+    shape = [min(_FRAME_PX * factor, size) for size in pair.after.info.shape[1:]]
+    y, x = (c - size // 2 for c, size in zip(pair.middle(), shape, strict=True))
+    images = pair.read(sections, Window((y, x), (shape[0], shape[1])), (factor, factor))
+    before, after = stretched(images)
+    alt = f"Sections {start} to {start + frames - 1} one after the other, before and after."
+    figure = flicker([("before", before), ("after", after)], list(sections), alt=alt, caption=caption)
+    return figure, sections
 
 
 def _runs(sections: Sequence[int | None], longest: int) -> Iterator[tuple[range, int]]:
