@@ -32,7 +32,7 @@ from scipy import fft
 from emloom.errors import InputError
 from emloom.ops.finershifts import BAND, SLOW, settle
 from emloom.ops.preparedsections import I8, Prepared, prepare
-from emloom.ops.sectionlinks import Links
+from emloom.ops.shiftlinks import Links
 
 F32 = NDArray[np.float32]
 C64 = NDArray[np.complex64]
