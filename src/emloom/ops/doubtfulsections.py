@@ -7,13 +7,13 @@ sections around it, or resembles none of them although they resemble each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from emloom.errors import InputError
-from emloom.ops.preparedsections import Prepared
 from emloom.ops.shiftlinks import Links
 
 F64 = NDArray[np.float64]
@@ -25,8 +25,24 @@ _BLURRED = 0.4  # of the detail around
 _ALIKE = 0.5  # of the correlation around
 
 
+class Measured(Protocol):
+    """What is known of a section by itself; a `preparedsections.Prepared` has it."""
+
+    @property
+    def usable(self) -> float:
+        """Share of it that is tissue."""
+
+    @property
+    def contrast(self) -> float:
+        """Deviation of its grey values, grey levels; 0 where nothing is usable."""
+
+    @property
+    def detail(self) -> float:
+        """Share of the variance that is fine structure."""
+
+
 def doubts(
-    sections: Sequence[Prepared], links: Links, correlation: NDArray[np.float64], near: int = 2
+    sections: Sequence[Measured], links: Links, correlation: NDArray[np.float64], near: int = 2
 ) -> tuple[str, ...]:
     """Return for each section why it is doubtful, in words; an empty string where it is not.
 
@@ -90,4 +106,4 @@ def _around(values: F64, dead: NDArray[np.bool_]) -> F64:
     return out
 
 
-__all__ = ["doubts"]
+__all__ = ["Measured", "doubts"]

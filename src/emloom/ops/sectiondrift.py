@@ -1,8 +1,8 @@
 """Slow changes of a stack's positions, which an aligner should leave as they are.
 
 Processes run obliquely, and neighbours that are laid on each other straighten them: after hundreds of sections a
-stack is bent (the "banana problem"). What changes over more than some number of sections is therefore left as it is
-in the raw, where the microscope's stage kept it, and only what is faster is corrected. ::
+stack is bent (the "banana problem"). What changes over more than some number of sections is therefore left as it
+is in the raw, where the microscope's stage kept it, and only what is faster is corrected. ::
 
     positions - slow(positions)
 
@@ -50,7 +50,8 @@ def without_drift(shift_Z2: F64, sections: float, reference: int, cuts: Sequence
     borders = [0, *(cut + 1 for cut in cuts), len(shift_Z2)]
     parts = [slow(part, sections) for part in np.split(np.asarray(shift_Z2, np.float64), borders[1:-1])]
     out: F64 = shift_Z2 - np.concatenate(parts)
-    return out - out[reference]
+    out -= out[reference].copy()
+    return out
 
 
 def slow(shift_Z2: F64, sections: float) -> F64:
