@@ -1,19 +1,18 @@
 """Commands of alignments: align apply and align invert, which move things through their maps; and align itself.
 
 ``emloom align RAW -o aligned/`` has no word for what it does: a first word that is no command of the group means
-``run``, where there is one.
+``run``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli.alignrun import run
 from emloom.cli.options import BlockMinutes, Scheduler, VoxelSize, Workers, three, three_whole
 from emloom.errors import InputError, did_you_mean
 
@@ -88,8 +87,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    if find_spec("emloom.cli.alignrun") is not None:
-        group.command(_RUN)(import_module("emloom.cli.alignrun").run)
+    group.command(_RUN)(run)
     group.command("apply")(_mover("apply", _APPLY))
     group.command("invert")(_mover("invert", _INVERT))
     app.add_typer(group)
