@@ -1,19 +1,18 @@
 """Commands of alignments: align apply and align invert, which move things through their maps; and align itself.
 
 ``emloom align RAW -o aligned/`` has no word for what it does: a first word that is no command of the group means
-``run``, where there is one.
+``run``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli.alignrun import run
 from emloom.cli.options import BlockMinutes, Scheduler, VoxelSize, Workers, three, three_whole
 from emloom.errors import InputError, did_you_mean
 
@@ -53,11 +52,16 @@ class _RunByDefault(TyperGroup):
     """A group of commands in which no command means `run`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the word in that was left out."""
-        known = {*self.commands, *ctx.help_option_names}
-        if _RUN in self.commands and args and args[0] not in known:
-            args = [_RUN, *args]
-        return super().parse_args(ctx, args)
+        """Put the word in that was left out, before options of `run` are taken for those of the group."""
+        known = not args or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if known else self._with_command(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that words mean."""
+        return super().resolve_command(ctx, self._with_command(args))
+
+    def _with_command(self, args: list[str]) -> list[str]:
+        return [_RUN, *args] if _RUN in self.commands and args[0] not in self.commands else args
 
 
 _APPLY = """Bring something that lies in the original stack to where the stack was aligned.
@@ -88,8 +92,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    if find_spec("emloom.cli.alignrun") is not None:
-        group.command(_RUN)(import_module("emloom.cli.alignrun").run)
+    group.command(_RUN)(run)
     group.command("apply")(_mover("apply", _APPLY))
     group.command("invert")(_mover("invert", _INVERT))
     app.add_typer(group)
