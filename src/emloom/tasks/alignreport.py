@@ -324,8 +324,8 @@ def _bad(found: _Found) -> list[Section]:
     ]
     caption = f"{len(at) - LISTED} more are in {found.table.path.name}" if len(at) > LISTED else ""
     text = (
-        "Nothing was concluded from bad sections; they lie where their neighbours are: see emloom repair to replace "
-        "them. Doubtful ones were placed by what little there is: look at them."
+        "Nothing was concluded from bad sections; they lie where their neighbours are: see emloom repair to "
+        "replace them. Doubtful ones were placed by what little there is: look at them."
     )
     tables = [Table(["section", "of the raw", "state", "why"], rows, caption)]
     return [Section("Bad and doubtful sections", text, [], tables)]
