@@ -27,6 +27,7 @@ from emloom.cli import (
     preview,
     qc,
     refine,
+    repair,
     results,
     skeleton,
     suggest,
@@ -61,6 +62,7 @@ data.register(app)
 volumes.register(app)
 combine.register(app)
 qc.register(app)
+repair.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
