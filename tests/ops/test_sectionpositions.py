@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.ops.sectiondrift import slow, without_drift
-from emloom.ops.sectionlinks import Links, fit
+from emloom.ops.shiftlinks import Links, fit
 from emloom.ops.sectionpositions import solve_positions
 
 F64 = NDArray[np.float64]

@@ -28,6 +28,7 @@ from emloom.cli import (
     preview,
     qc,
     refine,
+    repair,
     results,
     skeleton,
     suggest,
@@ -63,6 +64,7 @@ volumes.register(app)
 combine.register(app)
 qc.register(app)
 align.register(app)
+repair.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)

@@ -89,7 +89,7 @@ def _nearest(ids_YX: NDArray[Any], places: NDArray[np.float64]) -> tuple[NDArray
     """Return the ids at places, of the nearest pixel beyond the border, and which lie inside."""
     at = np.floor(places).astype(np.int64)
     last = np.array(ids_YX.shape) - 1
-    inside: Bool = ((at >= 0) & (at <= last)).all(1)
+    inside: Bool = np.all((at >= 0) & (at <= last), axis=1)
     y, x = np.clip(at, 0, last).T
     return ids_YX[y, x], inside
 
@@ -97,7 +97,8 @@ def _nearest(ids_YX: NDArray[Any], places: NDArray[np.float64]) -> tuple[NDArray
 def _seen(section_YX: NDArray[Any], usable: NDArray[Any] | None) -> Bool:
     if usable is None:
         return np.ones(section_YX.shape, np.bool_)
-    return np.asarray(usable) != 0
+    seen: Bool = np.not_equal(usable, 0)
+    return seen
 
 
 def _require_alike(before_YX: NDArray[Any], after_YX: NDArray[Any], t: float) -> None:

@@ -129,7 +129,8 @@ def _binned(section_YX: NDArray[Any], usable: NDArray[Any] | None, n: int) -> tu
     rest = [(0, -extent % n) for extent in grey.shape]
     grey, seen = np.pad(grey * seen, rest, mode="edge"), np.pad(seen, rest, mode="edge")
     share = _halves(seen, n)
-    return _halves(grey, n) / np.maximum(share, np.float32(_TINY)), share
+    mean: F32 = (_halves(grey, n) / np.maximum(share, _TINY)).astype(np.float32, copy=False)
+    return mean, share
 
 
 def _halves(image_YX: F32, n: int) -> F32:
@@ -156,7 +157,7 @@ def _smoothed(grey_YX: F32, seen_YX: F32, sigma: float) -> F32:
         return plain
     total = gaussian_filter(grey_YX * seen_YX, sigma, mode="nearest", truncate=3.0)
     weight = gaussian_filter(seen_YX, sigma, mode="nearest", truncate=3.0)
-    mean: F32 = total / np.maximum(weight, np.float32(_TINY))
+    mean: F32 = (total / np.maximum(weight, _TINY)).astype(np.float32, copy=False)
     return mean
 
 

@@ -1,7 +1,7 @@
 """Which sections of a stack are bad and why, and what each of them is made of instead.
 
-Reasons are words: of `emloom qc` (`qcspec.DEFECTS`), of the table of `emloom align`, or "named" where a person says
-so. A person has the last word. ::
+Reasons are words: of `emloom qc` (`qcspec.DEFECTS`), of the table of `emloom align`, or "named" where a person
+says so. A person has the last word. ::
 
     sections   0  1  x  x  4  ~  6      x bad   ~ cracked
     before           1  1     4         the nearest that is whole, on either side; -1: none

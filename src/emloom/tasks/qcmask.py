@@ -66,7 +66,7 @@ def _marks_of(path: str) -> _Marks | None:
 
 
 def source_of(path: str | None) -> str | None:
-    """Return what decides about a mask: of a folder of qc or repair its mask, whose report may be written again."""
+    """Return what decides about a mask: of a folder of qc or repair its mask; its report may be written again."""
     marks = None if path is None else _marks_of(path)
     return path if path is None or marks is None else str(Path(path) / marks.volume)
 

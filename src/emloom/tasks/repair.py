@@ -15,10 +15,10 @@ A section that was replaced keeps itself as its home in the map: predictions on 
 
 Columns of `sections.csv`:
 
-========== ========================================================================================================
+========== ==================================================================================================
 z          section
-state      measured, replaced (a copy of a neighbour), between (interpolated), mended (put together), left (bad, and
-           nothing was done)
+state      measured, replaced (a copy of a neighbour), between (interpolated), mended (put together), left (bad,
+           and nothing was done)
 bad        1 where it is not measured, or mended
 reason     words: defects of `emloom qc`, `crack`, `named` by a person, or what the alignment said; empty: good
 before     the section before that it was made of, -1: none; and `after`
@@ -28,7 +28,7 @@ parts      of a torn section; 0: it was not torn
 gap        part of the section that was a gap
 flow_px    median length of the flow between its neighbours, pixels; NaN: none was needed
 note       what a person should know
-========== ========================================================================================================
+========== ==================================================================================================
 
 `repair.json` holds `raw`, `shape`, `states` (how many sections of each), `codes` (what `invented.zarr` means),
 `invented_voxels` (by code), `invented_share`, `bad` (sections with bad 1) and `notes`.
@@ -49,6 +49,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emloom.errors import InputError
 from emloom.geometry import blocks
 from emloom.geometry.planar import IDENTITY
 from emloom.geometry.stackmap import StackMap
@@ -122,8 +123,11 @@ def require_inputs(scene: RepairScene) -> None:
     find(scene.info.shape[0], scene.job.sections, {})
     _ = scene.labels
     scene.defects()
-    if scene.qc is None and scene.job.sections.look:
-        QcSpec(raw=raw_of(scene.job.raw), output="")
+    if scene.qc is None and scene.job.sections.look and scene.info.dtype.kind == "f":
+        raise InputError(
+            f"{scene.info.source} holds {scene.info.dtype}, in which nothing is looked for: name sections "
+            "and pass --no-look, or scale the stack to uint16"
+        )
 
 
 def _map_of(job: RepairJob) -> str | None:

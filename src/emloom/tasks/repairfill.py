@@ -157,12 +157,12 @@ class MakeSection:
         notes = "; ".join(found.notes)
         if found.parts.count < 2:  # nothing came apart: it stays where it is, and only its slit is filled
             move: PlanarMap = IDENTITY
-            grey, gap = torn, found.parts.gap
+            grey, gap, shown = torn, found.parts.gap, found.parts.parts
         elif not any(one.ok for one in found.fits):
             left = self._left(fill)
             return Made("left", left.grey, left.codes, left.ids, words={"note": f"not mended: {notes}"})
         else:
-            move, grey, gap = found.pieces, found.section_YX, found.gap_YX
+            move, grey, gap, shown = found.pieces, found.section, found.gap, found.shown
         _, y, x = self.scene.info.grid.voxel_size_nm
         feather = self.scene.job.feather_nm / (y * x) ** 0.5
         flow, patch, patch_ids = None, self.scene.grey(fill.nearest), self.scene.ids(fill.nearest)
@@ -170,6 +170,7 @@ class MakeSection:
             patch, _, flow = self._interpolated(fill)
             patch_ids = self._ids_between(fill, flow)
         codes = self._codes_of(fill.z, move)
+        codes[shown == 0] = LEFT
         codes[feather_weights(gap, feather) > 0] = GAP
         words = {"parts": found.parts.count, "gap": float(gap.mean()), "note": notes}
         words |= {} if flow is None else _told(flow)
@@ -177,12 +178,13 @@ class MakeSection:
         return Made("mended", mended, codes, self._ids_mended(fill.z, move, gap, patch_ids), flow, move, words)
 
     def _codes_of(self, z: int, move: PlanarMap) -> Codes:
-        """Return what is bad of a section that is put together, where it went; its cracks are not."""
+        """Return what is bad of a section that is put together, where it went; its void is known to the pixel."""
         box = self.scene.section_box(z)
         codes = None if z in self.scene.job.sections.good else self.scene.codes(box)
         if codes is None:
             return np.zeros(box.shape[1:], np.uint8)
-        bad = ((codes[0] != 0) & (codes[0] != CODES["crack"])).astype(np.uint8)
+        known = [0, CODES["crack"], CODES["blank"]]
+        bad = (~np.isin(codes[0], known)).astype(np.uint8)
         moved = moved_section(bad, (0, 0), move, Window((0, 0), bad.shape), "nearest")
         return np.where(moved != 0, LEFT, MEASURED).astype(np.uint8)
 

@@ -102,11 +102,12 @@ class RepairScene:
         if own.channels is not None or own.dtype.kind not in "iu":
             raise InputError(f"{self.job.labels} is {own.axes} of {own.dtype}: labels are zyx ids, whole numbers")
         if own.shape != other.shape or not own.grid.matches(other.grid):
+            one, two = (
+                f"{i.shape} voxels of {i.grid.voxel_size_nm} nm at {i.grid.offset_nm} nm" for i in (own, other)
+            )
             raise InputError(
-                f"{self.job.labels} ({own.shape} voxels of {own.grid.voxel_size_nm} nm at {own.grid.offset_nm} nm) "
-                f"is not on the grid of {other.source} ({other.shape} voxels of {other.grid.voxel_size_nm} nm at "
-                f"{other.grid.offset_nm} nm): crop or resample it, or move it as the raw was moved "
-                "(emloom align apply)"
+                f"{self.job.labels} ({one}) is not on the grid of {other.source} ({two}): crop or resample it, or "
+                "move it as the raw was moved (emloom align apply)"
             )
         return volume
 

@@ -57,7 +57,7 @@ class RepairJob(Spec):
     """Bad sections become: interpolated along the flow between their neighbours, the nearest of these, or nothing:
     they are left and marked."""
     longest_run: Annotated[int, Field(ge=1)] = 3
-    """Bad sections in a row that are still filled; of longer runs nothing is known, and they are left and marked."""
+    """Bad sections in a row that are still filled; longer runs are left and marked."""
     feather_nm: Annotated[float, Field(ge=0)] = 40.0
     """Width of the border over which the fill of a gap fades into the section."""
     labels: str | None = None

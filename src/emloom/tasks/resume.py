@@ -26,6 +26,8 @@ from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.refine import RefineJob, refine
+from emloom.tasks.repair import repair
+from emloom.tasks.repairspec import RepairJob
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
 from emloom.tasks.suggestslices import SuggestJob, suggest_slices
@@ -152,6 +154,7 @@ _AGAIN = {
     ),
     "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
+    "repair": _Again(RepairJob, lambda job, run, tell, _: repair(job, run, tell, again=True)),
     "suggest": _Again(
         SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run, again=True)
     ),
