@@ -21,7 +21,7 @@ F64 = NDArray[np.float64]
 _AROUND = 11  # sections
 _LEAST_USABLE = 0.1
 _FAINT = 0.3  # of the contrast around
-_BLURRED = 0.4  # of the detail around
+_BLURRED = 0.5  # of the detail around
 _ALIKE = 0.5  # of the correlation around
 
 
