@@ -50,7 +50,7 @@ def doubts(
     )
     dead = (usable < _LEAST_USABLE) | (contrast <= 0)
     best = _best(count, links, np.asarray(correlation, np.float64), near)
-    usual = {name: _around(values, dead) for name, values in (("c", contrast), ("d", detail), ("b", best))}
+    usual = {"c": _around(contrast, dead), "d": _around(detail, dead), "b": _around(best, dead | (best <= 0))}
     out = []
     for z in range(count):
         reasons = []

@@ -43,6 +43,7 @@ _BEYOND_CHANCE, _FEW_PLACES = 2.0, 25.0
 _LEAST_ALIKE = 3.0
 _REACH = 2.5  # coarse pixels
 _DISTANT = 8  # sections
+_NOTHING = 1e-5  # a weight
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,18 @@ def _whitened(a: C64, b: C64, weight: F32, even: bool) -> tuple[C64, float, floa
     first, second, both, power, fourth = 0.0, 0.0, 0.0, 0.0, 0.0
     for r in range(a.shape[0]):
         for c in range(a.shape[1]):
-            product = np.conj(a[r, c]) * b[r, c]
-            pa, pb = abs(a[r, c]) ** 2, abs(b[r, c]) ** 2
+            u, v = a[r, c], b[r, c]
+            pa = np.float64(u.real * u.real + u.imag * u.imag)
+            pb = np.float64(v.real * v.real + v.imag * v.imag)
             twice = 1.0 if c == 0 or (even and c == a.shape[1] - 1) else 2.0
             first += twice * pa
             second += twice * pb
             both += twice * pa * pb
-            out[r, c] = product * (weight[r, c] / (np.sqrt(np.sqrt(pa * pb)) + np.float32(1e-12)))
-            size = abs(out[r, c]) ** 2
+            if weight[r, c] < _NOTHING:
+                out[r, c] = 0
+                continue
+            out[r, c] = np.conj(u) * v * (weight[r, c] / np.float32(np.sqrt(np.sqrt(pa * pb)) + 1e-12))
+            size = np.float64(out[r, c].real * out[r, c].real + out[r, c].imag * out[r, c].imag)
             power += twice * size
             fourth += twice * size * size
     if not (first > 0 and second > 0 and fourth > 0):
