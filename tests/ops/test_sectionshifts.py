@@ -15,8 +15,9 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from emloom.errors import InputError
+from emloom.ops.fullresolution import refine
 from emloom.ops.preparedsections import VOID, Prepared, factors_for, prepare
-from emloom.ops.sectionshifts import UNKNOWN, known_links, link, pairs, section_shift
+from emloom.ops.sectionshifts import UNKNOWN, Link, known_links, link, pairs, section_shift
 
 F64 = NDArray[np.float64]
 
@@ -230,3 +231,49 @@ def test_as_phase_correlation_of_scikit_image_on_ordinary_pairs_and_nearer_to_th
         theirs.append(-phase_cross_correlation(a, b, upsample_factor=20)[0])
         np.testing.assert_allclose(mine[-1], theirs[-1], atol=0.6)
     assert np.abs(np.subtract(mine, at)).mean() <= np.abs(np.subtract(theirs, at)).mean()
+
+
+# ---- full resolution ------------------------------------------------------------------------------------------
+
+SIDE = 1400
+
+
+class Reader:
+    """Reads parts of a section, and complains about places outside of it."""
+
+    def __init__(self, image: F64) -> None:
+        self.image, self.asked = image, 0
+
+    def __call__(self, y0: int, y1: int, x0: int, x1: int) -> F64:
+        assert 0 <= y0 < y1 <= SIDE
+        assert 0 <= x0 < x1 <= SIDE
+        self.asked += (y1 - y0) * (x1 - x0)
+        return self.image[y0:y1, x0:x1]
+
+
+def rough(dy: float, dx: float) -> Link:
+    return Link((dy, dx), 2.0, 0.5, 20.0, 0.9, True)
+
+
+def test_full_resolution_makes_a_link_precise_though_some_tiles_are_wrong() -> None:
+    rng = np.random.default_rng(0)
+    for at in ((3.3, -2.7), (-120.4, 340.8)):
+        a, b = (i + 0.3 * rng.normal(size=i.shape) for i in (tissue(5, SIDE), elsewhere(5, SIDE, *at)))
+        b[:500, :500] = tissue(6, SIDE)[:500, :500]  # torn out, and other tissue in its place
+        one, other = Reader(a), Reader(b)
+        found = refine(rough(at[0] + 2.2, at[1] - 1.8), (SIDE, SIDE), one, other, side=256)
+        np.testing.assert_allclose(found.shift, at, atol=0.1)
+        assert found.error < 0.1
+        assert one.asked == other.asked == 9 * 256**2
+
+
+def test_full_resolution_that_knows_nothing_changes_nothing() -> None:
+    blank, some = Reader(np.zeros((SIDE, SIDE))), Reader(tissue(5, SIDE))
+    assert refine(rough(3, 2), (SIDE, SIDE), some, blank) == rough(3, 2)
+    assert refine(rough(1380, 2), (SIDE, SIDE), some, some) == rough(1380, 2)
+    asked = some.asked
+    assert refine(UNKNOWN, (SIDE, SIDE), some, some) is UNKNOWN
+    assert some.asked == asked
+    for tiles, side in ((1, 512), (3, 32), (3, 2048)):
+        with pytest.raises(InputError, match="64 to 1024"):
+            refine(rough(3, 2), (SIDE, SIDE), some, some, tiles=tiles, side=side)

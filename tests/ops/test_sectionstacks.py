@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.ops.doubtfulsections import doubts
 from emloom.ops.preparedsections import prepare
@@ -139,3 +140,12 @@ def test_doubtful_sections_are_named_in_words() -> None:
     assert why[6].startswith("blurred: detail")
     assert not why[0] + why[2] + why[4]
     assert estimated([raw[0]]).why == ("",)
+
+
+def test_doubts_name_bad_input() -> None:
+    one = [prepare(np.zeros((64, 64)))]
+    link_out = Links.of([(0, 1, (0.0, 0.0), 1.0)])
+    with pytest.raises(InputError, match="0 correlations"):
+        doubts(one, link_out, np.zeros(0))
+    with pytest.raises(InputError, match="1 sections"):
+        doubts(one, link_out, np.ones(1))

@@ -190,8 +190,8 @@ def _peaks(surface: F32) -> Iterator[tuple[float, float, float]]:
     for _ in range(_PEAKS):
         y, x = divmod(int(np.argmax(left)), columns)
         near = np.arange(-1, 2)
-        v = surface[np.ix_((y + near) % rows, (x + near) % columns)].astype(np.float64)
-        yield y + _vertex(v[0, 1], v[1, 1], v[2, 1]), x + _vertex(v[1, 0], v[1, 1], v[1, 2]), float(v[1, 1])
+        above, at, below = surface[np.ix_((y + near) % rows, (x + near) % columns)].tolist()
+        yield y + _vertex(above[1], at[1], below[1]), x + _vertex(*at), at[1]
         around = np.arange(-_APART, _APART + 1)
         left[np.ix_((y + around) % rows, (x + around) % columns)] = -np.inf
 
@@ -200,7 +200,7 @@ def _vertex(before: float, at: float, after: float) -> float:
     """Return where the parabola through three values has its top; the middle one is the largest."""
     bend = before - 2 * at + after
     move = (before - after) / (2 * bend) if bend < 0 else 0.0
-    return min(max(move, -0.5), 0.5) if np.isfinite(move) else 0.0
+    return min(max(move, -0.5), 0.5)
 
 
 def _unwrapped(
