@@ -13,8 +13,8 @@ emloom: everything from pictures to positions: links over 1, 2 and 3 sections an
 Peers: a loop over consecutive pairs, over the first sections, scaled to all. Seconds are those of two cores: CPU
 seconds by two, for peers as if they used both perfectly; emloom's wall time, which other work on the machine
 lengthens, stands beside. Errors: of the displacement between consecutive sections that are not defective, for
-peers the sum of what they found in between; pixels along an axis. The ratio is to the fastest peer that is about as
-accurate on the stack without defects.
+peers the sum of what they found in between; pixels along an axis. The ratio is to the fastest peer that is about
+as accurate on the stack without defects.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Translations between consecutive sections by OpenCV's findTransformECC (Evangelidis & Psarakis 2008)."""
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -11,7 +13,7 @@ def prepare(inputs, options):
 
     def run():
         shifts = []
-        for a, b in zip(stack[:-1], stack[1:], strict=True):
+        for a, b in pairwise(stack):
             warp = np.eye(2, 3, dtype=np.float32)
             try:
                 _, warp = cv2.findTransformECC(a, b, warp, cv2.MOTION_TRANSLATION, criteria, None, 5)
