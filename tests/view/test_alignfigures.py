@@ -69,7 +69,7 @@ def test_curves_say_and_show_what_is_bad() -> None:
     shift = np.array([[0, 0], [3, 4], [6, 8], [np.nan, np.nan], [0, 0], [0, 0]])
     bad = z == 3
     figure = shift_curves(z, shift, bad)
-    assert figure.alt == "Shifts of 6 sections along z: up to 10.0 pixels; 1 sections are bad."
+    assert figure.alt == "Shifts of 6 sections along z: up to 10.0 pixels; 1 is bad."
     assert figure.png != shift_curves(z, shift, NONE).png
     median = np.array([0.1, 0.2, 0.3, np.nan, 0.2, 0.6])
     figure = residual_plot(z, median, 2 * median, bad)

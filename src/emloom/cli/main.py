@@ -12,6 +12,7 @@ import typer
 
 from emloom import __version__
 from emloom.cli import (
+    align,
     artifacts,
     blockwise,
     classify,
@@ -62,6 +63,7 @@ data.register(app)
 volumes.register(app)
 combine.register(app)
 qc.register(app)
+align.register(app)
 repair.register(app)
 jobs.register(app)
 labelling.register(app)

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, ndimage
 
 from emloom.errors import InputError
+from emloom.ops.finershifts import low_frequencies
 
 I8 = NDArray[np.int8]
 F32 = NDArray[np.float32]
@@ -71,6 +72,14 @@ class Prepared:
         rows, columns = picture.shape
         picture *= fade(rows)[:, None] * fade(columns)
         return np.asarray(fft.rfft2(picture, s=self.padded), np.complex64)
+
+    @cached_property
+    def low_frequencies(self) -> NDArray[np.complex64]:
+        """Low part of the spectrum of the fine picture, as `emloom.ops.finershifts` has it."""
+        picture = plain(self.fine)
+        rows, columns = picture.shape
+        picture *= fade(rows)[:, None] * fade(columns)
+        return low_frequencies(picture)
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -323,7 +332,7 @@ def _smoothed(picture: I8) -> tuple[I8, float]:
                 smooth = np.float32(0.0)
                 for k in range(first, last):
                     smooth += taps[k + 2] * along[y + k, x]
-                power += smooth * smooth
+                power += np.float64(smooth) * smooth
                 count += 1
                 out[y, x] = np.int8(np.rint(smooth))
     return out, power / max(count, 1)

@@ -13,15 +13,15 @@ other, void left out (Padfield 2012, doi:10.1109/TIP.2011.2181402, at a few plac
 the height of the peak in deviations of the whole correlation; a link is believed when that is beyond what the best
 of as many places as the pictures have independent ones reaches by chance.
 
-Precision: `emloom.ops.finershifts` on patches of the fine pictures.
+Precision: `emloom.ops.finershifts` on the fine pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import hypot, log, sqrt
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,21 +30,19 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from emloom.errors import InputError
-from emloom.ops.finershifts import BAND, SLOW, settle, window, windowed
-from emloom.ops.preparedsections import I8, VOID, Prepared, prepare
+from emloom.ops.finershifts import BAND, SLOW, settle
+from emloom.ops.preparedsections import I8, Prepared, prepare
+from emloom.ops.shiftlinks import Links
 
 F32 = NDArray[np.float32]
 C64 = NDArray[np.complex64]
-Read = Callable[[int, int, int, int], NDArray[Any]]
-"""Returns a part of a section: rows from, rows to, columns from, columns to; within the section."""
-
 _PEAKS, _APART = 4, 6
 _FARTHEST = 0.75  # of a side
 _LEAST_OVERLAP = 0.04  # of a section
 _BEYOND_CHANCE, _FEW_PLACES = 2.0, 25.0
 _LEAST_ALIKE = 3.0
-_PATCHES = 4
 _REACH = 2.5  # coarse pixels
+_DISTANT = 8  # sections
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,37 @@ def link(a: Prepared, b: Prepared) -> Link:
         return UNKNOWN
     found = _search(a, b)
     return _precise(a, b, found) if found.is_known else found
+
+
+def pairs(count: int, lags: Sequence[int] = (1, 2, 3), references: Sequence[int] = ()) -> list[tuple[int, int]]:
+    """Return which sections of a stack to compare: neighbours at some distances, and all with a few others.
+
+    Args:
+        count: sections.
+        lags: distances, each at least 1; over several a stack gets past a bad section.
+        references: sections that every other one is compared with; what shows on few sections only is not known.
+
+    Raises:
+        InputError: a lag or a reference that is none.
+    """
+    if any(lag < 1 for lag in lags):
+        raise InputError(f"the lags {tuple(lags)} are not all at least 1: compare with later sections")
+    if any(not 0 <= one < count for one in references):
+        raise InputError(f"the references {tuple(references)} are not all sections: choose from 0 to {count - 1}")
+    near = {(z, z + lag) for lag in lags for z in range(count - lag)}
+    far = {(min(z, one), max(z, one)) for one in references for z in range(count) if z != one}
+    return sorted(near | far)
+
+
+def known_links(of: Sequence[tuple[int, int]], found: Sequence[Link]) -> tuple[Links, NDArray[np.float64]]:
+    """Return the links that are known, for `emloom.ops.sectionpositions`, and their correlations [L].
+
+    Errors are multiplied by the distance of the sections, up to 8: tissue itself moves from section to section, so
+    that neighbours say how they lie to each other, and links further across say it where neighbours cannot.
+    """
+    known = [(pair, one) for pair, one in zip(of, found, strict=True) if one.is_known]
+    links = Links.of([(i, j, one.shift, one.error * min(abs(j - i), _DISTANT)) for (i, j), one in known])
+    return links, np.array([one.correlation for _, one in known], np.float64)
 
 
 # ---- search ---------------------------------------------------------------------------------------------------
@@ -184,7 +213,7 @@ def _unwrapped(
 def _correlation(a: I8, b: I8, dy: int, dx: int) -> tuple[float, int]:
     """Return Pearson's correlation of what lies on each other, and how many pixels do; void left out."""
     count = 0
-    one, other, squares, others, products = (np.int64(0),) * 5  # exact
+    one = other = squares = others = products = np.int64(0)  # exact
     rows, columns = a.shape
     for y in range(max(0, -dy), min(rows, rows - dy)):
         for x in range(max(0, -dx), min(columns, columns - dx)):
@@ -207,49 +236,15 @@ def _correlation(a: I8, b: I8, dy: int, dx: int) -> tuple[float, int]:
 
 def _precise(a: Prepared, b: Prepared, found: Link) -> Link:
     """Return a link with its shift improved on the fine pictures."""
-    fine = a.factors[0]
+    fine, coarse = a.factors
     start = (found.shift[0] / fine, found.shift[1] / fine)
-    reach = _REACH * a.factors[1] / fine
-    error = found.error
-    for _ in range(2):
-        whole = (round(start[0]), round(start[1]))
-        side, corners = _corners(a.fine.shape, whole)
-        one, other = _cut(a.fine, b.fine, whole, side, corners)
-        step = settle(one, other, reach) if len(one) else None
-        if step is None or hypot(step[0], step[1]) > reach + 1:
-            return found
-        start, error = (whole[0] + step[0], whole[1] + step[1]), step[2] * fine
-        if max(abs(step[0]), abs(step[1])) <= 1:
-            break  # else once more, with patches that lie on each other better
-    return replace(found, shift=(start[0] * fine, start[1] * fine), error=error)
+    rows, columns = a.fine.shape
+    better = settle(
+        a.low_frequencies, b.low_frequencies, (rows, columns), start, _REACH * coarse / fine, found.overlap
+    )
+    if better is None:
+        return found
+    return replace(found, shift=(better[0] * fine, better[1] * fine), error=better[2] * fine)
 
 
-def _corners(shape: tuple[int, ...], whole: tuple[int, int]) -> tuple[int, list[tuple[int, int]]]:
-    """Return the side of patches and their corners in the first picture, spread over the overlap."""
-    sides = [n - abs(d) for n, d in zip(shape, whole, strict=True)]
-    side = next((s for s, least in ((256, 700), (128, 256), (64, 64)) if min(sides) >= least), 32)
-    if min(sides) < side:
-        return side, []
-    places = []
-    for n, d in zip(sides, whole, strict=True):
-        count = max(1, min(_PATCHES, round(1.25 * n / side)))
-        spread = np.linspace(0, n - side, count) if count > 1 else np.array([(n - side) / 2])
-        places.append([max(0, -d) + round(at) for at in spread.tolist()])
-    return side, [(y, x) for y in places[0] for x in places[1]]
-
-
-def _cut(a: I8, b: I8, whole: tuple[int, int], side: int, corners: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
-    """Return the patches of both pictures [N, side, side] that are mostly tissue, windowed."""
-    fading = window(side)
-    one, other = [], []
-    for y, x in corners:
-        p = a[y : y + side, x : x + side]
-        q = b[y + whole[0] : y + whole[0] + side, x + whole[1] : x + whole[1] + side]
-        if min(np.count_nonzero(p != VOID), np.count_nonzero(q != VOID)) >= side * side / 2:
-            one.append(windowed(p, fading))
-            other.append(windowed(q, fading))
-    empty = np.zeros((0, side, side), np.float32)
-    return (np.stack(one), np.stack(other)) if one else (empty, empty)
-
-
-__all__ = ["UNKNOWN", "Link", "Read", "link", "section_shift"]
+__all__ = ["UNKNOWN", "Link", "known_links", "link", "pairs", "section_shift"]

@@ -147,7 +147,8 @@ def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: in
     if usable is None:
         return texture(small, factor=factor)
     inside = usable[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor)
-    return texture(small, inside.all(axis=(1, 3)), factor=factor)
+    good: NDArray[np.bool_] = np.asarray(inside.all(axis=(1, 3)))
+    return texture(small, good, factor=factor)
 
 
 def linked(first: int, second: int, a: _Pair, b: _Pair, start: PlanarMap, sizes: Sizes) -> Link:

@@ -23,9 +23,12 @@ from emloom.geometry.stackmap import Frame, StackMap
 from emloom.io.files import write_bytes_atomic
 from emloom.io.open import open_volume
 from emloom.io.shifttable import read_shift_table
+from emloom.ops.doubtfulsections import doubts
 from emloom.ops.elasticmesh import Elasticity
 from emloom.ops.sectionaffines import AffineStack, SectionAffines, section_affines
-from emloom.ops.sectionpositions import Links, Positions, solve_positions
+from emloom.ops.sectiondrift import without_drift
+from emloom.ops.sectionpositions import Positions, solve_positions
+from emloom.ops.shiftlinks import Links
 from emloom.run.executor import Executor
 from emloom.run.journal import key_of
 from emloom.run.stage import Output
@@ -169,13 +172,16 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
     shift = np.stack([table["dy"], table["dx"]], 1)[known]
     links = Links(table["first"][known], table["second"][known], shift, table["error"][known])
     positions = solve_positions(n, links, line.reference)
+    if how.drift_sections is not None:
+        slow = without_drift(positions.shift, how.drift_sections, line.reference, positions.cuts)
+        positions = replace(positions, shift=slow)
     moved = positions.shift
     whole = isinstance(model, ShiftModel) and not model.subpixel
     if whole:
         moved = away_from_zero(moved).astype(np.float64)
     rows = _rows(n, moved)
     rows |= _fit_of(n, links, positions, table["sigmas"][known])
-    rows |= _reasons(positions, sections)
+    rows |= _reasons(positions, doubts(sections, links, table["correlation"][known]))
     maps = [Shift(*p) for p in moved.tolist()]
     return Found(maps, rows, _notes(positions, line.reference), {"reference": line.reference}), positions
 
@@ -198,18 +204,18 @@ def _fit_of(n: int, links: Links, positions: Positions, sigmas: F64) -> Table:
     }
 
 
-def _reasons(positions: Positions, sections: Table) -> Table:
-    """Return which sections cannot be placed by what they show, and why."""
-    reason = np.full(len(positions.state), "", object)
-    for z, state in enumerate(positions.state):
+def _reasons(positions: Positions, doubted: Sequence[str]) -> Table:
+    """Return which sections are bad, as far as this shows, and what a person should know of each."""
+    reason, bad = np.full(len(doubted), "", object), np.zeros(len(doubted), np.int64)
+    for z, (state, doubt) in enumerate(zip(positions.state, doubted, strict=True)):
+        bad[z] = state == "between" or bool(doubt)
+        words = [doubt] if doubt else []
         if state == "between":
-            usable, contrast = sections["usable"][z], sections["contrast"][z]
-            empty = "shows nothing" if usable <= 0 or contrast <= 0 else "resembles no other section"
-            reason[z] = f"{empty}: put between its neighbours"
+            words.append("put between its neighbours")
         elif state == "apart":
-            reason[z] = "is joined by no link to the part of the reference: not moved against it"
-    bad = np.array([state == "between" for state in positions.state])
-    return {"bad": bad.astype(np.int64), "reason": reason}
+            words.append("no link joins it to the part of the reference, against which it was not moved")
+        reason[z] = "; ".join(words)
+    return {"bad": bad, "reason": reason}
 
 
 def _notes(positions: Positions, reference: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,18 @@ LINKS: dict[str, Any] = {
     **dict.fromkeys(("dy", "dx", "error", "correlation", "sigmas", "overlap"), np.float64),
     "known": np.int64,
 }
-SECTIONS: dict[str, Any] = {"z": np.int64, **dict.fromkeys(("usable", "contrast", "detail"), np.float64)}
 Table = dict[str, NDArray[Any]]
+
+
+class Measured(NamedTuple):
+    """What is known of a section by itself; see `emloom.ops.preparedsections.Prepared`."""
+
+    usable: float
+    contrast: float
+    detail: float
+
+
+SECTIONS: dict[str, Any] = {"z": np.int64, **dict.fromkeys(Measured._fields, np.float64)}
 
 
 @dataclass(frozen=True)
@@ -104,15 +114,16 @@ def link_blocks(source: Source) -> list[Block]:
     return blocks(source.frame.box, (DEPTH, rows, columns))
 
 
-def read_links(folder: Path, cells: Iterable[Block]) -> tuple[Table, Table]:
-    """Return what the stage wrote: links in order of their sections, and sections in order."""
+def read_links(folder: Path, cells: Iterable[Block]) -> tuple[Table, list[Measured]]:
+    """Return what the stage wrote: links in order of their sections (columns `LINKS`), and sections in order."""
     names = [name_of(block.index) for block in cells]
     links, sections = (
         _joined([read_table(folder / STAGE / f"{name}{end}.parquet").columns for name in names])
         for end in ("", ".sections")
     )
     order = np.lexsort((links["second"], links["first"]))
-    return {key: column[order] for key, column in links.items()}, sections
+    rows = zip(*(sections[name].tolist() for name in Measured._fields), strict=True)
+    return {key: column[order] for key, column in links.items()}, [Measured(*row) for row in rows]
 
 
 def _joined(parts: list[Mapping[str, NDArray[Any]]]) -> Table:

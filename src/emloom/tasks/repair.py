@@ -109,7 +109,7 @@ def repair(
     if again or not space.finished:
         run = _Run(job, space.folder.absolute(), executor or Serial(), on_block)
         scene = run.scene()
-        fills = run.plan(scene)
+        fills = planned(scene)
         run.make(scene, fills, inputs)
         write_provenance(
             run.folder / "provenance.json", job.to_dict(), inputs, {"repair": time.perf_counter() - started}
@@ -120,14 +120,24 @@ def repair(
 
 def require_inputs(scene: RepairScene) -> None:
     """Open everything, before anything is made; raises `InputError` as `repair`."""
-    find(scene.info.shape[0], scene.job.sections, {})
     _ = scene.labels
-    scene.defects()
+    if scene.qc is not None or not scene.job.sections.look:
+        planned(scene)
+    else:
+        find(scene.info.shape[0], scene.job.sections, {})
     if scene.qc is None and scene.job.sections.look and scene.info.dtype.kind == "f":
         raise InputError(
             f"{scene.info.source} holds {scene.info.dtype}, in which nothing is looked for: name sections "
             "and pass --no-look, or scale the stack to uint16"
         )
+
+
+def planned(scene: RepairScene) -> tuple[Fill, ...]:
+    """Return what is done with sections that are not kept; raises `InputError` as `repair`."""
+    job, aligned = scene.job, aligned_folder(scene.job.raw)
+    listed = {} if aligned is None else listed_in(aligned / "sections.csv")
+    found = find(scene.info.shape[0], job.sections, scene.defects(), listed)
+    return plan(found, job.fill, job.longest_run)
 
 
 def _map_of(job: RepairJob) -> str | None:
@@ -157,13 +167,6 @@ class _Run:
             spec = QcSpec(raw=raw_of(self.job.raw), output=qc, voxel_size_nm=self.job.voxel_size_nm)
             quality_control(spec, self.executor, self.on_block)
         return RepairScene(self.job, qc)
-
-    def plan(self, scene: RepairScene) -> tuple[Fill, ...]:
-        """Return what is done with sections that are not kept."""
-        table = aligned_folder(self.job.raw)
-        listed = {} if table is None else listed_in(table / "sections.csv")
-        found = find(scene.info.shape[0], self.job.sections, scene.defects(), listed)
-        return plan(found, self.job.fill, self.job.longest_run)
 
     def make(self, scene: RepairScene, fills: tuple[Fill, ...], inputs: dict[str, str]) -> None:
         """Make sections, volumes, map and tables; `repair.json` last."""

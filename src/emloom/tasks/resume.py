@@ -18,6 +18,8 @@ from emloom.run.executor import Executor, Serial
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
 from emloom.spec import Spec
+from emloom.tasks.align import align
+from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
@@ -141,6 +143,7 @@ def _predict(job: PredictJob, run: Executor, tell: OnBlock | None, how: Mapping[
 
 
 _AGAIN = {
+    "align": _Again(AlignJob, lambda job, run, tell, _: align(job, run, tell, repair=True)),
     "predict": _Again(PredictJob, _predict),
     "segment": _Again(SegmentJob, lambda job, run, tell, _: segment(job, run, tell, repair=True)),
     "combine-masks": _Again(

@@ -41,7 +41,7 @@ MARK_RGB = (217, 96, 15)
 """Of what is bad or invented; VERMILION."""
 _MARK_PX = 4
 _MOST_POINTS = 3000
-_ARROWS = 22
+_ARROWS = 24
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def shift_curves(z: NDArray[np.int64], shift_yx: F64, bad: Bools, *, caption: st
     add_legend(ax)
     far = np.hypot(*shift_yx.T)
     largest = float(np.nanmax(far)) if np.isfinite(far).any() else 0.0
-    alt = f"Shifts of {len(z)} sections along z: up to {largest:.1f} pixels; {int(bad.sum())} sections are bad."
+    n = int(bad.sum())
+    alt = f"Shifts of {len(z)} sections along z: up to {largest:.1f} pixels; {n} {'is' if n == 1 else 'are'} bad."
     return Figure(png_of(canvas), alt, caption)
 
 
@@ -141,7 +142,7 @@ def residual_plot(z: NDArray[np.int64], median: F64, p95: F64, bad: Bools, *, ca
     _line(ax, z, p95, GREEN, "95th percentile")
     _line(ax, z, median, BLUE, "median")
     _mark(ax, z, bad)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # the legend has room above
     add_legend(ax)
     counts = plot_axes(canvas, "median residual (px)", "sections", grid[1])
     known = median[np.isfinite(median)]

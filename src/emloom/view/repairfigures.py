@@ -76,7 +76,7 @@ def torn_section(
     tiles = [Tile(title, image, spacing_nm) for title, image in pictures]
     share = 100 * float(invented.mean())
     alt = f"{name}, torn: before, its {n} parts, in place, and filled; {share:.1f} % of what is shown is invented."
-    return mosaic(tiles, columns=2, alt=alt, caption=caption, exact=[MARK_RGB])
+    return mosaic(tiles, columns=2 if len(tiles) == 4 else 3, alt=alt, caption=caption, exact=[MARK_RGB])
 
 
 def replaced_section(
