@@ -36,9 +36,10 @@ MOST_STRAIN = 0.2
 """By how much a map may stretch or shrink."""
 
 _GUESSES = 4
-_TILE, _NEAR, _AGREES = 48, 6, 2.0  # pixels of the level that is looked at
-_LEAST_AGREEMENT = 0.4
-_CHANCE = 1e-4
+_TILE, _NEAR, _AGREES = 64, 10, 3.5  # pixels of the level that is looked at; tiles overlap by half
+# Unlike sections agree in up to 0.25 of 12 tiles or more, and correlate up to 41 / sqrt(pixels) at their best map
+# (parts of three real stacks, on each other and on sections far away); true maps in 0.4 at least, and 56 / sqrt.
+_LEAST_AGREEMENT, _CHANCE, _ALIKE = 0.33, 0.03, 50.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def match_levels(a: Sequence[Level], b: Sequence[Level], start: Affine, reach_px
         best = fit(a[k], b[k], best.affine, _STEPS if k else _LAST_STEPS)
     k = min(1 if a[0].factor == 1 else 0, depth - 1)
     agreement, residual, tiles = _tiles(a[k], b[k], best.affine)
-    reason = _doubt(best) or _disagreement(agreement, tiles)
+    reason = _doubt(best, int(a[0].mask.sum())) or _disagreement(agreement, tiles)
     return Match(best.affine, not reason, reason, best.score, best.overlap, agreement, residual)
 
 
@@ -134,8 +135,8 @@ def _from_afar(a: Level, b: Level, start: Affine, reach_px: float) -> Fit | None
     return max(fits, key=lambda f: f.score * min(1.0, f.overlap / LEAST_OVERLAP), default=None)
 
 
-def _doubt(found: Fit) -> str:
-    """Return what is wrong with a fit in itself; empty if nothing."""
+def _doubt(found: Fit, size: int) -> str:
+    """Return what is wrong with a fit in itself, of `size` pixels; empty if nothing."""
     if not np.isfinite(found.score):
         return "no map was found: the steps ran away"
     strains = np.linalg.svd(found.affine.matrix[:, :2], compute_uv=False)
@@ -143,8 +144,9 @@ def _doubt(found: Fit) -> str:
         return f"it stretches by a factor of {strains[0]:.2f} and {strains[1]:.2f}: more than sections do"
     if found.overlap < LEAST_OVERLAP:
         return f"only {100 * found.overlap:.0f} % lie on the other section"
-    if found.score <= 0:
-        return f"the sections are not alike: their correlation is {found.score:.2f}"
+    least = _ALIKE / np.sqrt(size * found.overlap)
+    if found.score < least:
+        return f"they are not alike: a correlation of {found.score:.2f}, where any two may reach {least:.2f}"
     if found.last_px > 0.5:
         return f"the steps did not end: the last one still moved it by {found.last_px:.1f} px"
     return ""
@@ -153,7 +155,8 @@ def _doubt(found: Fit) -> str:
 def _disagreement(agreement: float, tiles: int) -> str:
     """Return why the tiles do not bear a map out; empty if they do."""
     by_chance = np.pi * _AGREES**2 / (2 * _NEAR + 1) ** 2
-    luck = float(stats.binom.sf(round(agreement * tiles) - 1, tiles, by_chance))
+    apart = tiles // 4 or tiles  # tiles that share nothing
+    luck = float(stats.binom.sf(round(agreement * apart) - 1, apart, by_chance))
     if tiles == 0:
         return "too small to tell: not one tile of it can be compared"
     if agreement < _LEAST_AGREEMENT or luck > _CHANCE:
@@ -169,8 +172,8 @@ def _tiles(a: Level, b: Level, affine: Affine) -> tuple[float, float, int]:
     mask = (ndimage.affine_transform(b.mask.astype(np.float32), **how) > 0.99) & a.mask
     moved = ndimage.affine_transform(b.image, **how)
     away = []
-    for y in range(0, a.image.shape[0] - _TILE // 2, _TILE):
-        for x in range(0, a.image.shape[1] - _TILE // 2, _TILE):
+    for y in range(0, max(1, a.image.shape[0] - _TILE + 1), _TILE // 2):
+        for x in range(0, max(1, a.image.shape[1] - _TILE + 1), _TILE // 2):
             at = (slice(y, y + _TILE), slice(x, x + _TILE))
             if mask[at].sum() >= 0.6 * _TILE**2:
                 away.append(_displaced(np.where(mask[at], a.image[at], 0), moved, y, x))

@@ -31,8 +31,8 @@ from emloom.ops.tornparts import Parts, parts_of, tissue_of
 Bool = NDArray[np.bool_]
 F64 = NDArray[np.float64]
 
-AGREE_PX = 12.0
-"""Pixels by which the maps of two neighbours may differ; or the hundredth part of the section's longer side."""
+AGREE_PX, AGREE_SHARE = 24.0, 0.02
+"""Pixels by which the maps of neighbours may differ, or a share of the longer side: no stack is aligned better."""
 _LATTICE = 16
 
 
@@ -172,7 +172,7 @@ def _agreed(matches: tuple[Match, ...], places: F64, side: int) -> PartFit:
         return PartFit(IDENTITY, False, "; ".join(sorted({m.reason for m in matches})), nan, nan, nan, matches)
     said = np.array([m.affine(places) for m in good])
     apart = np.median(np.linalg.norm(said[:, None] - said[None], axis=-1), axis=-1)
-    close = apart <= max(AGREE_PX, side / 100)
+    close = apart <= max(AGREE_PX, AGREE_SHARE * side)
     # The largest group that agrees with one of them; of equals that of the best one.
     best = max(range(len(good)), key=lambda k: (close[k].sum(), good[k].agreement * good[k].score))
     used = [k for k in range(len(good)) if close[best, k]]

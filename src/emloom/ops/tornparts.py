@@ -2,7 +2,8 @@
 
 ::
 
-    void     no tissue (`voids.void_of`), long or broad enough to matter; the rest is holes of a part: filled
+    void     no tissue (`voids`): what was filled in, or, if that leaves one part, what is seen through as well; long
+             or broad enough to matter; the rest is holes of a part: filled
     part     tissue that hangs together, by more than a bridge; small islands join the part they touch, or are
              dropped: a crumb that floats in the gap belongs to it
     gap      void between two parts, as wide as the crack nearby; void that is enclosed, or narrow
@@ -22,13 +23,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import edt
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from emloom.errors import InputError
 from emloom.ops.bands import LEAST_ELONGATION
-from emloom.ops.voids import void_of
+from emloom.ops.voids import filled_in, void_of
 
 Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
@@ -94,26 +96,29 @@ def parts_of(
             f"least_share={least_share} and bridge_px={bridge_px}: give a share above 0, up to 0.5, and no less "
             "than 0 pixels"
         )
-    void = void_of(section_YX, above)
-    if within_YX is not None:
-        void = _allowed(void, within_YX)
-    void = _that_matters(void)
-    if void.all():
-        raise InputError("the section shows no tissue anywhere: it is missing, not torn")
-    parts, crumbs = _parts(~void, least_share, bridge_px)
+    parts, crumbs = np.zeros(section_YX.shape, np.uint8), 0
+    # Where a program filled in the gap its border is known, and dark tissue beside it is none of it.
+    for find in (filled_in, void_of) if above is None else (lambda section: void_of(section, above),):
+        void = find(section_YX)
+        void = _that_matters(void if within_YX is None else _allowed(void, within_YX))
+        if void.all():
+            raise InputError("the section shows no tissue anywhere: it is missing, not torn")
+        parts, crumbs = _parts(~void, least_share, bridge_px)
+        if parts.max() > 1:
+            break
     rest = parts == 0
     outside = _outside(parts, rest)
     gap: Bool = rest & ~outside
     return Parts(parts, gap, outside, _notes(parts, gap, crumbs))
 
 
-def tissue_of(section_YX: NDArray[Any], above: float | None = None) -> Bool:
-    """Return where a section shows tissue, its holes included; see `parts_of`.
+def tissue_of(section_YX: NDArray[Any]) -> Bool:
+    """Return where a good section shows tissue: everywhere but where a program filled it in.
 
     Raises:
         InputError: the section is no plane, or not finite.
     """
-    return ~_that_matters(void_of(section_YX, above))
+    return ~_that_matters(filled_in(section_YX))
 
 
 def _allowed(void: Bool, within: Bool) -> Bool:
@@ -148,7 +153,7 @@ def _that_matters(void: Bool) -> Bool:
 
 def _widths(void: Bool, names: I32, count: int) -> NDArray[np.float64]:
     """Return twice the largest depth of every component; beyond the image it goes on."""
-    depth = ndimage.distance_transform_edt(np.pad(void, 1, constant_values=True))[1:-1, 1:-1]
+    depth = edt.edt(void, black_border=False)
     most = np.zeros(count + 1)
     np.maximum.at(most, names[void], depth[void])
     out: NDArray[np.float64] = np.maximum(2 * most - 1, 1)

@@ -42,23 +42,41 @@ def void_of(section_YX: NDArray[Any], above: float | None = None) -> Bool:
     Raises:
         InputError: the section is no plane, or not finite.
     """
+    _check(section_YX)
+    if above is not None:
+        known: Bool = section_YX <= above
+        return known
+    flat = filled_in(section_YX)
+    if flat.all():
+        return flat
+    image = section_YX.astype(np.float32)
+    through, usual = _seen_through(image, flat)
+    return flat | _grown(ndimage.uniform_filter(image, 3), through, usual, _REACH)
+
+
+def filled_in(section_YX: NDArray[Any]) -> Bool:
+    """Return windows of one value, the pixels of the same value beside them, and those that were blended with it.
+
+    Raises:
+        InputError: the section is no plane, or not finite.
+    """
+    _check(section_YX)
+    flat = _flat(section_YX)
+    if flat.all() or not flat.any():
+        return flat
+    image = section_YX.astype(np.float32)
+    tissue = np.float32(np.median(image[~flat]))
+    return _grown(image, flat, np.full_like(image, tissue), 2)
+
+
+def _check(section_YX: NDArray[Any]) -> None:
     if section_YX.ndim != 2 or 0 in section_YX.shape:
         raise InputError(f"a section of shape {section_YX.shape} is no plane: give grey values [Y, X]")
     if section_YX.dtype.kind == "f" and not np.isfinite(section_YX).all():
         raise InputError("the section has grey values that are not finite: give numbers")
-    if above is not None:
-        known: Bool = section_YX <= above
-        return known
-    flat = _filled_in(section_YX)
-    image = section_YX.astype(np.float32)
-    if flat.all():
-        return flat
-    through, usual = _seen_through(image, flat)
-    fine = ndimage.uniform_filter(image, 3)
-    return _grown(image, flat, usual, 2) | _grown(fine, through, usual, _REACH)
 
 
-def _filled_in(section_YX: NDArray[Any]) -> Bool:
+def _flat(section_YX: NDArray[Any]) -> Bool:
     """Return windows of one value and the pixels of the same value beside them."""
     windows = void_windows(section_YX)
     if not windows.any():
