@@ -129,5 +129,8 @@ def test_a_first_word_that_is_no_command_means_run() -> None:
     assert ran == [("raw.zarr", "a")] * 3
     assert CliRunner().invoke(group, ["apply", "raw.zarr"]).exit_code == 0
     assert ran[-1] == ("raw.zarr", "applied")
+    command = typer.main.get_command(group)
+    with command.make_context("align", ["raw.zarr", "-o", "a"]) as context:
+        assert command.resolve_command(context, ["raw.zarr", "-o", "a"])[::2] == ("run", ["raw.zarr", "-o", "a"])  # type: ignore[attr-defined]
     assert "run" in CliRunner().invoke(group, ["--help"]).output
     assert "run" in CliRunner().invoke(group, []).output

@@ -161,6 +161,20 @@ def test_floats_stay_and_what_has_no_weight_is_not_looked_at():
     assert np.array_equal(found, np.array([[1, np.nan, np.nan, 3.75, -1]], np.float32), equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint16])
+def test_every_type_that_is_interpolated_keeps_it(dtype):
+    found = moved_section(SMOOTH.astype(dtype), (0, 0), TURN, ALL, "linear")
+    expected = moved_section(SMOOTH.astype(np.float64), (0, 0), TURN, ALL, "linear")
+    assert found.dtype == dtype
+    assert np.abs(found - expected).max() <= (0.5 if np.dtype(dtype).kind in "ui" else 0.07)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.uint64])
+def test_every_type_of_ids_keeps_its_values(dtype):
+    found = moved_section(SMOOTH.astype(dtype), (0, 0), TURN, ALL, "nearest")
+    assert np.array_equal(found, moved_section(SMOOTH, (0, 0), TURN, ALL, "nearest").astype(dtype))
+
+
 @settings(max_examples=40, deadline=None)
 @given(move=some_map, window=some_window, method=st.sampled_from(["linear", "nearest"]))
 def test_the_pixels_needed_are_enough(move, window, method):

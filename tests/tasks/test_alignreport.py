@@ -152,7 +152,8 @@ def test_the_page_says_what_the_folder_holds(done: Path) -> None:
     ):
         assert words in page, words
     far = np.hypot(*PLANTED.T).max()
-    assert f"{far:.3f}" in page
+    assert f">{far:.1f}<" in page
+    assert f">{np.hypot(*(PLANTED[-1] - PLANTED[0])):.1f}<" in page
     assert "How sections are bent" not in page
     assert len(page) < 4_000_000
 
@@ -191,6 +192,26 @@ def test_a_table_without_residuals_makes_a_page_without(folder: Path) -> None:
     page = write_align_report(folder).read_text()
     assert "How well they fit" not in page
     assert "Where sections went" in page
+
+
+def test_sections_with_a_warning_are_listed(folder: Path) -> None:
+    text = (folder / "sections.csv").read_text()
+    (folder / "sections.csv").write_text(text.replace("9,9,0,,", "9,9,0,joined by no link,"))
+    page = write_align_report(folder).read_text()
+    assert page.count(">doubtful<") == 1
+    assert page.count(">bad<") == 1
+    assert "joined by no link" in page
+
+
+def test_few_links_are_warned_of(folder: Path) -> None:
+    """A section with one link has no residual worth the name: it lies exactly where that link says."""
+    page = (folder / "report.html").read_text()
+    card = page[page.index("links of a section") :][:200]
+    assert "warning" not in card
+    text = (folder / "sections.csv").read_text()
+    (folder / "sections.csv").write_text(text.replace(",6,", ",1,"))
+    page = write_align_report(folder).read_text()
+    assert "warning" in page[page.index("links of a section") :][:200]
 
 
 def test_provenance_is_shown(folder: Path) -> None:

@@ -233,6 +233,23 @@ def test_an_identity_changes_nothing_of_a_tracing(here):
     assert not differences(one, other)
 
 
+@pytest.mark.parametrize("name", ["wkskel/01_ref.nml", "wkskel/CC_err.nml"])
+def test_real_tracings_come_back_to_the_bit(here, real_data, name):
+    source = real_data / "skeletons" / name
+    (before,) = read_tracings(source).values()
+    grid = Grid(before.voxel_size_nm)
+    shape = np.ceil(before.skeletons.positions_nm.max(0) / grid.voxel_size_nm).astype(int) + 1
+    frame = Frame(tuple(shape.tolist()), grid)
+    shifts = [Shift(z % 7 - 3, 17 - z % 5) for z in range(frame.shape[0])]
+    write_stackmap(here / "fixed" / "map", StackMap.of(frame, frame, shifts))
+    move_points(job(here, str(source), "there.nml"))
+    told = move_points(job(here, "there.nml", "back.nml", direction="invert"))
+    (there,), (after,) = (read_tracings(here / file).values() for file in ("there.nml", "back.nml"))
+    assert (told.total, dict(told.lost)) == (len(before.skeletons.node_ids), {})
+    assert differences(before, there) == ("positions",)
+    assert not differences(before, after)
+
+
 def test_swc_files_and_folders(here):
     whole = tracing()
     tree = replace(whole.skeletons, edges=np.array([[0, 1], [1, 2]]))

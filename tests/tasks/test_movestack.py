@@ -19,6 +19,7 @@ from emloom.io.volume import ArrayVolume, VolumeInfo
 from emloom.ops.warp import Window, moved_section
 from emloom.run.cluster import executor_of
 from emloom.run.executor import Serial
+from emloom.tasks.classnames import names_of
 from emloom.tasks.movescene import MoveScene
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.resume import result_status, retry
@@ -288,11 +289,13 @@ def test_symmetric_padding_is_that_of_numpy(here, tmp_path):
 def test_channels_and_their_kind_come_along(here, tmp_path):
     four = RNG.integers(0, 256, (3, *SOURCE.shape), np.uint8)
     source = written(tmp_path / "pred.zarr" / "classes", four, kind="probabilities")
+    (tmp_path / "pred.zarr" / "provenance.json").write_text('{"spec": {"names": ["axon", "soma", "glia"]}}')
     path = move_volume(job(source, here / "fixed", tmp_path / "out.zarr"))
     assert path.name == "classes"
     assert np.array_equal(values(path), slowly(four, MIXED, "linear"))
     info = open_volume(path).info
     assert (info.channels, info.kind) == (3, "probabilities")
+    assert names_of(str(path)) == ("axon", "soma", "glia")
 
 
 @pytest.mark.parametrize(

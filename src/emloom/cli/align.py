@@ -52,11 +52,16 @@ class _RunByDefault(TyperGroup):
     """A group of commands in which no command means `run`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the word in that was left out."""
-        known = {*self.commands, *ctx.help_option_names}
-        if _RUN in self.commands and args and args[0] not in known:
-            args = [_RUN, *args]
-        return super().parse_args(ctx, args)
+        """Put the word in that was left out, before options of `run` are taken for those of the group."""
+        known = not args or args[0] in ctx.help_option_names
+        return super().parse_args(ctx, args if known else self._with_command(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that words mean."""
+        return super().resolve_command(ctx, self._with_command(args))
+
+    def _with_command(self, args: list[str]) -> list[str]:
+        return [_RUN, *args] if _RUN in self.commands and args[0] not in self.commands else args
 
 
 _APPLY = """Bring something that lies in the original stack to where the stack was aligned.

@@ -174,7 +174,7 @@ def _plain_of(layer: Layer, number: int, arrays: _Arrays) -> dict[str, Any]:
         "source": _plain_frame(layer.source),
         "target": _plain_frame(layer.target),
         "turned": layer.turned,
-        "homes": list(layer.homes),
+        "homes": [None if home is None else int(home) for home in layer.homes],
         "maps": maps,
     }
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d
+from scipy.ndimage import convolve1d, median_filter
 
 from emloom.errors import InputError
 
@@ -25,7 +25,7 @@ F64 = NDArray[np.float64]
 
 _ROUNDS = 4
 _REACH = 3.0  # sigmas
-_CUT = 6.0  # median distances from which on a section has no weight
+_CUT = 6.0  # median distances nearby from which on a section has no weight
 
 
 def without_drift(shift_Z2: F64, sections: float, reference: int, cuts: Sequence[int] = ()) -> F64:
@@ -65,7 +65,8 @@ def slow(shift_Z2: F64, sections: float) -> F64:
     line = _lines(shift_Z2, weight, near, at)
     for _ in range(_ROUNDS):
         distance = np.linalg.norm(shift_Z2 - line, axis=1)
-        limit = _CUT * max(float(np.median(distance)), 1e-9)
+        # A displaced section bends the line around it at first: near it, distances are large for all.
+        limit = _CUT * np.maximum(median_filter(distance, int(sections) | 1, mode="nearest"), 1e-9)
         weight = np.square(np.maximum(0, 1 - np.square(distance / limit)))
         line = _lines(shift_Z2, np.maximum(weight, 1e-6), near, at)
     return line

@@ -156,6 +156,8 @@ def linear(
         raise InputError(
             f"{image.dtype} values are ids or a mask, between which nothing lies: move them as labels"
         )
+    if image.dtype == np.float16:  # which the compiler does not know
+        return _resampled(_linear, image.astype(np.float32), coords, fill, origin_yx, parts).astype(np.float16)
     return _resampled(_linear, image, coords, fill, origin_yx, parts)
 
 

@@ -31,6 +31,7 @@ SUMMARY, PAGE = "align.json", "report.html"
 LISTED = 20
 """Rows of a table on the page; all are in sections.csv."""
 _LATTICE = 24
+_FEW_LINKS = 3
 _SHAPES = {
     "scale": "scale",
     "rotation_deg": "rotation (degrees)",
@@ -135,20 +136,25 @@ def _scores(found: _Found) -> list[Score]:
         ),
     ]
     if np.isfinite(found.residual).any():
+        links = found.table.numbers("links")[~found.bad]
+        few = float(np.nanmedian(links)) if np.isfinite(links).any() else 0.0
         median, p95 = (float(np.nanmedian(v)) for v in (found.residual, found.residual_p95))
         scores += [
-            Score("residual, median, px", median, "over sections", _tone(median, 0.5, 1.5)),
+            Score("residual, median, px", f"{median:.2f}", "over sections", _tone(median, 0.5, 1.5)),
+            Score("residual, p95, px", f"{p95:.2f}", "95th percentile of a section", _tone(p95, 1.0, 3.0)),
             Score(
-                "residual, 95th percentile, px",
-                p95,
-                "within a section; median over sections",
-                _tone(p95, 1.0, 3.0),
+                "links of a section",
+                f"{few:g}",
+                "median; with one or two, residuals prove little",
+                "warning" if few < _FEW_LINKS else "plain",
             ),
         ]
+    largest = f"{np.nanmax(far):.1f}" if np.isfinite(far).any() else None
+    ends = end_to_end(found.shift_yx)
+    scores.append(Score("largest shift, px", largest, "of a section"))
     scores.append(
-        Score("largest shift, px", float(np.nanmax(far)) if np.isfinite(far).any() else None, "of a section")
+        Score("end to end, px", f"{ends:.1f}" if np.isfinite(ends) else None, "last section to the first")
     )
-    scores.append(Score("end to end, px", end_to_end(found.shift_yx), "last section relative to the first"))
     return scores
 
 
@@ -307,14 +313,19 @@ def _cell(value: float, name: str) -> Cell:
 
 
 def _bad(found: _Found) -> list[Section]:
-    at = np.flatnonzero(found.bad).tolist()
+    """Return which sections are bad, and which are placed but come with a warning."""
+    reasons = found.table.words("reason")
+    at = [z for z in range(found.table.n) if found.bad[z] or reasons[z]]
     if not at:
         return []
-    reasons = found.table.words("reason")
-    homes = found.pair.homes
-    rows: list[list[Cell]] = [[z, homes[z], reasons[z].replace("_", " ")] for z in at[:LISTED]]
+    rows: list[list[Cell]] = [
+        [z, found.pair.homes[z], "bad" if found.bad[z] else "doubtful", reasons[z].replace("_", " ")]
+        for z in at[:LISTED]
+    ]
     caption = f"{len(at) - LISTED} more are in {found.table.path.name}" if len(at) > LISTED else ""
     text = (
-        "Nothing was concluded from these; they lie where their neighbours are. See emloom repair to replace them."
+        "Nothing was concluded from bad sections; they lie where their neighbours are: see emloom repair to "
+        "replace them. Doubtful ones were placed by what little there is: look at them."
     )
-    return [Section("Bad sections", text, [], [Table(["section", "of the raw", "why"], rows, caption)])]
+    tables = [Table(["section", "of the raw", "state", "why"], rows, caption)]
+    return [Section("Bad and doubtful sections", text, [], tables)]

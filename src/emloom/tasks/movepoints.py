@@ -12,7 +12,7 @@ the reason, into ``NAME.lost.csv`` beside the output ``NAME.csv``. What the outp
     keep    tables only: it holds them in their rows, with empty coordinates (NaN in Parquet), so that rows stay
             the same rows.
 
-A point that leaves the canvas has a place, and is not lost.
+A point that leaves the canvas has a place, and is not lost. Boxes and the camera of an NML file are not moved.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.geometry.planar import PlanarMap
 from emloom.geometry.stackmap import Frame, StackMap
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.ops.warp import Method, Window, moved_section, pixels_needed
@@ -35,11 +34,13 @@ _LARGEST_WASTE = 1.5  # voxels read together per voxel needed
 
 @dataclass(frozen=True)
 class _Section:
-    """One section to be made: its number, its home, its map, and the voxels of the volume that it needs."""
+    """One section to be made: its number, its home, and the voxels of the volume that it needs.
+
+    Not its map: the fields of many sections together may be larger than the voxels.
+    """
 
     z: int
     home: int
-    move: PlanarMap
     needs: Box
 
 
@@ -101,7 +102,7 @@ class MoveScene:
                 out[..., section.z - box.start[0], :, :] = moved_section(
                     values[..., z.start, y, x],
                     (section.needs.start[1], section.needs.start[2]),
-                    section.move,
+                    self.stackmap.map(section.z),
                     window,
                     self.method,
                     fill=self.fill,
@@ -122,13 +123,12 @@ class MoveScene:
             home = self.stackmap.home(z)
             if home is None or not usable.start[0] <= home < usable.stop[0]:
                 continue
-            move = self.stackmap.map(z)
-            found = pixels_needed(move, window, self._mirror)
+            found = pixels_needed(self.stackmap.map(z), window, self._mirror)
             if found is None:
                 continue
             needs = Box.of((home, *found.start), (home + 1, *found.stop)).intersect(usable)
             if not needs.is_empty:
-                yield _Section(z, home, move, needs)
+                yield _Section(z, home, needs)
 
     def _groups(self, sections: Iterator[_Section]) -> Iterator[list[_Section]]:
         """Gather neighbours whose reads are worth being one."""

@@ -27,6 +27,7 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.geometry.grid import Vec3
+from emloom.io.files import write_text_atomic
 from emloom.io.open import create_volume, open_volume
 from emloom.io.stackmaps import map_folder, read_stackmap
 from emloom.io.volume import Kind, Volume, VolumeInfo
@@ -132,6 +133,7 @@ def move_volume(
         work = MoveBlock(job, space.folder.absolute(), name, start)
         cells = blocks(info.box, job.cell_shape_vox)
         run_stage(Stage("move", key, cells, work), space.folder, executor or Serial(), progress=on_block)
+        _carry_names(job.source, scene.volume.info, space.folder)
         seconds = {"move": time.perf_counter() - started}
         write_provenance(space.folder / "provenance.json", job.to_dict(), inputs, seconds)
         space.finish()
@@ -211,6 +213,26 @@ def name_of(source: str, info: VolumeInfo) -> str:
     """Return what the output is called in its container: as the source in its own, or what it is."""
     last = Path(source.rstrip("/")).name
     return info.kind or "volume" if "." in last or "*" in last else last
+
+
+def _carry_names(source: str, info: VolumeInfo, folder: Path) -> None:
+    """Write down what the classes of a volume are called, where its container knows, be they ids or channels."""
+    from emloom.tasks.classnames import (
+        NAMES,
+        class_names,
+        write_names,
+    )  # knows models, which take seconds to import
+
+    beside = Path(source).parent / NAMES
+    if beside.is_file():
+        write_text_atomic(folder / NAMES, beside.read_text(encoding="utf-8"))
+    elif info.kind == "probabilities" and info.channels is not None:
+        try:
+            names = class_names(source, info.channels)
+        except InputError:  # of other channels than these: then they are not theirs
+            return
+        if names != tuple(map(str, range(info.channels))):
+            write_names(folder, names)
 
 
 def _require_fits(fill: Any, info: VolumeInfo) -> None:

@@ -303,7 +303,9 @@ def _listed(found: _Found) -> list[Section]:
     sections = np.flatnonzero(found.marked).tolist()
     if not sections:
         return []
-    before, after, invented = (found.table.numbers(name) for name in ("before", "after", "invented"))
+    before, after, invented, flow = (
+        found.table.numbers(name) for name in ("before", "after", "invented", "flow_px")
+    )
     reasons, notes = found.table.words("reason"), found.table.words("note")
     rows: list[list[Cell]] = [
         [
@@ -313,13 +315,17 @@ def _listed(found: _Found) -> list[Section]:
             _section(before[z]),
             _section(after[z]),
             100 * float(invented[z]) if np.isfinite(invented[z]) else None,
+            float(flow[z]) if np.isfinite(flow[z]) else None,
             notes[z],
         ]
         for z in sections[:LISTED]
     ]
-    columns = ["section", "state", "why", "before", "after", "not measured (%)", "note"]
+    columns = ["section", "state", "why", "before", "after", "not measured (%)", "flow (px)", "note"]
     more = f"; {len(sections) - LISTED} more are in {found.table.path.name}" if len(sections) > LISTED else ""
-    caption = f"what is not as it was, and the sections it was made of{more}"
+    caption = (
+        "what is not as it was, the sections it was made of, and how far these lie apart: where the "
+        f"flow is long, look twice{more}"
+    )
     return [Section("All repaired sections", "", [], [Table(columns, rows, caption)])]
 
 
