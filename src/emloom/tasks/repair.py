@@ -9,7 +9,8 @@
     labels.zarr     labels, filled -> where labels were given: ids kept
     map/            StackMap from the original raw: the map of `emloom align`, where it came first, and pieces
     sections.csv    one row per section, see below
-    repair.json     last of all: before it is there, nobody takes the folder for whole (`emloom.tasks.qcmask`)
+    repair.json     last of all data: before it is there, nobody takes the folder for whole (`emloom.tasks.qcmask`)
+    report.html     pictures of it (`emloom.tasks.repairreport`)
 
 A section that was replaced keeps itself as its home in the map: predictions on it go back to the bad one.
 
@@ -67,6 +68,7 @@ from emloom.tasks.qc import quality_control
 from emloom.tasks.qcmask import REPAIRED, source_of
 from emloom.tasks.qcspec import QcSpec
 from emloom.tasks.repairfill import MakeSection, Section, read_made, read_move
+from emloom.tasks.repairreport import write_repair_report
 from emloom.tasks.repairscene import RepairScene, aligned_folder, raw_of
 from emloom.tasks.repairspec import INVENTED, MEASURED, RepairJob
 from emloom.tasks.repairwrite import WriteCell, read_counts
@@ -111,9 +113,9 @@ def repair(
         scene = run.scene()
         fills = planned(scene)
         run.make(scene, fills, inputs)
-        write_provenance(
-            run.folder / "provenance.json", job.to_dict(), inputs, {"repair": time.perf_counter() - started}
-        )
+        seconds = {"repair": time.perf_counter() - started}
+        write_provenance(run.folder / "provenance.json", job.to_dict(), inputs, seconds)
+        write_repair_report(run.folder)
         space.finish()
     return space.output
 
