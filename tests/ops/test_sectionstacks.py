@@ -22,7 +22,7 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.ops.doubtfulsections import doubts
 from emloom.ops.preparedsections import prepare
-from emloom.ops.sectionlinks import Links
+from emloom.ops.shiftlinks import Links
 from emloom.ops.sectionpositions import Positions, solve_positions
 from emloom.ops.sectionshifts import known_links, link, pairs
 from emloom.testing.phantom import Phantom, PhantomSpec
