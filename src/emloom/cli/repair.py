@@ -99,6 +99,7 @@ def repair(  # noqa: PLR0913 (one parameter per option)
         folder = execute(job, executor, tell, overwrite)
     for line in told(folder):
         typer.echo(line)
+    typer.echo(f"report: {folder / 'report.html'}")
 
 
 def told(folder: Path) -> list[str]:

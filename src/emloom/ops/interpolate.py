@@ -6,7 +6,8 @@
     missing  p                             the one that is, elsewhere; 0 where neither is
     after    p + (1 - t) v(p)       id     of the nearer one; of the other where that shows nothing
 
-A value lies between those it is made of. The flow is that of `emloom.ops.opticalflow.flow_between` at the same t.
+Beyond its border a section goes on as it ends, but one that is looked at inside is preferred. A value lies between
+those it is made of. The flow is that of `emloom.ops.opticalflow.flow_between` at the same t.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _displacement(flow, y, x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _sample(image, seen, y, x):  # type: ignore[no-untyped-def]
-    """Return the value between pixel centres, and whether all pixels it is made of are usable."""
+    """Return the value between pixel centres, and its worth: 2 all it is made of is usable, 1 outside, 0 not."""
     rows, columns = image.shape
     inside = y >= -0.5 and x >= -0.5 and y <= rows - 0.5 and x <= columns - 0.5
     y, x = min(max(y, 0.0), rows - 1.0), min(max(x, 0.0), columns - 1.0)
@@ -141,8 +142,8 @@ def _sample(image, seen, y, x):  # type: ignore[no-untyped-def]
     y1, x1 = y0 + (f > 0), x0 + (g > 0)
     low = (1 - g) * image[y0, x0] + g * image[y0, x1]
     high = (1 - g) * image[y1, x0] + g * image[y1, x1]
-    good = inside and seen[y0, x0] and seen[y0, x1] and seen[y1, x0] and seen[y1, x1]
-    return (1 - f) * low + f * high, good
+    good = seen[y0, x0] and seen[y0, x1] and seen[y1, x0] and seen[y1, x1]
+    return (1 - f) * low + f * high, (1 + inside) * good
 
 
 @njit(cache=True, nogil=True)
@@ -152,8 +153,8 @@ def _blend(before, after, flow, t, out):  # type: ignore[no-untyped-def]
             dy, dx = _displacement(flow, i + 0.5, k + 0.5)
             a, one = _sample(before[0], before[1], i - t * dy, k - t * dx)
             b, other = _sample(after[0], after[1], i + (1 - t) * dy, k + (1 - t) * dx)
-            if one and other:
+            if one == other > 0:
                 out[i, k] = (1 - t) * a + t * b
             elif one or other:
-                out[i, k] = a if one else b
+                out[i, k] = a if one > other else b
             # neither is usable: out keeps 0

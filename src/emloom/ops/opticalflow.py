@@ -146,7 +146,7 @@ def _band(binned: tuple[F32, F32], settings: FlowSettings) -> tuple[F32, F32]:
     band = (fine - _smoothed(grey, seen, settings.coarse)) * (seen > 0.5)
     spread = np.sqrt(_smoothed(band * band, seen, 2 * settings.coarse))
     usual = float(np.median(spread[seen > 0.5])) if (seen > 0.5).any() else 0.0
-    out: F32 = band / np.maximum(spread, np.float32(max(usual / 4, _TINY)))
+    out: F32 = (band / np.maximum(spread, max(usual / 4, _TINY))).astype(np.float32, copy=False)
     return out, ((seen > 0.5) & (spread > max(usual / 20, _TINY))).astype(np.float32)
 
 

@@ -97,6 +97,8 @@ def listed_in(path: Path) -> dict[int, str]:
     Raises:
         InputError: it is missing, damaged, or has no such columns.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: align again, or copy the folder again")
     with explained(path, "read"), path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     try:

@@ -9,7 +9,8 @@
     labels.zarr     labels, filled -> where labels were given: ids kept
     map/            StackMap from the original raw: the map of `emloom align`, where it came first, and pieces
     sections.csv    one row per section, see below
-    repair.json     last of all: before it is there, nobody takes the folder for whole (`emloom.tasks.qcmask`)
+    repair.json     last of all data: before it is there, nobody takes the folder for whole (`emloom.tasks.qcmask`)
+    report.html     pictures of it (`emloom.tasks.repairreport`)
 
 A section that was replaced keeps itself as its home in the map: predictions on it go back to the bad one.
 
@@ -67,6 +68,7 @@ from emloom.tasks.qc import quality_control
 from emloom.tasks.qcmask import REPAIRED, source_of
 from emloom.tasks.qcspec import QcSpec
 from emloom.tasks.repairfill import MakeSection, Section, read_made, read_move
+from emloom.tasks.repairreport import write_repair_report
 from emloom.tasks.repairscene import RepairScene, aligned_folder, raw_of
 from emloom.tasks.repairspec import INVENTED, MEASURED, RepairJob
 from emloom.tasks.repairwrite import WriteCell, read_counts
@@ -109,25 +111,35 @@ def repair(
     if again or not space.finished:
         run = _Run(job, space.folder.absolute(), executor or Serial(), on_block)
         scene = run.scene()
-        fills = run.plan(scene)
+        fills = planned(scene)
         run.make(scene, fills, inputs)
-        write_provenance(
-            run.folder / "provenance.json", job.to_dict(), inputs, {"repair": time.perf_counter() - started}
-        )
+        seconds = {"repair": time.perf_counter() - started}
+        write_provenance(run.folder / "provenance.json", job.to_dict(), inputs, seconds)
+        write_repair_report(run.folder)
         space.finish()
     return space.output
 
 
 def require_inputs(scene: RepairScene) -> None:
     """Open everything, before anything is made; raises `InputError` as `repair`."""
-    find(scene.info.shape[0], scene.job.sections, {})
     _ = scene.labels
-    scene.defects()
+    if scene.qc is not None or not scene.job.sections.look:
+        planned(scene)
+    else:
+        find(scene.info.shape[0], scene.job.sections, {})
     if scene.qc is None and scene.job.sections.look and scene.info.dtype.kind == "f":
         raise InputError(
             f"{scene.info.source} holds {scene.info.dtype}, in which nothing is looked for: name sections "
             "and pass --no-look, or scale the stack to uint16"
         )
+
+
+def planned(scene: RepairScene) -> tuple[Fill, ...]:
+    """Return what is done with sections that are not kept; raises `InputError` as `repair`."""
+    job, aligned = scene.job, aligned_folder(scene.job.raw)
+    listed = {} if aligned is None else listed_in(aligned / "sections.csv")
+    found = find(scene.info.shape[0], job.sections, scene.defects(), listed)
+    return plan(found, job.fill, job.longest_run)
 
 
 def _map_of(job: RepairJob) -> str | None:
@@ -157,13 +169,6 @@ class _Run:
             spec = QcSpec(raw=raw_of(self.job.raw), output=qc, voxel_size_nm=self.job.voxel_size_nm)
             quality_control(spec, self.executor, self.on_block)
         return RepairScene(self.job, qc)
-
-    def plan(self, scene: RepairScene) -> tuple[Fill, ...]:
-        """Return what is done with sections that are not kept."""
-        table = aligned_folder(self.job.raw)
-        listed = {} if table is None else listed_in(table / "sections.csv")
-        found = find(scene.info.shape[0], self.job.sections, scene.defects(), listed)
-        return plan(found, self.job.fill, self.job.longest_run)
 
     def make(self, scene: RepairScene, fills: tuple[Fill, ...], inputs: dict[str, str]) -> None:
         """Make sections, volumes, map and tables; `repair.json` last."""

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emloom.errors import InputError
 from emloom.geometry import Vec
 from emloom.geometry.planar import IDENTITY, Field, PlanarMap, from_plain
 from emloom.io.files import write_bytes_atomic, write_text_atomic
@@ -32,6 +33,7 @@ from emloom.ops.feather import feather_weights, feathered
 from emloom.ops.interpolate import between, nearest_between
 from emloom.ops.mend import mend
 from emloom.ops.opticalflow import FlowSettings, flow_between
+from emloom.ops.tornparts import Parts
 from emloom.ops.warp import Window, moved_section
 from emloom.run.stage import Output
 from emloom.tasks.badsections import Fill
@@ -116,9 +118,10 @@ class MakeSection:
 
     # ---- what is made -----------------------------------------------------------------------------------------
 
-    def _left(self, fill: Fill) -> Made:
+    def _left(self, fill: Fill, note: str = "") -> Made:
         grey = self.scene.grey(fill.z)
-        return Made("left", grey, np.full(grey.shape, LEFT, np.uint8), self.scene.ids(fill.z))
+        codes = np.full(grey.shape, LEFT, np.uint8)
+        return Made("left", grey, codes, self.scene.ids(fill.z), words={"note": note})
 
     def _copied(self, fill: Fill) -> Made:
         grey = self.scene.grey(fill.nearest)
@@ -153,22 +156,20 @@ class MakeSection:
     def _mended(self, fill: Fill) -> Made:
         torn = self.scene.grey(fill.z)
         near = sorted(fill.neighbours, key=lambda z: (abs(z - fill.z), z))
-        found = mend(torn, [self.scene.grey(z) for z in near])
+        try:
+            found = mend(torn, [self.scene.grey(z) for z in near])
+        except InputError as problem:  # no tissue: nothing that could be put together
+            return self._left(fill, str(problem))
         notes = "; ".join(found.notes)
+        if found.parts.count > 1 and not any(one.ok for one in found.fits):
+            return self._unmended(fill, torn, found.parts, notes)
+        move: PlanarMap = found.pieces
+        grey, gap, shown = found.section, found.gap, found.shown
         if found.parts.count < 2:  # nothing came apart: it stays where it is, and only its slit is filled
-            move: PlanarMap = IDENTITY
-            grey, gap, shown = torn, found.parts.gap, found.parts.parts
-        elif not any(one.ok for one in found.fits):
-            left = self._left(fill)
-            return Made("left", left.grey, left.codes, left.ids, words={"note": f"not mended: {notes}"})
-        else:
-            move, grey, gap, shown = found.pieces, found.section, found.gap, found.shown
+            move, grey, gap, shown = IDENTITY, torn, found.parts.gap, found.parts.parts
+        patch, patch_ids, flow = self._patch(fill, bool(gap.any()))
         _, y, x = self.scene.info.grid.voxel_size_nm
         feather = self.scene.job.feather_nm / (y * x) ** 0.5
-        flow, patch, patch_ids = None, self.scene.grey(fill.nearest), self.scene.ids(fill.nearest)
-        if gap.any() and len(near) == 2:
-            patch, _, flow = self._interpolated(fill)
-            patch_ids = self._ids_between(fill, flow)
         codes = self._codes_of(fill.z, move)
         codes[shown == 0] = LEFT
         codes[feather_weights(gap, feather) > 0] = GAP
@@ -176,6 +177,20 @@ class MakeSection:
         words |= {} if flow is None else _told(flow)
         mended = feathered(grey, patch, gap, feather)
         return Made("mended", mended, codes, self._ids_mended(fill.z, move, gap, patch_ids), flow, move, words)
+
+    def _patch(self, fill: Fill, is_needed: bool) -> tuple[NDArray[Any], NDArray[Any] | None, Field | None]:
+        """Return what goes into a gap: grey values, ids, and the flow along which they were made."""
+        if is_needed and len(fill.neighbours) == 2:
+            grey, _, flow = self._interpolated(fill)
+            return grey, self._ids_between(fill, flow), flow
+        return self.scene.grey(fill.nearest), self.scene.ids(fill.nearest), None
+
+    def _unmended(self, fill: Fill, torn: NDArray[Any], parts: Parts, notes: str) -> Made:
+        """Return a torn section as it is, whose parts found no place: its void and what else is bad are marked."""
+        codes = self._codes_of(fill.z, IDENTITY)
+        codes[parts.parts == 0] = LEFT
+        words = {"parts": parts.count, "note": f"not mended: {notes}"}
+        return Made("left", torn, codes, self.scene.ids(fill.z), words=words)
 
     def _codes_of(self, z: int, move: PlanarMap) -> Codes:
         """Return what is bad of a section that is put together, where it went; its void is known to the pixel."""
