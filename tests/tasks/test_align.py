@@ -23,8 +23,10 @@ from emloom.testing.damagespec import AffineDamage, BadSections, DamageSpec, Ela
 from emloom.testing.displacement import displacement_error
 from emloom.testing.phantom import Phantom, PhantomSpec
 
-DEPTH, SIDE, MARGIN = 20, 256, 24
-TISSUE = PhantomSpec.sections((DEPTH, SIDE, SIDE), seed=5)
+DEPTH, SIDE, MARGIN = 20, 288, 24
+TISSUE = PhantomSpec(
+    shape=(DEPTH, SIDE, SIDE), voxel_size_nm=(30.0, 6.0, 6.0), seed=5, noise=9.0, section_jitter=7.0
+)
 BAD = BadSections(fraction=0.1, kinds=("blank", "noisy"))
 MOVED = ShiftDamage(jitter_px=3.0, walk_px=1.5)
 PLANTED = {

@@ -8,7 +8,7 @@
     sections.csv, sections.parquet, align.json, report.html, provenance.json
 
 Columns of sections.csv: `z` in the result, `home` in the raw; `bad` 1 and `reason` where a section could not be
-placed by what it shows; `shift_y`, `shift_x` (px) that were applied; `links` that were believed, `residual_px` and
+placed by what it shows; `shift_y`, `shift_x` (px) of its middle; `links` that were believed, `residual_px` and
 `residual_p95_px` between what they say and what was done, `confidence` (deviations of the correlation; strangers
 have 3 to 4.5); of affine maps `scale`, `rotation_deg`, `shear`; of meshes `bend_px`, the largest displacement.
 
@@ -37,7 +37,8 @@ from emloom.run.journal import key_of
 from emloom.run.provenance import write_provenance
 from emloom.run.stage import Output
 from emloom.run.workspace import Workspace
-from emloom.tasks.alignfound import Found, Line, OnBlock, find
+from emloom.tasks.alignfound import find
+from emloom.tasks.alignline import Found, Line, OnBlock
 from emloom.tasks.alignreport import write_align_report
 from emloom.tasks.alignsource import Source
 from emloom.tasks.alignspec import AlignJob, TableModel

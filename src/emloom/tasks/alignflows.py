@@ -1,12 +1,11 @@
-"""Where the patches of sections lie in other sections, block by block, and the affine maps that lay them together.
+"""Where the patches of sections lie in other sections, block by block; each look starts from where sections are.
 
 ::
 
-    flows      raw, positions.npy -> flows/z_y_x.npz     per pair of sections: places, displacements, weights
-    (solved)   flows              -> affine maps of all sections at once
+    flows-N    raw, where sections are -> flows-N/z_y_x.npz     per pair of sections: places, moves, weights
 
-Sections are compared at about 8 nm per pixel. Each pair is compared twice, the second time with the affine map as
-the start that fits what was found on smaller images, so that turns and stretches of many pixels are followed.
+The first look is at small images and reaches far; after every look the sections are put where it says, and the
+next one looks closer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,68 +21,56 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Block
-from emloom.geometry.planar import PlanarMap, Shift
-from emloom.io.files import write_bytes_atomic
+from emloom.geometry.planar import PlanarMap, chain
 from emloom.ops.downsample import downsample_mean
 from emloom.ops.flowtexture import Texture, texture
 from emloom.ops.patchflow import Patches, patch_flow
-from emloom.ops.sectionaffines import AffineStack, section_affines
 from emloom.ops.sectionlinks import Link
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.alignsource import Source
 from emloom.tasks.alignspec import AffineModel
+from emloom.tasks.alignstate import State, save_arrays
 
-STAGE = "flows"
-POSITIONS = "positions.npy"
-"""float64 [Z, 2]: by how much every section is moved before patches are looked for; NaN: compare it with none."""
-PIXEL_NM = 8.0
-"""Size of the pixels that are compared, about; smaller than the raw's they are not made."""
-_COARSER = 4  # times, of the first look
-_LEAST_PATCH, _LEAST_PATCHES = 24, 2
+PIXEL_NM = 4.0
+"""Size of the pixels that are compared in the end, about; smaller than the raw's they are not made."""
+_LEAST_PATCH = 24
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How sections are made smaller and cut, in pixels.
+class Look:
+    """One look at the sections: at which size, and how patches are cut and searched for.
 
     Attributes:
         factor: pixels of the raw per pixel that is compared.
-        patch: side of a patch, pixels that are compared.
-        step: distance of patches, the same.
+        patches: in such pixels.
     """
 
     factor: int
-    patch: int
-    step: int
+    patches: Patches
 
-    @classmethod
-    def of(cls, model: AffineModel, source: Source) -> Sizes:
-        """Return the sizes for a stack.
 
-        Raises:
-            InputError: patches are smaller than can be compared, or larger than a section.
-        """
-        nm = source.frame.grid.voxel_size_nm[1]
-        factor = max(1, int(PIXEL_NM / nm + 1e-6))
-        patch, step = (max(1, round(length / (nm * factor))) for length in (model.patch_nm, model.step_nm))
+def looks(model: AffineModel, source: Source) -> tuple[Look, Look, Look, Look]:
+    """Return the looks at a stack: two for affine maps, then two for meshes, each from coarse to fine.
+
+    Raises:
+        InputError: patches are smaller than can be compared, or larger than a section.
+    """
+    nm = source.frame.grid.voxel_size_nm[1]
+    fine = max(1, int(PIXEL_NM / nm + 1e-6))
+    sizes = [(2 * fine, 1.2, 0.3), (fine, 1.0, 0.15), (2 * fine, 0.8, 0.25), (fine, 0.8, 0.1)]
+    made = []
+    for factor, share, reach in sizes:
+        pixel = nm * factor
+        patch, step = (max(1, round(share * length / pixel)) for length in (model.patch_nm, model.step_nm))
         most = min(source.frame.shape[1:]) // factor
         if not _LEAST_PATCH <= patch <= most:
             raise InputError(
-                f"patches of {model.patch_nm} nm are {patch} pixels of {nm * factor:g} nm: they must be at least "
+                f"patches of {model.patch_nm:g} nm are {patch} pixels of {pixel:g} nm here: they must be at least "
                 f"{_LEAST_PATCH}, and at most {most}, which is all of a section; choose another patch_nm"
             )
-        return cls(factor, patch, step)
-
-    @property
-    def fine(self) -> Patches:
-        """How patches are looked for when much is known."""
-        return Patches(self.patch, self.step, max(4, self.patch // 8))
-
-    @property
-    def coarse(self) -> Patches:
-        """How they are looked for on smaller images."""
-        return Patches(self.patch, max(1, self.patch // 4), max(6, self.patch // 4))
+        made.append(Look(factor, Patches(patch, step, max(6, round(reach * patch)))))
+    return made[0], made[1], made[2], made[3]
 
 
 @dataclass(frozen=True)
@@ -93,51 +79,37 @@ class FlowBlock:
 
     Attributes:
         source: the stack.
-        folder: of the result.
+        start: where its sections are as far as is known.
+        stage: name of the stage, and of the folder of its files.
         lags: how many sections further on those are that a section is compared with.
-        sizes: of pixels and patches.
+        look: how.
     """
 
     source: Source
-    folder: Path
+    start: State
+    stage: str
     lags: tuple[int, ...]
-    sizes: Sizes
+    look: Look
 
     def __call__(self, block: Block) -> Sequence[Output]:
         """Write the flows of a block."""
-        start, stop = block.write.start[0], block.write.stop[0]
-        positions = np.load(self.folder / POSITIONS)
-        recent: deque[tuple[int, _Pair]] = deque(maxlen=max(self.lags) + 1)
+        first, stop = block.write.start[0], block.write.stop[0]
+        end = min(stop + max(self.lags), self.source.frame.shape[0])
+        recent: deque[tuple[int, Texture, PlanarMap]] = deque(maxlen=max(self.lags))
         arrays: dict[str, NDArray[Any]] = {}
-        for z, section, usable in self.source.sections(start, min(stop + max(self.lags), len(positions))):
-            if np.isnan(positions[z]).any():
+        for z, section, usable in self.source.sections(first, end):
+            move = self.start.map(z)
+            if move is None:
                 continue
-            here = _Pair.of(section, usable, self.sizes)
-            recent.append((z, here))
-            for before, other in recent:
+            here = _texture(section, usable, self.look.factor)
+            for before, other, moved in recent:
                 if z - before in self.lags and before < stop:
-                    apart = positions[before] - positions[z]
-                    link = linked(before, z, other, here, Shift(*apart.tolist()), self.sizes)
-                    arrays |= _plain(link)
-        place = f"{STAGE}/{name_of(block.index)}.npz"
-        stream = BytesIO()
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-        write_bytes_atomic(self.folder / place, stream.getvalue())
-        return [Output.file(self.folder, place)]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A section at two sizes; the coarse one is None where it has no room for patches."""
-
-    fine: Texture
-    coarse: Texture | None
-
-    @classmethod
-    def of(cls, section: NDArray[Any], usable: NDArray[np.bool_] | None, sizes: Sizes) -> _Pair:
-        coarser = sizes.factor * _COARSER
-        room = min(section.shape) // coarser >= _LEAST_PATCHES * sizes.patch
-        return cls(_texture(section, usable, sizes.factor), _texture(section, usable, coarser) if room else None)
+                    flow = patch_flow(other, here, chain(moved, move.inverse()), self.look.patches)
+                    arrays |= _plain(Link.of(before, z, flow))
+            recent.append((z, here, move))
+        place = f"{self.stage}/{name_of(block.index)}.npz"
+        save_arrays(self.start.folder / place, arrays)
+        return [Output.file(self.start.folder, place)]
 
 
 def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: int) -> Texture:
@@ -151,34 +123,20 @@ def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: in
     return texture(small, good, factor=factor)
 
 
-def linked(first: int, second: int, a: _Pair, b: _Pair, start: PlanarMap, sizes: Sizes) -> Link:
-    """Return where patches of one section lie in another, coarse ones first."""
-    if a.coarse is not None and b.coarse is not None:
-        rough = Link.of(first, second, patch_flow(a.coarse, b.coarse, start, sizes.coarse))
-        start = fitted(rough) or start
-    return Link.of(first, second, patch_flow(a.fine, b.fine, start, sizes.fine))
+def read_flows(folder: Path, stage: str, cells: Iterable[Block]) -> Callable[[], Iterator[Link]]:
+    """Return what iterates over all links of a stage, in order of blocks; nothing is held between two.
 
-
-def fitted(link: Link) -> PlanarMap | None:
-    """Return the affine map from the first section of a link to the second; None where too little agrees."""
-    pair = Link(0, 1, link.places, link.moves, link.weights)
-    try:
-        found = section_affines(2, [pair], how=AffineStack(reference=1, drift_sections=None))
-    except InputError:
-        return None
-    return found.maps[0]
-
-
-def read_flows(folder: Path, cells: Iterable[Block]) -> Callable[[], Iterator[Link]]:
-    """Return what iterates over all links, in order of blocks; nothing is held between two."""
+    Links over n sections count 1 / n² as much: tissue itself moves from section to section.
+    """
     names = [name_of(block.index) for block in cells]
 
     def links() -> Iterator[Link]:
         for name in names:
-            with np.load(folder / STAGE / f"{name}.npz", allow_pickle=False) as found:
+            with np.load(folder / stage / f"{name}.npz", allow_pickle=False) as found:
                 for key in sorted({key.rpartition("/")[0] for key in found}):
                     first, second = (int(part) for part in key.split("-"))
-                    yield Link(first, second, *(found[f"{key}/{part}"] for part in ("places", "moves", "weights")))
+                    places, moves, weights = (found[f"{key}/{part}"] for part in ("places", "moves", "weights"))
+                    yield Link(first, second, places, moves, weights / (second - first) ** 2)
 
     return links
 

@@ -5,93 +5,28 @@ Each model begins with the one before: translations, then affine maps, then mesh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emloom.errors import InputError
-from emloom.geometry import Block
 from emloom.geometry.canvas import laid_out
-from emloom.geometry.planar import Affine, PlanarMap, Shift, chain
+from emloom.geometry.planar import Shift
 from emloom.geometry.sectionshift import SectionShift, away_from_zero, box_within
 from emloom.geometry.stackmap import Frame, StackMap
-from emloom.io.files import write_bytes_atomic
 from emloom.io.open import open_volume
 from emloom.io.shifttable import read_shift_table
 from emloom.ops.doubtfulsections import doubts
-from emloom.ops.elasticmesh import Elasticity
-from emloom.ops.sectionaffines import AffineStack, SectionAffines, section_affines
 from emloom.ops.sectiondrift import without_drift
 from emloom.ops.sectionpositions import Positions, solve_positions
+from emloom.ops.sectionshifts import known_links
 from emloom.ops.shiftlinks import Links
-from emloom.run.executor import Executor
 from emloom.run.journal import key_of
-from emloom.run.stage import Output
-from emloom.tasks import alignflows, alignlinks, alignmesh
-from emloom.tasks.alignsource import Source
-from emloom.tasks.alignspec import AffineModel, AlignJob, ElasticModel, ShiftModel, TableModel
-from emloom.tasks.scorestages import Stages
-
-F64 = NDArray[np.float64]
-Table = dict[str, NDArray[Any]]
-OnBlock = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """An alignment.
-
-    Attributes:
-        maps: per section of the raw, in its pixels, to the common frame.
-        table: one row per section: columns of `sections.csv`.
-        notes: what a person should know, in sentences.
-        facts: plain values for `align.json`.
-    """
-
-    maps: Sequence[PlanarMap]
-    table: Table
-    notes: tuple[str, ...]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Line:
-    """The stages of one alignment.
-
-    Attributes:
-        job: what is asked.
-        source: the stack.
-        folder: where the result grows.
-        key: hash of everything that the first stage depends on.
-        executor: where blocks run.
-        on_block: called with (stage, blocks done, blocks in all).
-    """
-
-    job: AlignJob
-    source: Source
-    folder: Path
-    key: str
-    executor: Executor
-    on_block: OnBlock | None
-
-    def run(self, name: str, key: str, cells: list[Block], work: Callable[[Block], Sequence[Output]]) -> None:
-        """Do the blocks of a stage that are not done yet."""
-        tell = self.on_block
-        stages = Stages(self.folder, self.executor, None if tell is None else (lambda *n: tell(name, *n)))
-        stages.run(name, key, cells, work)
-
-    @property
-    def reference(self) -> int:
-        """The section that stays."""
-        n, chosen = self.source.frame.shape[0], self.job.links.reference
-        if chosen is not None and chosen >= n:
-            raise InputError(f"the reference section {chosen} does not exist: {self.job.raw} has 0 to {n - 1}")
-        return n // 2 if chosen is None else chosen
+from emloom.tasks import alignlinks
+from emloom.tasks.alignbend import bent
+from emloom.tasks.alignline import F64, Found, Line, Table
+from emloom.tasks.alignspec import AffineModel, ElasticModel, ShiftModel, TableModel
 
 
 def find(line: Line) -> tuple[Found, StackMap]:
@@ -104,11 +39,8 @@ def find(line: Line) -> tuple[Found, StackMap]:
     if isinstance(model, TableModel):
         return _from_table(line, model)
     found, positions = _shifts(line, model)
-    if isinstance(model, AffineModel | ElasticModel):
-        affine = model.affine if isinstance(model, ElasticModel) else model
-        found = _affines(line, affine, found, positions)
-    if isinstance(model, ElasticModel):
-        found = _meshes(line, model, found)
+    if not isinstance(model, ShiftModel):
+        found = bent(line, model, found, positions)
     return found, laid_out(line.source.frame, found.maps, keep=line.job.canvas == "keep")
 
 
@@ -169,8 +101,8 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
             f"no two sections of {line.job.raw} resemble each other more than chance: sections must be those "
             "along z, and neighbours overlap; look at `emloom qc`"
         )
-    shift = np.stack([table["dy"], table["dx"]], 1)[known]
-    links = Links(table["first"][known], table["second"][known], shift, table["error"][known])
+    pairs, found = alignlinks.links_of(table)
+    links, correlation = known_links(pairs, found)
     positions = solve_positions(n, links, line.reference)
     if how.drift_sections is not None:
         slow = without_drift(positions.shift, how.drift_sections, line.reference, positions.cuts)
@@ -181,7 +113,7 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
         moved = away_from_zero(moved).astype(np.float64)
     rows = _rows(n, moved)
     rows |= _fit_of(n, links, positions, table["sigmas"][known])
-    rows |= _reasons(positions, doubts(sections, links, table["correlation"][known]))
+    rows |= _reasons(positions, doubts(sections, links, correlation))
     maps = [Shift(*p) for p in moved.tolist()]
     return Found(maps, rows, _notes(positions, line.reference), {"reference": line.reference}), positions
 
@@ -226,93 +158,3 @@ def _notes(positions: Positions, reference: int) -> tuple[str, ...]:
     if positions.state[reference] != "linked":
         notes.append(f"The reference section {reference} resembles no other: its neighbours stay where they are.")
     return tuple(notes)
-
-
-# ---- affine maps ----------------------------------------------------------------------------------------------
-
-
-def _affines(line: Line, model: AffineModel, found: Found, positions: Positions) -> Found:
-    source, sizes = line.source, alignflows.Sizes.of(model, line.source)
-    start = positions.shift.copy()
-    seen = start.copy()
-    seen[[state == "between" for state in positions.state]] = np.nan
-    _save(line.folder / alignflows.POSITIONS, seen)
-    cells = alignlinks.link_blocks(source)
-    work = alignflows.FlowBlock(source, line.folder, line.job.links.lags, sizes)
-    key = key_of(line.key, asdict(work) | {"folder": None}, seen.tolist())
-    line.run(alignflows.STAGE, key, cells, work)
-    links = [alignflows.thinned(link) for link in alignflows.read_flows(line.folder, cells)()]
-    how = AffineStack(line.reference, model.rigid_sections)
-    solved = section_affines(len(start), links, start, how)
-    return _with_affines(found, solved)
-
-
-def _with_affines(found: Found, solved: SectionAffines) -> Found:
-    n = len(solved.maps)
-    p95 = np.full(n, np.nan)
-    used = np.zeros(n, np.int64)
-    for fit in solved.links:
-        for z in (fit.first, fit.second) if fit.used else ():
-            p95[z], used[z] = np.fmax(p95[z], fit.p95_px), used[z] + 1
-    matrices = np.array([one.matrix for one in solved.maps])
-    table = found.table | {
-        "shift_y": matrices[:, 0, 2],
-        "shift_x": matrices[:, 1, 2],
-        "links": used,
-        "residual_px": solved.residual_px,
-        "residual_p95_px": p95,
-        **_shape_of(matrices[:, :, :2]),
-    }
-    lost = ~solved.linked & (table["bad"] == 0)
-    table["bad"] = np.where(solved.linked, table["bad"], 1)
-    table["reason"] = np.where(
-        lost, "its patches agree with no other section: put between its neighbours", table["reason"]
-    )
-    return replace(found, maps=solved.maps, table=table)
-
-
-def _shape_of(linear: F64) -> Table:
-    """Return scale, rotation and shear of linear maps [Z, 2, 2] on (y, x)."""
-    scale = np.sqrt(np.linalg.det(linear))
-    turn = np.arctan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1])
-    c, s = np.cos(turn), np.sin(turn)
-    rest = np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], 1) @ linear / scale[:, None, None]
-    shear = np.hypot(rest[:, 0, 0] - rest[:, 1, 1], rest[:, 0, 1] + rest[:, 1, 0]) / 2
-    return {"scale": scale, "rotation_deg": np.degrees(turn), "shear": shear}
-
-
-# ---- meshes ---------------------------------------------------------------------------------------------------
-
-
-def _meshes(line: Line, model: ElasticModel, found: Found) -> Found:
-    source = line.source
-    _, rows, columns = source.frame.shape
-    spacing = model.spacing_nm / source.frame.grid.voxel_size_nm[1]
-    affines = [one for one in found.maps if isinstance(one, Affine)]
-    _save(line.folder / alignmesh.AFFINES, np.array([one.matrix for one in affines]))
-    cells = alignlinks.link_blocks(source)
-    how = Elasticity(stiffness=model.stiffness, anchor=model.anchor)
-    key = key_of(line.key, model.to_dict(), [one.matrix.tolist() for one in affines])
-    for number in range(1, model.rounds + 1):
-        work = alignmesh.RelaxBlock(line.folder, number, (rows, columns), spacing, how, tuple(cells))
-        line.run(f"mesh-{number:03d}", key, cells, work)
-    meshes = alignmesh.read_meshes(line.folder, model.rounds, cells, range(len(affines)))
-    maps = [chain(mesh, affine) for (mesh, _), affine in zip(meshes, affines, strict=True)]
-    facts = [said for _, said in meshes]
-    table = found.table | {
-        "residual_px": np.array([one["residual_px"] for one in facts]),
-        "residual_p95_px": np.array([one["p95_px"] for one in facts]),
-        "bend_px": np.array([float(np.hypot(*mesh.displacement).max()) for mesh, _ in meshes]),
-    }
-    stiff = [z for z, one in enumerate(facts) if one["stiffened"] > 1]
-    notes = found.notes
-    if stiff:
-        listed = ", ".join(map(str, stiff[:10])) + (" ..." if len(stiff) > 10 else "")
-        notes += (f"The meshes of {len(stiff)} sections would have folded and were made stiffer: {listed}.",)
-    return replace(found, maps=maps, table=table, notes=notes)
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    stream = BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    write_bytes_atomic(path, stream.getvalue())

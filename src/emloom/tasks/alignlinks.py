@@ -126,6 +126,16 @@ def read_links(folder: Path, cells: Iterable[Block]) -> tuple[Table, list[Measur
     return {key: column[order] for key, column in links.items()}, [Measured(*row) for row in rows]
 
 
+def links_of(table: Table) -> tuple[list[tuple[int, int]], list[Link]]:
+    """Return the pairs of sections in a table, and how they lie on each other."""
+    rows = list(zip(*(table[name].tolist() for name in LINKS), strict=True))
+    found = [
+        Link((dy, dx), error, correlation, sigmas, overlap, bool(known))
+        for _, _, dy, dx, error, correlation, sigmas, overlap, known in rows
+    ]
+    return [(first, second) for first, second, *_ in rows], found
+
+
 def _joined(parts: list[Mapping[str, NDArray[Any]]]) -> Table:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 

@@ -30,7 +30,7 @@ class AffineModel(Spec):
     kind: Literal["affine"] = "affine"
     patch_nm: Nm = 640.0
     """Side of the patches that are looked up in other sections."""
-    step_nm: Nm = 320.0
+    step_nm: Nm = 256.0
     """Distance between their centres."""
     rigid_sections: Annotated[float, Field(gt=0)] | None = 30.0
     """What one section does is its own; stretch and shear that build up over more than so many sections are held
@@ -42,14 +42,14 @@ class ElasticModel(Spec):
 
     kind: Literal["elastic"] = "elastic"
     affine: AffineModel = AffineModel()
-    spacing_nm: Nm = 640.0
+    spacing_nm: Nm = 320.0
     """Distance between the nodes of a mesh."""
     stiffness: Annotated[float, Field(gt=0)] = 0.05
     """How strongly a mesh resists to bend, against what links say."""
     anchor: Annotated[float, Field(ge=0)] = 0.002
     """How strongly it is held to where the affine map puts it, which keeps the stack from drifting."""
-    rounds: Annotated[int, Field(ge=1, le=200)] = 12
-    """How often all meshes are relaxed against their neighbours."""
+    rounds: Annotated[int, Field(ge=1, le=200)] = 8
+    """How often all meshes are relaxed against their neighbours, after each of two looks."""
 
 
 class TableModel(Spec):
