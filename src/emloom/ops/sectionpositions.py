@@ -16,6 +16,7 @@ Memory and time grow with the number of links.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -64,6 +65,18 @@ class Positions:
     state: tuple[State, ...]
     cuts: tuple[int, ...]
     deviation: float
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know of it, one sentence each."""
+        linked = [z for z, state in enumerate(self.state) if state != "between"]
+        after = dict(pairwise(linked))
+        out = [f"the stack falls apart between sections {cut} and {after[cut]}" for cut in self.cuts]
+        loose = [z for z, state in enumerate(self.state) if state == "between"]
+        if not linked:
+            return ("no section resembles another one: all stay where they are",)
+        if loose:
+            out.append(f"sections without links lie between their neighbours: {', '.join(map(str, loose))}")
+        return tuple(out)
 
 
 def solve_positions(count: int, links: Links, reference: int | None = None) -> Positions:
