@@ -18,7 +18,8 @@ I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 _AGREES = 4.0  # deviations within which links agree
-_FEWEST_LAGS = 12
+_SHORTEST_LAGS = 12
+_MOST_VOTERS = 512
 
 
 def believable(count: int, links: Links, reference: int) -> Bool:
@@ -55,7 +56,8 @@ def _votes(groups: I64, move: F64, error: F64) -> I64:
     """Return how many links of its group agree with each, itself among them."""
     out = np.ones(len(groups), np.int64)
     for members in _members(groups):
-        out[members] = _agree(move[members], error[members]).sum(1)
+        voters = members[np.argsort(error[members], kind="stable")[:_MOST_VOTERS]]
+        out[voters] = _agree(move[voters], error[voters]).sum(1)
     return out
 
 
@@ -80,16 +82,15 @@ def _winners(groups: I64, move: F64, error: F64, votes: I64, count: int) -> I64:
     # The first in this order is the best of each end.
     best = np.unique(np.concatenate([np.unique(p, return_index=True)[1] for p in pair]))
     best = np.unique(groups[order[np.sort(best)]])
-    out = []
     leaders = order[np.unique(groups[order], return_index=True)[1]]
-    sizes = dict(zip(*(v.tolist() for v in np.unique(groups, return_counts=True)), strict=True))
-    for leader in leaders[np.isin(groups[leaders], best)].tolist():
-        if sizes[int(groups[leader])] == 1:
-            out.append(np.array([leader]))
-            continue
-        mine = np.flatnonzero(groups == groups[leader])
-        apart = np.linalg.norm(move[mine] - move[leader], axis=1)
-        out.append(mine[apart <= _AGREES * np.hypot(error[mine], error[leader])])
+    leader = dict(zip(groups[leaders].tolist(), leaders.tolist(), strict=True))
+    chosen = set(best.tolist())
+    out = [np.array([one for name, one in leader.items() if name in chosen], np.int64)]
+    for mine in _members(groups):
+        name = int(groups[mine[0]])
+        if name in chosen:
+            apart = np.linalg.norm(move[mine] - move[leader[name]], axis=1)
+            out.append(mine[apart <= _AGREES * np.hypot(error[mine], error[leader[name]])])
     return np.concatenate(out)
 
 
@@ -115,7 +116,7 @@ def _table(links: Links, reference: int) -> dict[int, I64]:
     count = int(links.second.max(initial=0)) + 1
     lag = links.second - links.first
     out: dict[int, I64] = {}
-    for one in np.unique(lag)[:_FEWEST_LAGS].tolist():
+    for one in np.unique(lag)[:_SHORTEST_LAGS].tolist():
         which = np.flatnonzero(lag == one)
         which = which[np.argsort(-links.error[which], kind="stable")]  # the best of several is written last
         out[one] = np.full(count, -1, np.int64)

@@ -16,6 +16,7 @@ Memory and time grow with the number of links.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -65,6 +66,18 @@ class Positions:
     cuts: tuple[int, ...]
     deviation: float
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know of it, one sentence each."""
+        linked = [z for z, state in enumerate(self.state) if state != "between"]
+        after = dict(pairwise(linked))
+        out = [f"the stack falls apart between sections {cut} and {after[cut]}" for cut in self.cuts]
+        loose = [z for z, state in enumerate(self.state) if state == "between"]
+        if not linked:
+            return ("no section resembles another one: all stay where they are",)
+        if loose:
+            out.append(f"sections without links lie between their neighbours: {', '.join(map(str, loose))}")
+        return tuple(out)
+
 
 def solve_positions(count: int, links: Links, reference: int | None = None) -> Positions:
     """Return where sections belong.
@@ -82,7 +95,7 @@ def solve_positions(count: int, links: Links, reference: int | None = None) -> P
     """
     fixed = count // 2 if reference is None else reference
     _check(count, links, fixed)
-    ordered = replace(links.upward(), error=np.maximum(links.error, _LEAST_PX))
+    ordered, order = _sorted(links)
     weight, scale = np.ones(len(ordered)), _LEAST_PX
     shift = np.zeros((count, 2))
     if len(weight):
@@ -94,11 +107,12 @@ def solve_positions(count: int, links: Links, reference: int | None = None) -> P
     _join(shift, part, linked > 0, fixed)
     shift -= shift[fixed].copy()
     residual = np.linalg.norm(misfit(shift, ordered), axis=1)
+    back = np.argsort(order)
     home = part[_nearest(linked > 0, fixed)] if linked.any() else -1
     return Positions(
         shift,
-        residual,
-        weight,
+        residual[back],
+        weight[back],
         linked.astype(np.int64),
         _medians(count, ordered, residual, believed),
         tuple(_state(n, p == home) for n, p in zip(linked.tolist(), part.tolist(), strict=True)),
@@ -121,6 +135,13 @@ def _check(count: int, links: Links, reference: int) -> None:
         raise InputError("a link joins a section to itself: leave it out")
     if not (np.isfinite(links.shift).all() and np.isfinite(links.error).all() and (links.error >= 0).all()):
         raise InputError("a link's shift or error is no number: leave links that are unknown out")
+
+
+def _sorted(links: Links) -> tuple[Links, I64]:
+    """Return links that lead upward, in an order that is theirs alone, and which of the given ones they are."""
+    up = replace(links.upward(), error=np.maximum(links.error, _LEAST_PX))
+    order = np.lexsort((up.shift[:, 1], up.shift[:, 0], up.error, up.second, up.first))
+    return Links(up.first[order], up.second[order], up.shift[order], up.error[order]), order
 
 
 def _outside(ends: I64, count: int) -> int:
