@@ -1,10 +1,11 @@
 """Stacks that were bent by known maps, and the way through flow, affine maps and meshes that straightens them.
 
-``python tests/ops/bentstack.py FOLDER`` draws what it did to a real stack, before and after.
+``python -m tests.ops.bentstack DATA FOLDER`` draws what that does to a real stack, before and after.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emloom.geometry.planar import Affine, Field, PlanarMap, chain
+from emloom.geometry.planar import IDENTITY, Affine, Field, PlanarMap, chain
 from emloom.ops.elasticmesh import Bent, Relaxed, flat_mesh, relax
 from emloom.ops.flowtexture import Texture, texture
 from emloom.ops.meshsprings import Elasticity
@@ -109,7 +110,7 @@ def agreed(
 
 SCHEDULE = (  # images made smaller by, patches of them, rounds of meshes then; none: affine maps
     (2, Patches(size=96, step=32, search=24), 0),
-    (1, Patches(size=160, step=64, search=24), 0),
+    (1, Patches(size=128, step=48, search=20), 0),
     (2, Patches(size=64, step=24, search=16), 8),
     (1, Patches(size=128, step=48, search=12), 12),
     (1, Patches(size=128, step=48, search=8), 12),
@@ -146,3 +147,57 @@ def straightened(
 def places(side: int, margin: int = 40, step: int = 24) -> F64:
     at = np.arange(margin, side - margin, step, dtype=float)
     return np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+
+
+def apart(
+    bent: Sequence[PlanarMap], clean: Sequence[PlanarMap], planted: Sequence[PlanarMap], side: int
+) -> tuple[F64, F64]:
+    """How far the maps of a bent stack, after what was planted, are from those of the clean one.
+
+    Returns:
+        distances [Z, N] in pixels in the common frame, and the same of sections relative to the next; NaN where a
+        place was not in the bent section.
+    """
+    p, out = places(side), []
+    for a, b, m in zip(bent, clean, planted, strict=True):
+        q = m(p)
+        seen = ((q > 20) & (q < side - 20)).all(1)
+        out.append(np.where(seen[:, None], a(p) - b(q), np.nan))
+    e = np.stack(out)
+    return np.hypot(*np.moveaxis(e, -1, 0)), np.hypot(*np.moveaxis(np.diff(e, axis=0), -1, 0))
+
+
+def planted_stack(
+    stack: NDArray[np.uint8], most: float, affine: bool, bad: Sequence[int], seed: int = 3
+) -> tuple[NDArray[np.uint8], list[PlanarMap]]:
+    """A stack of which all sections but the middle one are bent, and some black; and the maps to the clean one."""
+    rng, sections, side = np.random.default_rng(seed), len(stack), stack.shape[1]
+    maps: list[PlanarMap] = []
+    for z in range(sections):
+        field, turn = planted_field(rng, side, most), planted_affine(rng, side)
+        maps.append(
+            IDENTITY if z == sections // 2 else chain(*([field] if most else []), *([turn] if affine else []))
+        )
+    out = np.stack([seen_through(s, m) for s, m in zip(stack, maps, strict=True)])
+    out[list(bad)] = 0
+    return out, maps
+
+
+def draw(stack: NDArray[np.uint8], maps: Sequence[PlanarMap], file: Path) -> None:
+    """Cuts along z and two neighbours in red and green, before and after."""
+    from matplotlib import pyplot as plt
+
+    after = np.stack([seen_through(s, m.inverse()) for s, m in zip(stack, maps, strict=True)])
+    figure, axes = plt.subplots(2, 2, figsize=(16, 12), height_ratios=(1, 2.5))
+    z, side = len(stack) // 2, stack.shape[1]
+    for column, (name, shown) in enumerate((("before", stack), ("after", after))):
+        axes[0, column].imshow(np.repeat(shown[:, side // 2], 8, axis=0), cmap="gray")
+        axes[1, column].imshow(np.stack([shown[z], shown[z + 1], shown[z]], -1))
+        axes[0, column].set_title(f"{name}: cut along z; below, sections {z} (magenta) and {z + 1} (green)")
+    figure.tight_layout()
+    figure.savefig(file, dpi=70)
+
+
+if __name__ == "__main__":
+    whole, _ = planted_stack(real_stack(Path(sys.argv[1]), "snemi3d", 11), 10.0, True, [2])
+    draw(whole, straightened(whole).maps(), Path(sys.argv[2]) / "straightened.png")

@@ -36,7 +36,7 @@ _HELD = 1e6  # weight of the reference
 _STEPS = 30
 _STILL = 1e-4  # pixels
 _STRANGE = 2.0  # times: no section was stretched or shrunk by as much
-_TIMES_OWN, _TIMES_ALL = 3.0, 10.0
+_TIMES_OWN, _TIMES_ALL = 3.0, 4.0  # a link of chance matches is worse than others, and loses its trust
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class AffineStack:
 
     reference: int | None = None
     drift_sections: float | None = 30.0
-    fewest: float = 6.0
+    fewest: float = 5.0
     least_px: float = 1.0
 
     def __post_init__(self) -> None:
@@ -248,11 +248,12 @@ class _System:
 
     def weak(self, trust: list[F64]) -> NDArray[np.bool_]:
         """Return which links are left with too few places."""
-        left = [
-            float((link.weights * t).sum() / max(link.weights.max(initial=0), 1e-12))
-            for link, t in zip(self.links, trust, strict=True)
-        ]
-        return np.array(left) < self.how.fewest / 2
+        left = []
+        for link, t in zip(self.links, trust, strict=True):
+            # As many equal places hold as much (Kish 1965), of those that are trusted.
+            alike = link.weights.sum() ** 2 / max(np.square(link.weights).sum(), 1e-12)
+            left.append(float(alike * (link.weights * t).sum() / max(link.weights.sum(), 1e-12)))
+        return np.array(left) < self.how.fewest
 
     def strange(self, maps: F64) -> NDArray[np.bool_]:
         """Return which links lead to a section that they stretch or shrink beyond belief, or turn over."""
