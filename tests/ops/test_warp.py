@@ -78,6 +78,15 @@ def test_coordinates_do_not_depend_on_the_window(move, window, data):
         assert np.array_equal(whole.parts[dy:, dx:], part.parts)
 
 
+@pytest.mark.parametrize("name", ["field", "chain"])
+def test_an_iteration_does_not_remember_where_its_window_began(name):
+    whole = pull(MAPS[name], (3, -40), (20, 200))
+    for later in range(1, 80):
+        assert np.array_equal(
+            whole[:, :, later:], pull(MAPS[name], (3, later - 40), (20, 200 - later)), equal_nan=True
+        )
+
+
 @settings(max_examples=60, deadline=None)
 @given(move=some_map, window=some_window)
 def test_the_extent_holds_every_place(move, window):

@@ -176,11 +176,16 @@ def test_deformed_sections_are_drawn(tmp_path: Path) -> None:
     planted = np.zeros((N, 2), int)
     maps: list[Any] = [Shift()] * N
     maps[7] = Field(u, (50.0, 50.0))
-    more = {"scale": [1.0] * N, "rotation_deg": [0.1] * N, "bend_px": [3.0 if z == 7 else 0.0 for z in range(N)]}
+    more = {
+        "scale": [0.93] + [1.0] * (N - 1),
+        "rotation_deg": [0.1] * N,
+        "bend_px": [3.0 if z == 7 else 0.0 for z in range(N)],
+    }
     aligned_folder(tmp_path / "aligned", tissue(), planted, maps=maps, more=more)
     page = write_align_report(tmp_path / "aligned").read_text()
     assert "Section 7 was bent most." in page
     assert "rotation (degrees)" in page
+    assert "0.930 to 1.000" in page
     assert "up to 2." in page  # of 3 pixels at a node between the places that are drawn
 
 

@@ -15,11 +15,13 @@ from emloom.errors import InputError
 from emloom.geometry.planar import IDENTITY, Chain, Pieces, Shift
 from emloom.tasks import repairreport
 from emloom.tasks.beforeafter import Window, read_nearest
+from emloom.tasks.repair import repair
 from emloom.tasks.repairreport import crack_of, parts_of, write_repair_report
+from emloom.tasks.repairspec import RepairJob
 from emloom.view.repairfigures import torn_section
 from tests.browser import chromium_or_skip
 from tests.driving import driven
-from tests.tasks.aligned import write_rows
+from tests.tasks.aligned import store, write_rows
 from tests.tasks.repaired import repaired_folder
 from tests.tasks.test_alignreport import tissue
 
@@ -55,6 +57,21 @@ def test_the_page_says_what_was_done(done: Path) -> None:
     ):
         assert words in page, words
     assert len(page) < 4_000_000
+
+
+def test_a_real_repair_has_its_page(tmp_path: Path) -> None:
+    raw = tissue((6, 96, 96))
+    raw[2] = 0
+    store(tmp_path / "raw.zarr", raw)
+    job = {
+        "raw": str(tmp_path / "raw.zarr"),
+        "output": str(tmp_path / "fixed"),
+        "sections": {"bad": [2], "look": False},
+    }
+    page = write_repair_report(repair(RepairJob.from_dict(job, "job"))).read_text()
+    assert "Section 2 (named by a person): interpolated between its neighbours" in page
+    assert ">16.667<" in page  # per cent: one of six
+    assert "Everything needed to run this again" in page
 
 
 def test_nothing_to_repair_is_said(tmp_path: Path) -> None:

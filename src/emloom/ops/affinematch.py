@@ -11,13 +11,13 @@ best map too, but their tiles find something anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, stats
+from scipy import fft, ndimage, special
 
 from emloom.errors import InputError
 from emloom.geometry.planar import Affine
@@ -114,25 +114,44 @@ def match_levels(a: Sequence[Level], b: Sequence[Level], start: Affine, reach_px
     depth = min(len(a), len(b))
     if a[0].factor != b[0].factor:
         raise InputError(f"levels that begin at factors {a[0].factor} and {b[0].factor}: give the same for both")
-    best = _from_afar(a[depth - 1], b[depth - 1], start, reach_px)
-    if best is None:
+    found = guesses(a[depth - 1], b[depth - 1], start, reach_px, LEAST_OVERLAP)[:_GUESSES]
+    fits = _best(fit(a[depth - 1], b[depth - 1], guess.affine, _STEPS) for guess in found)
+    if not fits:
         return Match(start, False, "the sections do not overlap", float("nan"), 0.0, 0.0, float("nan"))
+    # From afar two places may look much alike: the better half of them is looked at closer.
     for k in range(depth - 2, -1, -1):
-        best = fit(a[k], b[k], best.affine, _STEPS if k else _LAST_STEPS)
-    k = min(1 if a[0].factor == 1 else 0, depth - 1)
+        fits = _best(fit(a[k], b[k], one.affine, _STEPS if k else _LAST_STEPS) for one in fits) or fits
+    return _judged(a, b, fits[0])
+
+
+def improved(a: Sequence[Level], b: Sequence[Level], match: Match, starts: Sequence[Affine]) -> Match:
+    """Return the match, or that from one of other starts nearby, whichever makes the sections more alike."""
+    best, first = match, min(2, len(a) - 1, len(b) - 1)
+    for start in starts:
+        one = fit(a[first], b[first], start, _STEPS)
+        for k in range(first - 1, -1, -1):
+            one = fit(a[k], b[k], one.affine, _STEPS if k else _LAST_STEPS)
+        if one.score > best.score and one.overlap >= LEAST_OVERLAP:
+            other = _judged(a, b, one)
+            best = other if other.ok else best
+    return best
+
+
+def _judged(a: Sequence[Level], b: Sequence[Level], best: Fit) -> Match:
+    k = min(1 if a[0].factor == 1 else 0, len(a) - 1, len(b) - 1)
     agreement, residual, tiles = _tiles(a[k], b[k], best.affine)
     reason = _doubt(best, int(a[0].mask.sum())) or _disagreement(agreement, tiles)
     return Match(best.affine, not reason, reason, best.score, best.overlap, agreement, residual)
 
 
-_STEPS, _LAST_STEPS = 12, 8
+_STEPS, _LAST_STEPS = 30, 12
 
 
-def _from_afar(a: Level, b: Level, start: Affine, reach_px: float) -> Fit | None:
-    """Return the best of the guesses after some steps."""
-    fits = [fit(a, b, g.affine, 2 * _STEPS) for g in guesses(a, b, start, reach_px, LEAST_OVERLAP)[:_GUESSES]]
-    fits = [f for f in fits if np.isfinite(f.score) and f.overlap > 0]
-    return max(fits, key=lambda f: f.score * min(1.0, f.overlap / LEAST_OVERLAP), default=None)
+def _best(fits: Iterable[Fit]) -> list[Fit]:
+    """Return the better half of fits, best first; without those that failed."""
+    good = [one for one in fits if np.isfinite(one.score) and one.overlap > 0]
+    good.sort(key=lambda one: -one.score * min(1.0, one.overlap / LEAST_OVERLAP))
+    return good[: (len(good) + 1) // 2]
 
 
 def _doubt(found: Fit, size: int) -> str:
@@ -155,10 +174,13 @@ def _doubt(found: Fit, size: int) -> str:
 def _disagreement(agreement: float, tiles: int) -> str:
     """Return why the tiles do not bear a map out; empty if they do."""
     by_chance = np.pi * _AGREES**2 / (2 * _NEAR + 1) ** 2
-    apart = tiles // 4 or tiles  # tiles that share nothing
-    luck = float(stats.binom.sf(round(agreement * apart) - 1, apart, by_chance))
     if tiles == 0:
         return "too small to tell: not one tile of it can be compared"
+    apart = max(1.0, tiles / 4)  # tiles that share nothing
+    hits = agreement * apart
+    luck = (
+        float(special.betainc(hits, apart - hits + 1, by_chance)) if hits > 0 else 1.0
+    )  # binomial, of any number
     if agreement < _LEAST_AGREEMENT or luck > _CHANCE:
         return f"only {100 * agreement:.0f} % of {tiles} tiles fit best where the map puts them"
     return ""

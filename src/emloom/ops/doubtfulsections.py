@@ -21,7 +21,7 @@ F64 = NDArray[np.float64]
 _AROUND = 11  # sections
 _LEAST_USABLE = 0.1
 _FAINT = 0.3  # of the contrast around
-_BLURRED = 0.4  # of the detail around
+_BLURRED = 0.5  # of the detail around
 _ALIKE = 0.5  # of the correlation around
 
 
@@ -66,7 +66,7 @@ def doubts(
     )
     dead = (usable < _LEAST_USABLE) | (contrast <= 0)
     best = _best(count, links, np.asarray(correlation, np.float64), near)
-    usual = {name: _around(values, dead) for name, values in (("c", contrast), ("d", detail), ("b", best))}
+    usual = {"c": _around(contrast, dead), "d": _around(detail, dead), "b": _around(best, dead | (best <= 0))}
     out = []
     for z in range(count):
         reasons = []

@@ -75,36 +75,55 @@ def _vertex(s: F64) -> tuple[float, float, float]:
 
 
 @njit(cache=True, nogil=True)
-def median_faults(moves: F64, valid: NDArray[np.bool_], deviation: float) -> NDArray[np.bool_]:
-    """Return which nodes differ from the median of their neighbours, or have too few to tell.
+def median_faults(moves: F64, valid: NDArray[np.bool_], deviation: float, rough: float) -> NDArray[np.bool_]:
+    """Return which nodes differ from what their neighbours say, or have none that agree.
 
-    Westerweel & Scarano 2005: the distance from the median, over the median distance of neighbours from it and a
-    little more.
+    Two neighbours on opposite sides say their mean, which is right in any field linear around them; the median of
+    all pairs is what they say together (of single neighbours, where a node at the rim has less than three pairs).
+    The normalised median test of Westerweel & Scarano 2005: a node's distance from that median, over the median
+    distance of the pairs from it and a little more.
 
     Args:
         moves: [J, I, 2].
         valid: [J, I].
         deviation: largest quotient.
+        rough: largest distance, and largest median distance of pairs, pixels.
     """
     rows, columns, _ = moves.shape
     out = np.zeros((rows, columns), np.bool_)
     few = min(3, rows * columns - 1)
-    near = np.empty(((2 * _ROUND + 1) ** 2, 2))
     for j in range(rows):
         for i in range(columns):
             if not valid[j, i]:
                 continue
-            n = 0
-            for v in range(max(0, j - _ROUND), min(rows, j + _ROUND + 1)):
-                for u in range(max(0, i - _ROUND), min(columns, i + _ROUND + 1)):
-                    if valid[v, u] and (v != j or u != i):
-                        near[n] = moves[v, u]
-                        n += 1
-            if n < few:
+            said = _said(moves, valid, j, i, True)
+            if len(said) < 3:
+                said = _said(moves, valid, j, i, False)
+            if len(said) < few:
                 out[j, i] = True
-            elif n:
-                y, x = np.median(near[:n, 0]), np.median(near[:n, 1])
-                spread = np.median(np.hypot(near[:n, 0] - y, near[:n, 1] - x))
+            elif len(said):
+                y, x = np.median(said[:, 0]), np.median(said[:, 1])
+                spread = np.median(np.hypot(said[:, 0] - y, said[:, 1] - x))
                 off = np.hypot(moves[j, i, 0] - y, moves[j, i, 1] - x)
-                out[j, i] = off > deviation * (spread + _GRANTED)
+                out[j, i] = off > min(deviation * (spread + _GRANTED), rough) or spread > rough
     return out
+
+
+@njit(cache=True, nogil=True)
+def _said(moves: F64, valid: NDArray[np.bool_], j: int, i: int, pairs: bool) -> F64:
+    """Return what pairs of neighbours of a node say, or what neighbours do, [N, 2]."""
+    rows, columns = valid.shape
+    out = np.empty(((2 * _ROUND + 1) ** 2, 2))
+    n = 0
+    for dj in range(-_ROUND, _ROUND + 1):
+        for di in range(-_ROUND, _ROUND + 1):
+            v, u, far_v, far_u = j + dj, i + di, j - dj, i - di
+            if (dj == 0 and di == 0) or not (0 <= v < rows and 0 <= u < columns and valid[v, u]):
+                continue
+            if not pairs:
+                out[n] = moves[v, u]
+                n += 1
+            elif (dj, di) > (0, 0) and 0 <= far_v < rows and 0 <= far_u < columns and valid[far_v, far_u]:
+                out[n] = (moves[v, u] + moves[far_v, far_u]) / 2
+                n += 1
+    return out[:n]

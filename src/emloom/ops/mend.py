@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry.planar import IDENTITY, Affine, Pieces, Shift
-from emloom.ops.affinematch import STILL, Match, match_levels
+from emloom.ops.affinematch import STILL, Match, improved, match_levels
 from emloom.ops.matchlevels import Level, finest_of, levels_of
 from emloom.ops.piecewarp import laid
 from emloom.ops.tornparts import Parts, parts_of, tissue_of
@@ -140,6 +140,7 @@ def _fits(
         mask = parts.parts == number
         own = levels_of(torn, mask, finest)
         matches = tuple(_matched(own, b, start, reach) for b, start in zip(others, known, strict=True))
+        matches = _reconsidered(own, others, matches)
         known = [m.affine if m.ok and k is None else k for m, k in zip(matches, known, strict=True)]
         out.append(_agreed(matches, _places(mask), max(torn.shape)))
     if not all(one.ok or one.map != IDENTITY for one in out):
@@ -155,6 +156,17 @@ def _matched(a: Sequence[Level], b: Sequence[Level], known: Affine | None, reach
         return found
     again = match_levels(a, b, known, reach / 3)
     return again if again.ok else found
+
+
+def _reconsidered(
+    a: Sequence[Level], others: Sequence[Sequence[Level]], matches: tuple[Match, ...]
+) -> tuple[Match, ...]:
+    """Return the matches, each after a look at where the other neighbours would put the part."""
+    out = []
+    for k, (b, own) in enumerate(zip(others, matches, strict=True)):
+        starts = [m.affine for n, m in enumerate(matches) if m.ok and n != k]
+        out.append(improved(a, b, own, starts))
+    return tuple(out)
 
 
 def _places(mask: Bool) -> F64:

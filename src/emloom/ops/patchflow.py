@@ -36,6 +36,7 @@ from emloom.ops.flowtexture import Texture, brought
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
+_OVER = 4  # patches hang over the rim of a section by a quarter: there they are judged by what is left of them
 _AT_ONCE = 32  # patches that are transformed together: their spectra fit the cache
 
 
@@ -68,6 +69,7 @@ class Patches:
         most: largest displacement from the start, pixels; None: what the search allows.
         deviation: how many times more than its neighbours differ among themselves a node may differ from them;
             half a pixel is granted.
+        rough: by how much it may differ from them at most, and they among themselves, pixels.
 
     Raises:
         InputError: a length is below 1.
@@ -77,12 +79,13 @@ class Patches:
     step: int = 64
     search: int = 16
     measured: float = 0.4
-    score: float = 0.1
-    ratio: float = 1.15
+    score: float = 0.12
+    ratio: float = 1.2
     apart: int = 6
     sharpness: float = 0.005
     most: float | None = None
     deviation: float = 3.0
+    rough: float = 5.0
 
     def __post_init__(self) -> None:
         if min(self.size, self.step, self.search, self.apart) < 1:
@@ -97,7 +100,7 @@ class Flow:
     """Displacements from one section to another; see the module.
 
     Attributes:
-        places: float64 [J, I, 2], (y, x) in section a, full-resolution pixels.
+        places: float64 [J, I, 2], (y, x) in section a, full-resolution pixels: the middle of what is compared.
         moves: float64 [J, I, 2], displacement along y and x, full-resolution pixels; NaN where not valid.
         score: float32 [J, I], correlation coefficient at the peak; NaN where there was nothing to compare.
         verdict: uint8 [J, I], see `Verdict`.
@@ -135,18 +138,22 @@ def patch_flow(a: Texture, b: Texture, start: PlanarMap = IDENTITY, patches: Pat
             f"patches of {how.size} px do not fit into a section of {' x '.join(map(str, a.values.shape))} px: "
             "make them smaller"
         )
-    corners = [_corners(n, how) for n in a.values.shape]
+    rim = how.size // _OVER
+    corners = [_corners(n + 2 * rim, how) for n in a.values.shape]
     grid = (len(corners[0]), len(corners[1]))
     at = np.stack(np.meshgrid(*corners, indexing="ij"), -1).reshape(-1, 2)
     known = _whole(start, a.factor)
-    values, mask = brought(b, known, a.values.shape, how.search)
+    own = Texture(np.pad(a.values, rim), np.pad(a.mask, rim), a.factor)
+    values, mask = brought(b, known, a.values.shape, how.search + rim)
     found = np.concatenate(
-        [_found(a, values, mask, at[k : k + _AT_ONCE], how) for k in range(0, len(at), _AT_ONCE)]
+        [_found(own, values, mask, at[k : k + _AT_ONCE], how) for k in range(0, len(at), _AT_ONCE)]
     )
     r, score = found[:, :2], found[:, 2]
     verdict = _verdicts(found, how).reshape(grid)
-    verdict[(verdict == 0) & median_faults(r.reshape(*grid, 2), verdict == 0, how.deviation)] = Verdict.ODD
-    places = (at.astype(np.float64) + how.size / 2) * a.factor
+    verdict[(verdict == 0) & median_faults(r.reshape(*grid, 2), verdict == 0, how.deviation, how.rough)] = (
+        Verdict.ODD
+    )
+    places = (at - rim + found[:, 5:]) * a.factor
     moves = np.full(places.shape, np.nan)
     good = verdict.ravel() == 0
     moves[good] = known(places[good] + r[good] * a.factor) - places[good]
@@ -170,9 +177,9 @@ def _whole(start: PlanarMap, factor: int) -> PlanarMap:
 
 
 def _found(a: Texture, b: F32, b_mask: NDArray[np.bool_], at: NDArray[np.int64], how: Patches) -> F64:
-    """Return, per patch, its displacement (y, x), score, next score and sharpness; NaN where there is no peak.
+    """Return, per patch, displacement (y, x), score, next score, sharpness, and where in it its weight is (y, x).
 
-    The displacement of a peak at the edge is infinite.
+    The first are NaN where there is no peak; the displacement of a peak at the edge is infinite.
     """
     n, reach = how.size, how.size + 2 * how.search
     cut = np.stack([a.values[y : y + n, x : x + n] for y, x in at])
@@ -182,7 +189,9 @@ def _found(a: Texture, b: F32, b_mask: NDArray[np.bool_], at: NDArray[np.int64],
     window = _window(n)
     whole = float(window.sum())
     seen_weight = seen * window
-    out = np.full((len(at), 5), np.nan)
+    out = np.column_stack(
+        [np.full((len(at), 5), np.nan), _middles(seen_weight, there[:, how.search :, how.search :])]
+    )
     use = np.flatnonzero(seen_weight.sum((1, 2)) >= how.measured * whole)
     if not use.size:
         return out
@@ -196,7 +205,18 @@ def _found(a: Texture, b: F32, b_mask: NDArray[np.bool_], at: NDArray[np.int64],
         surface[plain] /= np.sqrt(np.maximum(near * energy[:, None, None], 1e-6))
     if holes.size:
         surface[holes] = _masked(cut[holes], seen_weight[holes], other[holes], there[holes], how)
-    out[use] = peaks(surface[use], how.apart)
+    out[use, :5] = peaks(surface[use], how.apart)
+    return out
+
+
+def _middles(weight: F32, there: NDArray[np.bool_]) -> F64:
+    """Return where the weight of patches [N, n, n] is that meets something measured, (y, x) from their corner."""
+    n = weight.shape[-1]
+    met = weight * there[:, :n, :n]
+    whole = met.sum((1, 2), dtype=np.float64)
+    line = np.arange(n) + 0.5
+    sums = np.stack([met.sum(2) @ line, met.sum(1) @ line], -1)
+    out: F64 = np.where(whole[:, None] > 0, sums / np.maximum(whole, 1e-9)[:, None], n / 2)
     return out
 
 
@@ -235,7 +255,7 @@ def _window(n: int) -> F32:
 def _verdicts(found: F64, how: Patches) -> NDArray[np.uint8]:
     """Return the verdict of every patch on its own; the first that applies."""
     far = np.hypot(found[:, 0], found[:, 1])
-    score, following, sharp = found[:, 2:].T
+    score, following, sharp = found[:, 2:5].T
     cases: list[tuple[Verdict, NDArray[Any]]] = [
         (Verdict.EMPTY, np.isnan(score)),
         (Verdict.EDGE, ~np.isfinite(far)),

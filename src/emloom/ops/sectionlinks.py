@@ -12,6 +12,8 @@ from emloom.ops.patchflow import Flow
 
 F64 = NDArray[np.float64]
 
+_MOST = 0.9  # correlation: what resembles more is limited by pixels, not by noise
+
 
 @dataclass(frozen=True, eq=False)
 class Link:
@@ -47,9 +49,14 @@ class Link:
 
     @classmethod
     def of(cls, first: int, second: int, flow: Flow) -> Link:
-        """Return the valid nodes of a flow, weighted by their correlation."""
+        """Return the valid nodes of a flow.
+
+        A displacement found at a correlation r has an error of a variance in proportion to (1 - r²) / r² (that of
+        the noise over that of what both share), so it weighs the inverse of that.
+        """
         good = flow.valid
-        weights = flow.score[good].astype(np.float64)
+        shared = np.square(np.clip(flow.score[good].astype(np.float64), 0.0, _MOST))
+        weights = shared / (1 - shared)
         return cls(first, second, flow.places[good], flow.moves[good], weights)
 
     def seen_from(self, section: int) -> tuple[int, F64, F64]:

@@ -43,6 +43,7 @@ _BEYOND_CHANCE, _FEW_PLACES = 2.0, 25.0
 _LEAST_ALIKE = 3.0
 _REACH = 2.5  # coarse pixels
 _DISTANT = 8  # sections
+_NOTHING = 1e-5  # a weight
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,18 @@ def _whitened(a: C64, b: C64, weight: F32, even: bool) -> tuple[C64, float, floa
     first, second, both, power, fourth = 0.0, 0.0, 0.0, 0.0, 0.0
     for r in range(a.shape[0]):
         for c in range(a.shape[1]):
-            product = np.conj(a[r, c]) * b[r, c]
-            pa, pb = abs(a[r, c]) ** 2, abs(b[r, c]) ** 2
+            u, v = a[r, c], b[r, c]
+            pa = np.float64(u.real * u.real + u.imag * u.imag)
+            pb = np.float64(v.real * v.real + v.imag * v.imag)
             twice = 1.0 if c == 0 or (even and c == a.shape[1] - 1) else 2.0
             first += twice * pa
             second += twice * pb
             both += twice * pa * pb
-            out[r, c] = product * (weight[r, c] / (np.sqrt(np.sqrt(pa * pb)) + np.float32(1e-12)))
-            size = abs(out[r, c]) ** 2
+            if weight[r, c] < _NOTHING:
+                out[r, c] = 0
+                continue
+            out[r, c] = np.conj(u) * v * (weight[r, c] / np.float32(np.sqrt(np.sqrt(pa * pb)) + 1e-12))
+            size = np.float64(out[r, c].real * out[r, c].real + out[r, c].imag * out[r, c].imag)
             power += twice * size
             fourth += twice * size * size
     if not (first > 0 and second > 0 and fourth > 0):
@@ -185,8 +190,8 @@ def _peaks(surface: F32) -> Iterator[tuple[float, float, float]]:
     for _ in range(_PEAKS):
         y, x = divmod(int(np.argmax(left)), columns)
         near = np.arange(-1, 2)
-        v = surface[np.ix_((y + near) % rows, (x + near) % columns)].astype(np.float64)
-        yield y + _vertex(v[0, 1], v[1, 1], v[2, 1]), x + _vertex(v[1, 0], v[1, 1], v[1, 2]), float(v[1, 1])
+        above, at, below = surface[np.ix_((y + near) % rows, (x + near) % columns)].tolist()
+        yield y + _vertex(above[1], at[1], below[1]), x + _vertex(*at), at[1]
         around = np.arange(-_APART, _APART + 1)
         left[np.ix_((y + around) % rows, (x + around) % columns)] = -np.inf
 
@@ -195,7 +200,7 @@ def _vertex(before: float, at: float, after: float) -> float:
     """Return where the parabola through three values has its top; the middle one is the largest."""
     bend = before - 2 * at + after
     move = (before - after) / (2 * bend) if bend < 0 else 0.0
-    return min(max(move, -0.5), 0.5) if np.isfinite(move) else 0.0
+    return min(max(move, -0.5), 0.5)
 
 
 def _unwrapped(

@@ -2,8 +2,8 @@
 
 ::
 
-    void     no tissue (`voids`): what was filled in, or, if that leaves one part, what is seen through as well; long
-             or broad enough to matter; the rest is holes of a part: filled
+    void     no tissue (`voids`): what was filled in, or, if that leaves one part, what is seen through as well;
+             long or broad enough to matter; the rest is holes of a part: filled
     part     tissue that hangs together, by more than a bridge; small islands join the part they touch, or are
              dropped: a crumb that floats in the gap belongs to it
     gap      void between two parts, as wide as the crack nearby; void that is enclosed, or narrow

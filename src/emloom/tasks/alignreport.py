@@ -149,6 +149,11 @@ def _scores(found: _Found) -> list[Score]:
                 "warning" if few < _FEW_LINKS else "plain",
             ),
         ]
+    scale = found.table.numbers("scale")
+    if np.isfinite(scale).any():
+        low, high = float(np.nanmin(scale)), float(np.nanmax(scale))
+        off = max(abs(low - 1), abs(high - 1))
+        scores.append(Score("scale", f"{low:.3f} to {high:.3f}", "of sections", _tone(off, 0.02, 0.05)))
     largest = f"{np.nanmax(far):.1f}" if np.isfinite(far).any() else None
     ends = end_to_end(found.shift_yx)
     scores.append(Score("largest shift, px", largest, "of a section"))

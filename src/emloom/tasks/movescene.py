@@ -2,7 +2,7 @@
 
 ::
 
-    target box           sections that are neighbours in both stacks
+    target box           sections of the source
     z'=7  ┌────┐              z=8    ┌─ ─ ─┐
     z'=6  │    │    ◄──       z=7   ┌─ ─ ─┐      read together, where the box around all
     z'=5  └────┘              z=6  ┌─ ─ ─┐       is little more than they need
@@ -34,13 +34,12 @@ _LARGEST_WASTE = 1.5  # voxels read together per voxel needed
 
 @dataclass(frozen=True)
 class _Section:
-    """One section to be made: its number, its home, and the voxels of the volume that it needs.
+    """One section to be made: its number, and the voxels of the volume that it needs, all of its home.
 
     Not its map: the fields of many sections together may be larger than the voxels.
     """
 
     z: int
-    home: int
     needs: Box
 
 
@@ -128,15 +127,15 @@ class MoveScene:
                 continue
             needs = Box.of((home, *found.start), (home + 1, *found.stop)).intersect(usable)
             if not needs.is_empty:
-                yield _Section(z, home, needs)
+                yield _Section(z, needs)
 
     def _groups(self, sections: Iterator[_Section]) -> Iterator[list[_Section]]:
-        """Gather neighbours whose reads are worth being one."""
+        """Gather sections whose reads are worth being one."""
         group: list[_Section] = []
         hull, needed = Box((0, 0, 0), (0, 0, 0)), 0
         for section in sections:
             wider, more = hull.hull(section.needs), needed + section.needs.size
-            if group and (section.home != group[-1].home + 1 or wider.size > _LARGEST_WASTE * more):
+            if group and wider.size > _LARGEST_WASTE * more:
                 yield group
                 group, wider, more = [], section.needs, section.needs.size
             group.append(section)

@@ -19,6 +19,7 @@ from emloom.io.stackmaps import read_stackmap
 from emloom.io.volume import Volume
 from emloom.tasks.alignreport import SUMMARY as ALIGNED
 from emloom.tasks.alignreport import name_of, subtitle_of
+from emloom.tasks.badsections import NAMED
 from emloom.tasks.beforeafter import SIDE_PX, Pair, Window, from_the_side, motion, read_nearest, read_window, seen
 from emloom.tasks.sectiontable import SectionTable, read_sections, read_summary
 from emloom.view.alignfigures import before_after
@@ -193,7 +194,7 @@ def _replacement(found: _Found, z: int) -> Figure:
     images = read_window(found.pair.before, list(shown.values()), window, (factor, factor))
     made = read_window(found.pair.after, [z], window, (factor, factor))[0]
     _, dy, dx = found.pair.spacing_nm
-    state, reason = found.states[z], found.table.words("reason")[z].replace("_", " ")
+    state, reason = found.states[z], _why(found, z)
     note = found.table.words("note")[z]
     caption = (
         f"Section {z} ({reason or 'bad'}): {_STATES[state]}.{_sentence(note)} Compare with its neighbours: cells "
@@ -203,6 +204,12 @@ def _replacement(found: _Found, z: int) -> Figure:
         list(zip(shown, images, strict=True)), (f"z = {z}: invented", made), (dy * factor, dx * factor),
         caption=caption,
     )  # fmt: skip
+
+
+def _why(found: _Found, z: int) -> str:
+    """Return the reason of a section in words: several names of defects, or what a person or an alignment said."""
+    reason = found.table.words("reason")[z]
+    return "named by a person" if reason == NAMED else reason.replace("_", " ")
 
 
 def _sentence(note: str) -> str:
@@ -306,12 +313,12 @@ def _listed(found: _Found) -> list[Section]:
     before, after, invented, flow = (
         found.table.numbers(name) for name in ("before", "after", "invented", "flow_px")
     )
-    reasons, notes = found.table.words("reason"), found.table.words("note")
+    notes = found.table.words("note")
     rows: list[list[Cell]] = [
         [
             z,
             found.states[z],
-            reasons[z].replace("_", " "),
+            _why(found, z),
             _section(before[z]),
             _section(after[z]),
             100 * float(invented[z]) if np.isfinite(invented[z]) else None,

@@ -72,7 +72,7 @@ def torn_section(
     if parts is not None and n:
         ids = np.concatenate([np.zeros(1, np.uint16), distinct_ids(n)])[parts]
         pictures.append((f"its {n} part{'s' * (n > 1)}", overlay(old, ids, stretch=False)))
-    pictures += [("in place; gap in orange", mended), ("gap filled and outlined", outlined(new, invented))]
+    pictures += [("in place; gaps in orange", mended), ("filled, and outlined", outlined(new, invented))]
     tiles = [Tile(title, image, spacing_nm) for title, image in pictures]
     share = 100 * float(invented.mean())
     alt = f"{name}, torn: before, its {n} parts, in place, and filled; {share:.1f} % of what is shown is invented."
