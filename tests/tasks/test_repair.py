@@ -179,6 +179,19 @@ def test_what_was_measured_goes_back_and_a_gap_has_no_source(torn: Path) -> None
     assert np.isnan(move.inverse()(middle)).all()
 
 
+def test_a_section_in_which_no_crack_is_found_stays_as_it_is(tmp_path: Path) -> None:
+    raw, _ = tissue((3, 96, 110))
+    path = store(tmp_path / "raw.zarr", raw)
+    out = repair(RepairJob(raw=path, output=str(tmp_path / "o"), sections={"look": False, "cracked": (1,)}))
+    np.testing.assert_array_equal(voxels(out / "raw.zarr"), raw)
+    assert not voxels(out / "invented.zarr").any()
+    assert read_stackmap(out).map(1) == IDENTITY
+    row = rows(out)[1]
+    assert (row["state"], row["bad"]) == ("measured", "0")
+    assert "no crack was found" in row["note"]
+    assert json.loads((out / "repair.json").read_text())["states"] == {"measured": 3}
+
+
 def test_what_cannot_be_put_together_is_left_and_its_void_is_marked(tmp_path: Path) -> None:
     raw, _ = tissue((3, 150, 200))
     raw[1] = np.random.default_rng(1).integers(1, 255, raw[1].shape)

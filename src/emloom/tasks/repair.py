@@ -230,7 +230,7 @@ def summary_of(
 ) -> dict[str, Any]:
     """Return what `repair.json` holds; see the module."""
     states = Counter(words["state"] for words in made.values())
-    states["measured"] = scene.info.shape[0] - len(made)
+    states["measured"] += scene.info.shape[0] - len(made)
     totals = counts.sum(0)
     return {
         "format": FORMAT,
@@ -240,6 +240,6 @@ def summary_of(
         "codes": {str(code): text for code, text in INVENTED.items()},
         "invented_voxels": {str(code): int(n) for code, n in enumerate(totals) if code != MEASURED and n},
         "invented_share": float(1 - totals[MEASURED] / totals.sum()),
-        "bad": [z for z, words in made.items() if words["state"] != "mended"],
+        "bad": [z for z, words in made.items() if words["state"] not in ("mended", "measured")],
         "notes": [f"section {z}: {words['note']}" for z, words in made.items() if words["note"]],
     }

@@ -63,7 +63,7 @@ class Made:
     """A section that was made.
 
     Attributes:
-        state: what was done at last: "left" where it could not be made.
+        state: what was done at last: "left" where it could not be made, "measured" where nothing had to be.
         grey: [Y, X].
         codes: of `INVENTED`.
         ids: labels, None where there are none.
@@ -161,6 +161,9 @@ class MakeSection:
         except InputError as problem:  # no tissue: nothing that could be put together
             return self._left(fill, str(problem))
         notes = "; ".join(found.notes)
+        if found.parts.count < 2 and not found.parts.gap.any():
+            codes = self._codes_of(fill.z, IDENTITY, void=False)
+            return Made("measured", torn, codes, self.scene.ids(fill.z), words={"note": notes})
         if found.parts.count > 1 and not any(one.ok for one in found.fits):
             return self._unmended(fill, torn, found.parts, notes)
         move: PlanarMap = found.pieces
@@ -192,13 +195,13 @@ class MakeSection:
         words = {"parts": parts.count, "note": f"not mended: {notes}"}
         return Made("left", torn, codes, self.scene.ids(fill.z), words=words)
 
-    def _codes_of(self, z: int, move: PlanarMap) -> Codes:
-        """Return what is bad of a section that is put together, where it went; its void is known to the pixel."""
+    def _codes_of(self, z: int, move: PlanarMap, void: bool = True) -> Codes:
+        """Return what is bad of a section, where it went; without its void, if that is known to the pixel."""
         box = self.scene.section_box(z)
         codes = None if z in self.scene.job.sections.good else self.scene.codes(box)
         if codes is None:
             return np.zeros(box.shape[1:], np.uint8)
-        known = [0, CODES["crack"], CODES["blank"]]
+        known = [0, CODES["crack"], CODES["blank"]] if void else [0]
         bad = (~np.isin(codes[0], known)).astype(np.uint8)
         moved = moved_section(bad, (0, 0), move, Window((0, 0), bad.shape), "nearest")
         return np.where(moved != 0, LEFT, MEASURED).astype(np.uint8)
