@@ -110,16 +110,18 @@ def test_what_hardly_overlaps_or_is_stretched_is_not_believed() -> None:
     assert not match(a, b, mask_a=small).ok
 
 
-def test_a_step_adds_up_what_the_obvious_way_does() -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_step_adds_up_what_the_obvious_way_does(stride: int) -> None:
     a, b = (levels_of(tissue(k, (40, 50)), np.ones((40, 50), np.bool_))[0] for k in (1, 2))
     stacked = np.dstack([b.image, *np.gradient(b.image)]).astype(np.float32)
     m = np.array([[0.98, 0.03, 1.7], [-0.02, 1.01, -2.4]])
-    how = np.array([20.0, 25.0, 25.0, 0.4, 0.1, 0.8])
+    how = np.array([20.0, 25.0, 25.0, 0.4, 0.1, 0.8, stride])
     gram = np.zeros((9, 9))
     _gram(a.image, a.mask, stacked, b.mask, m, how, gram)
     places = centres((40, 50))
     there = places @ m[:, :2].T + m[:, 2]
     inside = ((there >= 0.5) & (there < np.array(b.mask.shape) - 0.5)).all(1) & a.mask.ravel()
+    inside &= (places % stride < 1).all(1)
     inside[inside] = b.mask[tuple(there[inside].astype(int).T)]
     p, q = (places[inside] - how[:2]) / how[2], there[inside]
     value, gy, gx = (sampled(stacked[..., k], q) for k in range(3))
