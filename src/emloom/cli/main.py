@@ -12,6 +12,7 @@ import typer
 
 from emloom import __version__
 from emloom.cli import (
+    align,
     artifacts,
     blockwise,
     classify,
@@ -27,6 +28,7 @@ from emloom.cli import (
     preview,
     qc,
     refine,
+    repair,
     results,
     skeleton,
     suggest,
@@ -61,6 +63,8 @@ data.register(app)
 volumes.register(app)
 combine.register(app)
 qc.register(app)
+align.register(app)
+repair.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
-from emloom.io.volume import Volume
+from emloom.io.volume import Volume, VolumeInfo
 from emloom.tasks.qcmask import Usable, open_usable
 
 _LARGEST_CHUNK = 64
@@ -58,11 +58,16 @@ def start_in(part: Volume, whole: Volume) -> Vec:
     Raises:
         InputError: voxel sizes differ, or `part` is off the voxel lattice of `whole`.
     """
-    a, b = part.info, whole.info
-    z, y, x = (round(v) for v in b.grid.to_voxel(a.grid.offset_nm))
-    if not b.grid.crop(Box((z, y, x), a.shape)).matches(a.grid):
+    return start_between(part.info, whole.info)
+
+
+def start_between(part: VolumeInfo, whole: VolumeInfo) -> Vec:
+    """Return what `start_in` does, of what two volumes say about themselves."""
+    z, y, x = (round(v) for v in whole.grid.to_voxel(part.grid.offset_nm))
+    if not whole.grid.crop(Box((z, y, x), part.shape)).matches(part.grid):
         raise InputError(
-            f"{a.source} (voxel size {a.grid.voxel_size_nm} nm at {a.grid.offset_nm} nm) is not on the voxel "
-            f"grid of {b.source} ({b.grid.voxel_size_nm} nm at {b.grid.offset_nm} nm): resample one of them"
+            f"{part.source} (voxel size {part.grid.voxel_size_nm} nm at {part.grid.offset_nm} nm) is not on the "
+            f"voxel grid of {whole.source} ({whole.grid.voxel_size_nm} nm at {whole.grid.offset_nm} nm): resample "
+            "one of them"
         )
     return (z, y, x)

@@ -1,11 +1,14 @@
-"""What later stages ask of quality control: where voxels can be used.
+"""What later stages ask of quality control and of repair: where voxels can be used.
 
 A mask, wherever one is asked for, may be a folder of `emloom qc`: then voxels can be used where nothing was found.
-Its own mask says the opposite, as `marks.avoid` wants it: the code of a defect, 0 where there is none. ::
+Its own mask says the opposite, as `marks.avoid` wants it: the code of a defect, 0 where there is none. The same
+holds for a folder of `emloom repair`, whose `invented.zarr` says what was not measured (`repairspec.INVENTED`). ::
 
     --mask tissue.zarr     usable where it is not 0
     --mask qc/             usable where qc/mask.zarr is 0
+    --mask fixed/          usable where fixed/invented.zarr is 0
     avoid: qc/             avoided where qc/mask.zarr is not 0
+    avoid: fixed/          avoided where fixed/invented.zarr is not 0
 """
 
 from __future__ import annotations
@@ -26,49 +29,82 @@ from emloom.io.volume import Volume, VolumeInfo, check_box
 SUMMARY = "qc.json"
 """Written last: a folder that has it is whole."""
 MASK = "mask.zarr"
+REPAIRED = "repair.json"
+"""Written last by `emloom repair`."""
+INVENTED_VOLUME = "invented.zarr"
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """A kind of folder that says which voxels are not to be believed."""
+
+    volume: str
+    summary: str
+    command: str
+
+
+_QC = _Marks(MASK, SUMMARY, "emloom qc")
+_REPAIR = _Marks(INVENTED_VOLUME, REPAIRED, "emloom repair")
 
 
 def is_qc(path: str) -> bool:
     """Whether a path is a folder that `emloom qc` wrote, or began to write."""
-    return "://" not in path and (Path(path) / MASK).is_dir()
+    return _has(path, _QC)
+
+
+def is_repair(path: str) -> bool:
+    """Whether a path is a folder that `emloom repair` wrote, or began to write."""
+    return _has(path, _REPAIR)
+
+
+def _has(path: str, marks: _Marks) -> bool:
+    return "://" not in path and (Path(path) / marks.volume).is_dir()
+
+
+def _marks_of(path: str) -> _Marks | None:
+    return next((marks for marks in (_QC, _REPAIR) if _has(path, marks)), None)
 
 
 def source_of(path: str | None) -> str | None:
-    """Return what decides about a mask: of a folder of `emloom qc` its mask, whose report may be written again."""
-    return path if path is None or not is_qc(path) else str(Path(path) / MASK)
+    """Return what decides about a mask: of a folder of qc or repair its mask; its report may be written again."""
+    marks = None if path is None else _marks_of(path)
+    return path if path is None or marks is None else str(Path(path) / marks.volume)
 
 
 def open_usable(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
-    """Open a mask, not 0 where voxels can be used; a folder of `emloom qc` is turned round.
+    """Open a mask, not 0 where voxels can be used; a folder of `emloom qc` or `emloom repair` is turned round.
 
     Raises:
-        InputError: there is none, or quality control is not finished.
+        InputError: there is none, or quality control or repair is not finished.
     """
-    if not is_qc(path):
+    if _marks_of(path) is None:
         return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
     bad = open_avoid(path)
     return Usable(bad, bad.info.box)
 
 
 def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
-    """Open a mask, not 0 where voxels are to be avoided: a volume, or that of a folder of `emloom qc`.
+    """Open a mask, not 0 where voxels are to be avoided: a volume, or that of a folder of qc or repair.
 
     Raises:
-        InputError: there is none, or quality control is not finished.
+        InputError: there is none, or quality control or repair is not finished.
     """
-    if not is_qc(path):
+    marks = _marks_of(path)
+    if marks is None:
         return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
-    if not (Path(path) / SUMMARY).is_file():
-        raise InputError(f"{path} is not finished: run the same `emloom qc` again, it goes on where it stopped")
-    return open_volume(Path(path) / MASK)
+    if not (Path(path) / marks.summary).is_file():
+        raise InputError(
+            f"{path} is not finished: run the same `{marks.command}` again, it goes on where it stopped"
+        )
+    return open_volume(Path(path) / marks.volume)
 
 
 @dataclass(frozen=True)
 class Usable:
-    """Where a mask of defects is 0, as a read-only volume: uint8, 1 where voxels can be used.
+    """Where a mask of what is bad is 0, as a read-only volume: uint8, 1 where voxels can be used.
 
     Attributes:
-        bad: codes of defects, 0 where there is none.
+        bad: codes of defects or of what is invented, 0 where there is none.
         box: the part of it that is seen.
     """
 
@@ -77,7 +113,7 @@ class Usable:
 
     @property
     def info(self) -> VolumeInfo:
-        """As of that part of the mask of defects."""
+        """As of that part of the mask."""
         info = self.bad.info
         return info.with_(
             shape=self.box.shape, grid=info.grid.crop(self.box), dtype=np.dtype(np.uint8), kind="mask", chunks=None

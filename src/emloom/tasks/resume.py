@@ -18,11 +18,16 @@ from emloom.run.executor import Executor, Serial
 from emloom.run.verify import Damage, StageStatus, forget, status, verify
 from emloom.run.workspace import Workspace
 from emloom.spec import Spec
+from emloom.tasks.align import align
+from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
+from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.refine import RefineJob, refine
+from emloom.tasks.repair import repair
+from emloom.tasks.repairspec import RepairJob
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
 from emloom.tasks.suggestslices import SuggestJob, suggest_slices
@@ -138,6 +143,7 @@ def _predict(job: PredictJob, run: Executor, tell: OnBlock | None, how: Mapping[
 
 
 _AGAIN = {
+    "align": _Again(AlignJob, lambda job, run, tell, _: align(job, run, tell, repair=True)),
     "predict": _Again(PredictJob, _predict),
     "segment": _Again(SegmentJob, lambda job, run, tell, _: segment(job, run, tell, repair=True)),
     "combine-masks": _Again(
@@ -146,7 +152,9 @@ _AGAIN = {
     "classify": _Again(
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
+    "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
+    "repair": _Again(RepairJob, lambda job, run, tell, _: repair(job, run, tell, again=True)),
     "suggest": _Again(
         SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run, again=True)
     ),

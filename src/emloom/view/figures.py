@@ -63,12 +63,14 @@ class Figure:
         alt: what the picture shows, for people who cannot see it.
         caption: what to notice, printed below.
         opening: how to open what it shows in a viewer.
+        motion: GIF file content: the picture in motion, shown instead to whoever has not asked for less motion.
     """
 
     png: bytes
     alt: str
     caption: str = ""
     opening: Opening | None = None
+    motion: bytes | None = None
 
 
 @dataclass(frozen=True)

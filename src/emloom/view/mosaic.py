@@ -65,7 +65,7 @@ def mosaic(
     for row, height in zip(rows, heights, strict=True):
         left = 0
         for i, width in zip(row, widths, strict=False):
-            words = _words(tiles[i].title)[:_LINE, :width]
+            words = words_of(tiles[i].title)[:_LINE, :width]
             ink[top : top + words.shape[0], left : left + words.shape[1]] = words
             place = np.s_[top + _LINE : top + _LINE + images[i].shape[0], left : left + images[i].shape[1]]
             colours[place], filled[place] = images[i], True
@@ -90,7 +90,7 @@ def _scaled(tile: Tile, finest_nm: float, zoom: int) -> RGB:
 def _draw_bar(image: RGB, pixel_nm: float) -> None:
     """Draw a scale bar with its length on a dark plate into the lower left corner; not where there is no room."""
     length = nice_length(image.shape[1] * pixel_nm)
-    bar, words = round(length / pixel_nm), _words(length_label(length))
+    bar, words = round(length / pixel_nm), words_of(length_label(length))
     height, width = words.shape[0] + 8, max(bar, words.shape[1]) + 10
     if height + 8 > image.shape[0] or width + 8 > image.shape[1]:
         return
@@ -102,7 +102,7 @@ def _draw_bar(image: RGB, pixel_nm: float) -> None:
 
 
 @cache
-def _words(text: str) -> NDArray[np.uint8]:
+def words_of(text: str) -> NDArray[np.uint8]:
     """Return a line of text, uint8 [Y, X], 255 where there is ink."""
     canvas = Canvas(figsize=(8, 0.4), dpi=100)
     agg = FigureCanvasAgg(canvas)

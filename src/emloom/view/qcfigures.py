@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
@@ -60,6 +61,7 @@ def series_plot(z: NDArray[np.int64], series: Sequence[Series], *, caption: str 
         ax.plot(z[::step], one.values[::step], color=BLUE, lw=1.4, marker="." if len(z) < 80 else None, ms=4)
         ax.plot(z[one.marked], one.values[one.marked], color=VERMILION, ls="", marker="o", ms=6)
         ax.set_xlim(z[0] - 0.5, z[-1] + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     words = "; ".join(f"{one.name}: {int(one.marked.sum())} stand out" for one in series)
     return Figure(png_of(canvas), f"Measurements of {len(z)} sections along z. {words}.", caption)
 

@@ -147,8 +147,8 @@ def _show_float(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.1f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def _data_uri(figure: Figure) -> str:
-    return "data:image/png;base64," + b64encode(figure.png).decode("ascii")
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + b64encode(content).decode("ascii")
 
 
 def _paragraphs(text: str) -> list[str]:
