@@ -14,9 +14,8 @@ from emloom.errors import InputError
 from emloom.geometry.planar import IDENTITY, Affine, Pieces
 from emloom.ops.feather import feathered
 from emloom.ops.mend import Mended, mend
-from emloom.ops.piecewarp import laid
 from emloom.ops.tornparts import Parts, parts_of
-from tests.ops.torn import stack, tissue, torn
+from tests.ops.torn import laid, stack, tissue, torn
 
 
 def maps_of(side: int) -> tuple[Affine, Affine]:

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emloom.geometry.planar import Affine
+from emloom.geometry.planar import Affine, Pieces
+from emloom.ops.warp import Window, moved_section
 
 F64 = NDArray[np.float64]
 STACKS = {
@@ -78,3 +79,10 @@ def torn(
         out[mine] = sampled(image, there).reshape(shape)[mine]
         parts[mine] = number
     return np.rint(out).clip(0, 255).astype(np.uint8), parts
+
+
+def laid(image: NDArray[Any], pieces: Pieces) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Return a section with its parts moved, 0 where there is none, and the part that every pixel shows."""
+    window = Window((0, 0), (image.shape[0], image.shape[1]))
+    shown: NDArray[np.uint8] = moved_section(pieces.parts, (0, 0), pieces, window, "nearest")
+    return moved_section(image, (0, 0), pieces, window, "linear"), shown
