@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from emloom.errors import InputError
+from emloom.geometry import Box
 from emloom.geometry.planar import IDENTITY, Affine, Pieces
 from emloom.ops.feather import feathered
 from emloom.ops.mend import Mended, mend
 from emloom.ops.tornparts import Parts, parts_of
+from emloom.testing.phantom import Phantom, PhantomSpec
 from tests.ops.torn import laid, stack, tissue, torn
 
 
@@ -92,6 +94,19 @@ def slices(seed: int, shape: tuple[int, int]) -> list[NDArray[np.uint8]]:
         .astype(np.uint8)
         for k in range(5)
     ]
+
+
+def test_a_torn_section_of_the_phantom_goes_where_it_was() -> None:
+    grown = Phantom(PhantomSpec(shape=(3, 384, 384), voxel_size_nm=(30.0, 8.0, 8.0), seed=3))
+    sections = grown.raw.read(Box((0, 0, 0), (3, 384, 384)))
+    maps = maps_of(384)
+    image, truth = torn(sections[1], maps, 0.35)
+    mended = mend(image, [sections[0], sections[2]])
+    assert mended.ok, mended.notes
+    for far in errors(mended, truth, [m(p) for m, p in zip(maps, places_of(truth), strict=True)]):
+        print(f"phantom: median and 95th percentile, px: {np.percentile(far, (50, 95)).round(2)}")
+        assert np.median(far) < 0.3
+        assert np.percentile(far, 95) < 1.0
 
 
 @pytest.mark.parametrize("fill", [0, 255, 118])
