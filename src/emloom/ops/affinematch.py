@@ -36,6 +36,7 @@ MOST_STRAIN = 0.2
 """By how much a map may stretch or shrink."""
 
 _GUESSES = 4
+_MANY = 10_000  # pixels
 _TILE, _NEAR, _AGREES = 64, 10, 3.5  # pixels of the level that is looked at; tiles overlap by half
 # Unlike sections agree in up to 0.25 of 12 tiles or more, and correlate up to 41 / sqrt(pixels) at their best map
 # (parts of three real stacks, on each other and on sections far away); true maps in 0.4 at least, and 56 / sqrt.
@@ -115,12 +116,12 @@ def match_levels(a: Sequence[Level], b: Sequence[Level], start: Affine, reach_px
     if a[0].factor != b[0].factor:
         raise InputError(f"levels that begin at factors {a[0].factor} and {b[0].factor}: give the same for both")
     found = guesses(a[depth - 1], b[depth - 1], start, reach_px, LEAST_OVERLAP)[:_GUESSES]
-    fits = _best(fit(a[depth - 1], b[depth - 1], guess.affine, _STEPS) for guess in found)
+    fits = _best(_fitted(a, b, depth - 1, guess.affine) for guess in found)
     if not fits:
         return Match(start, False, "the sections do not overlap", float("nan"), 0.0, 0.0, float("nan"))
     # From afar two places may look much alike: the better half of them is looked at closer.
     for k in range(depth - 2, -1, -1):
-        fits = _best(fit(a[k], b[k], one.affine, _STEPS if k else _LAST_STEPS) for one in fits) or fits
+        fits = _best(_fitted(a, b, k, one.affine) for one in fits) or fits
     return _judged(a, b, fits[0])
 
 
@@ -128,9 +129,9 @@ def improved(a: Sequence[Level], b: Sequence[Level], match: Match, starts: Seque
     """Return the match, or that from one of other starts nearby, whichever makes the sections more alike."""
     best, first = match, min(2, len(a) - 1, len(b) - 1)
     for start in starts:
-        one = fit(a[first], b[first], start, _STEPS)
+        one = _fitted(a, b, first, start)
         for k in range(first - 1, -1, -1):
-            one = fit(a[k], b[k], one.affine, _STEPS if k else _LAST_STEPS)
+            one = _fitted(a, b, k, one.affine)
         if one.score > best.score and one.overlap >= LEAST_OVERLAP:
             other = _judged(a, b, one)
             best = other if other.ok else best
@@ -144,7 +145,12 @@ def _judged(a: Sequence[Level], b: Sequence[Level], best: Fit) -> Match:
     return Match(best.affine, not reason, reason, best.score, best.overlap, agreement, residual)
 
 
-_STEPS, _LAST_STEPS = 30, 12
+_STEPS, _LAST_STEPS = 30, 8
+
+
+def _fitted(a: Sequence[Level], b: Sequence[Level], k: int, start: Affine) -> Fit:
+    """Return the map after some steps on a level, which on the way to the finest one needs not all pixels."""
+    return fit(a[k], b[k], start, _STEPS if k else _LAST_STEPS, 2 if k and a[k].mask.size > _MANY else 1)
 
 
 def _best(fits: Iterable[Fit]) -> list[Fit]:

@@ -25,8 +25,8 @@ from emloom.errors import InputError
 from emloom.geometry.planar import IDENTITY, Affine, Pieces, Shift
 from emloom.ops.affinematch import STILL, Match, improved, match_levels
 from emloom.ops.matchlevels import Level, finest_of, levels_of
-from emloom.ops.piecewarp import laid
 from emloom.ops.tornparts import Parts, parts_of, tissue_of
+from emloom.ops.warp import Window, moved_section
 
 Bool = NDArray[np.bool_]
 F64 = NDArray[np.float64]
@@ -114,7 +114,9 @@ def mend(
     tissue = [tissue_of(one) for one in neighbours]
     fits = _fits(torn_YX, found, neighbours, tissue, reach_px)
     pieces = Pieces(found.parts, tuple(one.map for one in fits))
-    section, shown = laid(torn_YX, pieces)
+    window = Window((0, 0), (torn_YX.shape[0], torn_YX.shape[1]))
+    section = moved_section(torn_YX, (0, 0), pieces, window, "linear")
+    shown = moved_section(found.parts, (0, 0), pieces, window, "nearest")
     expected = np.any(tissue, axis=0) if tissue else found.gap
     gap: Bool = expected & (shown == 0)
     return Mended(pieces, section, shown, gap, found, fits, (*found.notes, *_notes(fits, gap)))
