@@ -107,11 +107,12 @@ def agreed(
     return {z: Bent(mesh, bent[z].affine) for z, mesh in enumerate(meshes)}
 
 
-SCHEDULE = (  # images made smaller by, patches of them, rounds of meshes afterwards
+SCHEDULE = (  # images made smaller by, patches of them, rounds of meshes then; none: affine maps
     (2, Patches(size=96, step=32, search=24), 0),
-    (2, Patches(size=64, step=24, search=16), 2),
-    (1, Patches(size=128, step=48, search=12), 2),
-    (1, Patches(size=128, step=48, search=8), 3),
+    (1, Patches(size=160, step=64, search=24), 0),
+    (2, Patches(size=64, step=24, search=16), 8),
+    (1, Patches(size=128, step=48, search=12), 12),
+    (1, Patches(size=128, step=48, search=8), 12),
 )
 
 
@@ -132,11 +133,13 @@ def straightened(
     reports: dict[int, Relaxed] = {}
     for factor, patches, count in schedule:
         links = flows(images[factor], [bent[z].map() for z in range(sections)], patches, lags)
-        if not reports:
+        if not count:
             affines = section_affines(sections, links, how=solve)
             bent = {z: Bent(b.mesh, affines.maps[z]) for z, b in bent.items()}
-        if count:
-            bent, reports = rounds(agreed(bent, links, reference, how), links, reference, count, how)
+            continue
+        if not reports:
+            bent = agreed(bent, links, reference, how)
+        bent, reports = rounds(bent, links, reference, count, how)
     return Straightened(affines, bent, links, reports)
 
 

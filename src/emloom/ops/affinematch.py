@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, stats
+from scipy import fft, ndimage, special
 
 from emloom.errors import InputError
 from emloom.geometry.planar import Affine
@@ -174,10 +174,13 @@ def _doubt(found: Fit, size: int) -> str:
 def _disagreement(agreement: float, tiles: int) -> str:
     """Return why the tiles do not bear a map out; empty if they do."""
     by_chance = np.pi * _AGREES**2 / (2 * _NEAR + 1) ** 2
-    apart = tiles // 4 or tiles  # tiles that share nothing
-    luck = float(stats.binom.sf(round(agreement * apart) - 1, apart, by_chance))
     if tiles == 0:
         return "too small to tell: not one tile of it can be compared"
+    apart = max(1.0, tiles / 4)  # tiles that share nothing
+    hits = agreement * apart
+    luck = (
+        float(special.betainc(hits, apart - hits + 1, by_chance)) if hits > 0 else 1.0
+    )  # binomial, of any number
     if agreement < _LEAST_AGREEMENT or luck > _CHANCE:
         return f"only {100 * agreement:.0f} % of {tiles} tiles fit best where the map puts them"
     return ""

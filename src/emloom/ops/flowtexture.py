@@ -25,6 +25,7 @@ F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _BLANK = 9  # pixels: no tissue is of one grey value over a square that large
+_SOFT = 2  # pixels: where a section was moved before, its rim is mixed with what lies around
 _STRONG = 4.0  # standard deviations: what is stronger is debris
 _LATTICE = 16  # pixels between places at which a map is asked
 _FAINT = 1e-3
@@ -101,7 +102,7 @@ def measured(image_YX: NDArray[Any]) -> Mask:
         filled, _BLANK, mode="nearest"
     )
     if flat.any():
-        flat = ndimage.maximum_filter(flat, _BLANK, mode="constant")
+        flat = ndimage.maximum_filter(flat, _BLANK + 2 * _SOFT, mode="constant")
     out: Mask = finite & ~flat
     return out
 

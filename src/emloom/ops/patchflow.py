@@ -100,7 +100,7 @@ class Flow:
     """Displacements from one section to another; see the module.
 
     Attributes:
-        places: float64 [J, I, 2], (y, x) in section a, full-resolution pixels: the middle of what a patch compares.
+        places: float64 [J, I, 2], (y, x) in section a, full-resolution pixels: the middle of what is compared.
         moves: float64 [J, I, 2], displacement along y and x, full-resolution pixels; NaN where not valid.
         score: float32 [J, I], correlation coefficient at the peak; NaN where there was nothing to compare.
         verdict: uint8 [J, I], see `Verdict`.

@@ -17,8 +17,7 @@ Nothing else is remembered of a section: 4 MB at most, however large it is. `Pre
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,22 +63,22 @@ class Prepared:
     usable: float
     contrast: float
     detail: float
+    # Not functools.cached_property: its lock, before Python 3.12, would let one thread at a time do this.
+    _made: dict[str, NDArray[np.complex64]] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
+    @property
     def spectrum(self) -> NDArray[np.complex64]:
-        """Fourier transform of the coarse picture, void 0, faded at its edges; complex64."""
-        picture = plain(self.coarse)
-        rows, columns = picture.shape
-        picture *= fade(rows)[:, None] * fade(columns)
-        return np.asarray(fft.rfft2(picture, s=self.padded), np.complex64)
+        """Fourier transform of the coarse picture, void 0, faded at its edges; complex64; made once."""
+        if "spectrum" not in self._made:
+            self._made["spectrum"] = np.asarray(fft.rfft2(_faded(self.coarse), s=self.padded), np.complex64)
+        return self._made["spectrum"]
 
-    @cached_property
+    @property
     def low_frequencies(self) -> NDArray[np.complex64]:
-        """Low part of the spectrum of the fine picture, as `emloom.ops.finershifts` has it."""
-        picture = plain(self.fine)
-        rows, columns = picture.shape
-        picture *= fade(rows)[:, None] * fade(columns)
-        return low_frequencies(picture)
+        """Low part of the spectrum of the fine picture, as `emloom.ops.finershifts` has it; made once."""
+        if "low" not in self._made:
+            self._made["low"] = low_frequencies(_faded(self.fine))
+        return self._made["low"]
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -150,6 +149,13 @@ def plain(picture_YX: I8) -> F32:
     out = picture_YX.astype(np.float32)
     out[picture_YX == VOID] = 0
     out /= np.float32(UNIT)
+    return out
+
+
+def _faded(picture: I8) -> F32:
+    """Return a picture in local deviations, void 0, faded at its edges."""
+    out = plain(picture)
+    out *= fade(picture.shape[0])[:, None] * fade(picture.shape[1])
     return out
 
 
