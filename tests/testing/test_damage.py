@@ -46,7 +46,12 @@ specs = st.builds(
     ),
     affine=st.builds(AffineDamage, turn_deg=st.floats(0, 3), scale=st.floats(0, 0.02), shear=st.floats(0, 0.02)),
     elastic=st.builds(ElasticDamage, bend_px=st.floats(0, 3), cell_px=st.floats(30, 60)),
-    cracks=st.builds(CrackDamage, sections=st.sampled_from([(), (3,), (2, 7)]), gap_px=st.floats(4, 12)),
+    cracks=st.builds(
+        CrackDamage,
+        sections=st.sampled_from([(), (3,), (2, 7)]),
+        gap_px=st.floats(4, 12),
+        shows=st.sampled_from(["film", "black"]),
+    ),
 )
 
 

@@ -47,7 +47,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 _HELD = 3
-_GAP_GREY = 0.75
+_FILM = 0.85
 
 
 class Damaged:
@@ -110,6 +110,12 @@ class Damaged:
         section: Array = volume.read(Box((z, 0, 0), (1, y, x)))[0]
         return self._picture(section, there, z) if volume is self._raw else _nearest(section, there)
 
+    def _gap(self, shape: tuple[int, ...], spacing: tuple[float, float], seed: int) -> F32:
+        if self.spec.cracks.shows == "black":
+            return np.full(shape, -1.0, np.float32)
+        film = _FILM + 0.05 * noise_image(shape, spacing, (200.0, 200.0), 4, places(seed, 1)[0])
+        return np.asarray(film + _noise(seed, shape, 5.0), np.float32)
+
     def _picture(self, section: Array, there: F64, z: int) -> Array:
         inside = _inside(there, section.shape)
         torn = np.isnan(there[..., 0])
@@ -119,8 +125,7 @@ class Damaged:
         spacing = (size[1], size[2])
         seed = _seed(self.spec, FAULT, z)
         if torn.any():
-            film = _GAP_GREY + 0.08 * noise_image(torn.shape, spacing, (200.0, 200.0), 4, places(seed, 1)[0])
-            grey = np.where(torn, film + _noise(seed, torn.shape, 6.0), grey)
+            grey = np.where(torn, self._gap(torn.shape, spacing, seed), grey)
         outside = np.float32(self.spec.outside / 127.5 - 1)
         grey = np.where(inside | torn, grey, outside).astype(np.float32)
         kind = self.bad.get(z)

@@ -72,6 +72,8 @@ class CrackDamage(Spec):
     """How far the halves slip along the line at most."""
     wander_px: float = Field(default=12.0, ge=0)
     """How far the line strays from a straight one."""
+    shows: Literal["film", "black"] = "film"
+    """What the gap shows: the bright film beneath, or the black that a program filled in."""
 
 
 class BadSections(Spec):
