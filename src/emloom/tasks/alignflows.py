@@ -126,7 +126,7 @@ def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: in
 def read_flows(folder: Path, stage: str, cells: Iterable[Block]) -> Callable[[], Iterator[Link]]:
     """Return what iterates over all links of a stage, in order of blocks; nothing is held between two.
 
-    Links over n sections count 1 / n² as much: tissue itself moves from section to section.
+    Places of a link weigh 1 on average, of one over n sections 1 / n: tissue itself moves from section to section.
     """
     names = [name_of(block.index) for block in cells]
 
@@ -136,7 +136,8 @@ def read_flows(folder: Path, stage: str, cells: Iterable[Block]) -> Callable[[],
                 for key in sorted({key.rpartition("/")[0] for key in found}):
                     first, second = (int(part) for part in key.split("-"))
                     places, moves, weights = (found[f"{key}/{part}"] for part in ("places", "moves", "weights"))
-                    yield Link(first, second, places, moves, weights / (second - first) ** 2)
+                    usual = float(weights.mean()) if len(weights) else 1.0
+                    yield Link(first, second, places, moves, weights / (usual * (second - first)))
 
     return links
 
