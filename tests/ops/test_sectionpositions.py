@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.ops.sectiondrift import slow, without_drift
-from emloom.ops.shiftlinks import Links, fit
 from emloom.ops.sectionpositions import solve_positions
+from emloom.ops.shiftlinks import Links, fit
 
 F64 = NDArray[np.float64]
 

@@ -22,9 +22,9 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.ops.doubtfulsections import doubts
 from emloom.ops.preparedsections import prepare
-from emloom.ops.shiftlinks import Links
 from emloom.ops.sectionpositions import Positions, solve_positions
 from emloom.ops.sectionshifts import known_links, link, pairs
+from emloom.ops.shiftlinks import Links
 from emloom.testing.phantom import Phantom, PhantomSpec
 
 F64 = NDArray[np.float64]

@@ -140,8 +140,10 @@ def improved(a: Sequence[Level], b: Sequence[Level], match: Match, starts: Seque
 
 def _judged(a: Sequence[Level], b: Sequence[Level], best: Fit) -> Match:
     k = min(1 if a[0].factor == 1 else 0, len(a) - 1, len(b) - 1)
-    agreement, residual, tiles = _tiles(a[k], b[k], best.affine)
-    reason = _doubt(best, int(a[0].mask.sum())) or _disagreement(agreement, tiles)
+    far, apart = _tiles(a[k], b[k], best.affine)
+    agreement = float((far <= _AGREES).mean()) if len(far) else 0.0
+    residual = float(np.median(far)) * a[k].factor if len(far) else float("nan")
+    reason = _doubt(best, int(a[0].mask.sum())) or _disagreement(agreement, len(far), apart)
     return Match(best.affine, not reason, reason, best.score, best.overlap, agreement, residual)
 
 
@@ -177,12 +179,17 @@ def _doubt(found: Fit, size: int) -> str:
     return ""
 
 
-def _disagreement(agreement: float, tiles: int) -> str:
-    """Return why the tiles do not bear a map out; empty if they do."""
+def _disagreement(agreement: float, tiles: int, apart: float) -> str:
+    """Return why the tiles do not bear a map out; empty if they do.
+
+    Args:
+        agreement: share of the tiles that fit best where the map puts them.
+        tiles: their number.
+        apart: how many tiles that share nothing would cover what they cover.
+    """
     by_chance = np.pi * _AGREES**2 / (2 * _NEAR + 1) ** 2
     if tiles == 0:
         return "too small to tell: not one tile of it can be compared"
-    apart = max(1.0, tiles / 4)  # tiles that share nothing
     hits = agreement * apart
     luck = (
         float(special.betainc(hits, apart - hits + 1, by_chance)) if hits > 0 else 1.0
@@ -192,23 +199,22 @@ def _disagreement(agreement: float, tiles: int) -> str:
     return ""
 
 
-def _tiles(a: Level, b: Level, affine: Affine) -> tuple[float, float, int]:
-    """Return the share of tiles that agree with a map, the median distance from it in pixels, and their number."""
+def _tiles(a: Level, b: Level, affine: Affine) -> tuple[F64, float]:
+    """Return how far from where a map puts them tiles fit best, pixels of the level, and how many lie apart."""
     m = affine.matrix
     offset = m[:, 2] / a.factor + (m[:, :2].sum(axis=1) - 1) / 2
     how = {"matrix": m[:, :2], "offset": offset, "output_shape": a.image.shape, "order": 1}
     mask = (ndimage.affine_transform(b.mask.astype(np.float32), **how) > 0.99) & a.mask
     moved = ndimage.affine_transform(b.image, **how)
     away = []
+    covered = np.zeros(a.image.shape, np.bool_)
     for y in range(0, max(1, a.image.shape[0] - _TILE + 1), _TILE // 2):
         for x in range(0, max(1, a.image.shape[1] - _TILE + 1), _TILE // 2):
             at = (slice(y, y + _TILE), slice(x, x + _TILE))
             if mask[at].sum() >= 0.6 * _TILE**2:
                 away.append(_displaced(np.where(mask[at], a.image[at], 0), moved, y, x))
-    if not away:
-        return 0.0, float("nan"), 0
-    far = np.array(away)
-    return float((far <= _AGREES).mean()), float(np.median(far)) * a.factor, len(far)
+                covered[at] = True
+    return np.array(away), float(covered.sum()) / _TILE**2
 
 
 def _displaced(tile: F32, moved: F32, y: int, x: int) -> float:
