@@ -42,7 +42,11 @@ class Measured(Protocol):
 
 
 def doubts(
-    sections: Sequence[Measured], links: Links, correlation: NDArray[np.float64], near: int = 2
+    sections: Sequence[Measured],
+    links: Links,
+    correlation: NDArray[np.float64],
+    near: int = 2,
+    alike: bool = True,
 ) -> tuple[str, ...]:
     """Return for each section why it is doubtful, in words; an empty string where it is not.
 
@@ -51,6 +55,7 @@ def doubts(
         links: those that are known.
         correlation: float64 [L], of each link.
         near: links over at most that many sections count.
+        alike: whether to doubt sections for how little they resemble their neighbours, too.
 
     Raises:
         InputError: not one correlation per link, or a link outside of the stack.
@@ -79,12 +84,16 @@ def doubts(
                 reasons.append(f"contrast {contrast[z]:.3g} where {usual['c'][z]:.3g} is usual")
             if detail[z] < _BLURRED * usual["d"][z]:
                 reasons.append(f"blurred: detail {detail[z]:.2f} where {usual['d'][z]:.2f} is usual")
-            if usual["b"][z] > 0 and best[z] <= 0:
-                reasons.append("like none of its neighbours")
-            elif best[z] < _ALIKE * usual["b"][z]:
-                reasons.append(f"correlation {best[z]:.2f} where {usual['b'][z]:.2f} is usual")
+            if alike:
+                reasons += _unlike(best[z], usual["b"][z])
         out.append("; ".join(reasons))
     return tuple(out)
+
+
+def _unlike(best: float, usual: float) -> list[str]:
+    if usual > 0 and best <= 0:
+        return ["like none of its neighbours"]
+    return [f"correlation {best:.2f} where {usual:.2f} is usual"] if best < _ALIKE * usual else []
 
 
 def _best(count: int, links: Links, correlation: F64, near: int) -> F64:

@@ -28,6 +28,7 @@ from emloom.tasks.alignspec import AffineModel, ElasticModel
 from emloom.tasks.alignstate import POSITIONS, State, read_meshes, save_array, write_meshes
 
 F64 = NDArray[np.float64]
+_FEWEST = 4.0  # places of a link, weights counted: those over three sections count a ninth
 
 
 def bent(line: Line, model: AffineModel | ElasticModel, found: Found, positions: Positions) -> Found:
@@ -49,7 +50,7 @@ def bent(line: Line, model: AffineModel | ElasticModel, found: Found, positions:
     affine = model.affine if isinstance(model, ElasticModel) else model
     first, second, third, fourth = looks(affine, line.source)
     state = State(line.folder, tuple(link_blocks(line.source)))
-    how = AffineStack(line.reference, affine.rigid_sections)
+    how = AffineStack(line.reference, affine.rigid_sections, fewest=_FEWEST)
     for number, look in enumerate((first, second), 1):
         links = [thinned(link) for link in _look(line, state, f"flows-{number}", look)()]
         solved = section_affines(len(start), links, start, how)

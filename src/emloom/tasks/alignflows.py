@@ -126,7 +126,7 @@ def _texture(section: NDArray[Any], usable: NDArray[np.bool_] | None, factor: in
 def read_flows(folder: Path, stage: str, cells: Iterable[Block]) -> Callable[[], Iterator[Link]]:
     """Return what iterates over all links of a stage, in order of blocks; nothing is held between two.
 
-    Places of a link weigh 1 on average, of one over n sections 1 / n: tissue itself moves from section to section.
+    Places of a link weigh 1 on average, of one over n sections 1 / n²: tissue itself moves from one to the next.
     """
     names = [name_of(block.index) for block in cells]
 
@@ -137,7 +137,7 @@ def read_flows(folder: Path, stage: str, cells: Iterable[Block]) -> Callable[[],
                     first, second = (int(part) for part in key.split("-"))
                     places, moves, weights = (found[f"{key}/{part}"] for part in ("places", "moves", "weights"))
                     usual = float(weights.mean()) if len(weights) else 1.0
-                    yield Link(first, second, places, moves, weights / (usual * (second - first)))
+                    yield Link(first, second, places, moves, weights / (usual * (second - first) ** 2))
 
     return links
 

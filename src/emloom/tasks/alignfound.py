@@ -38,7 +38,7 @@ def find(line: Line) -> tuple[Found, StackMap]:
     model = line.job.model
     if isinstance(model, TableModel):
         return _from_table(line, model)
-    found, positions = _shifts(line, model)
+    line, found, positions = _shifts(line, model)
     if not isinstance(model, ShiftModel):
         found = bent(line, model, found, positions)
     return found, laid_out(line.source.frame, found.maps, keep=line.job.canvas == "keep")
@@ -88,7 +88,7 @@ def _rows(n: int, shift: F64) -> Table:
 # ---- translations ---------------------------------------------------------------------------------------------
 
 
-def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple[Found, Positions]:
+def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple[Line, Found, Positions]:
     how, source = line.job.links, line.source
     n = source.frame.shape[0]
     cells = alignlinks.link_blocks(source)
@@ -104,6 +104,7 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
     pairs, found = alignlinks.links_of(table)
     links, correlation = known_links(pairs, found)
     positions = solve_positions(n, links, line.reference)
+    line, positions = _from_a_good_one(line, links, positions)
     if how.drift_sections is not None:
         slow = without_drift(positions.shift, how.drift_sections, line.reference, positions.cuts)
         positions = replace(positions, shift=slow)
@@ -113,9 +114,11 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
         moved = away_from_zero(moved).astype(np.float64)
     rows = _rows(n, moved)
     rows |= _fit_of(n, links, positions, table["sigmas"][known])
-    rows |= _reasons(positions, doubts(sections, links, correlation))
+    poor = doubts(sections, links, correlation, alike=False)
+    rows |= _reasons(positions, poor, doubts(sections, links, correlation))
     maps = [Shift(*p) for p in moved.tolist()]
-    return Found(maps, rows, _notes(positions, line.reference), {"reference": line.reference}), positions
+    notes = _notes(positions, line.reference, line.job.links.reference)
+    return line, Found(maps, rows, notes, {"reference": line.reference}), positions
 
 
 def _fit_of(n: int, links: Links, positions: Positions, sigmas: F64) -> Table:
@@ -136,11 +139,15 @@ def _fit_of(n: int, links: Links, positions: Positions, sigmas: F64) -> Table:
     }
 
 
-def _reasons(positions: Positions, doubted: Sequence[str]) -> Table:
-    """Return which sections are bad, as far as this shows, and what a person should know of each."""
+def _reasons(positions: Positions, poor: Sequence[str], doubted: Sequence[str]) -> Table:
+    """Return which sections are bad, as far as this shows, and what a person should know of each.
+
+    A section is bad where its picture is poor, or nothing says where it lies. That it resembles its neighbours
+    less than others do is told, but tissue may do that: `emloom qc` judges it.
+    """
     reason, bad = np.full(len(doubted), "", object), np.zeros(len(doubted), np.int64)
     for z, (state, doubt) in enumerate(zip(positions.state, doubted, strict=True)):
-        bad[z] = state == "between" or bool(doubt)
+        bad[z] = state == "between" or bool(poor[z])
         words = [doubt] if doubt else []
         if state == "between":
             words.append("put between its neighbours")
@@ -150,11 +157,20 @@ def _reasons(positions: Positions, doubted: Sequence[str]) -> Table:
     return {"bad": bad, "reason": reason}
 
 
-def _notes(positions: Positions, reference: int) -> tuple[str, ...]:
+def _from_a_good_one(line: Line, links: Links, positions: Positions) -> tuple[Line, Positions]:
+    """Return a line whose reference is linked to others: the nearest such section; and positions from there."""
+    if positions.state[line.reference] != "between":
+        return line, positions
+    good = np.flatnonzero([state != "between" for state in positions.state])
+    nearest = int(good[np.argmin(np.abs(good - line.reference))])
+    return replace(line, stays=nearest), solve_positions(len(positions.state), links, nearest)
+
+
+def _notes(positions: Positions, reference: int, asked: int | None) -> tuple[str, ...]:
     notes = [
         f"The stack falls apart between sections {z} and {z + 1}: no link joins them, they were left as they are."
         for z in positions.cuts
     ]
-    if positions.state[reference] != "linked":
-        notes.append(f"The reference section {reference} resembles no other: its neighbours stay where they are.")
+    if asked is not None and asked != reference:
+        notes.append(f"Section {asked} resembles no other, so section {reference} was the reference instead.")
     return tuple(notes)

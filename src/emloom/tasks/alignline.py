@@ -52,6 +52,7 @@ class Line:
         key: hash of everything that the first stage depends on.
         executor: where blocks run.
         on_block: called with (stage, blocks done, blocks in all).
+        stays: the section that stays, once it is known that the one asked for cannot.
     """
 
     job: AlignJob
@@ -60,6 +61,7 @@ class Line:
     key: str
     executor: Executor
     on_block: OnBlock | None
+    stays: int | None = None
 
     def run(self, name: str, key: str, cells: list[Block], work: Callable[[Block], Sequence[Output]]) -> None:
         """Do the blocks of a stage that are not done yet."""
@@ -70,6 +72,8 @@ class Line:
     @property
     def reference(self) -> int:
         """The section that stays."""
+        if self.stays is not None:
+            return self.stays
         n, chosen = self.source.frame.shape[0], self.job.links.reference
         if chosen is not None and chosen >= n:
             raise InputError(f"the reference section {chosen} does not exist: {self.job.raw} has 0 to {n - 1}")

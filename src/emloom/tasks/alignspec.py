@@ -32,7 +32,7 @@ class AffineModel(Spec):
     """Side of the patches that are looked up in other sections."""
     step_nm: Nm = 256.0
     """Distance between their centres."""
-    rigid_sections: Annotated[float, Field(gt=0)] | None = 30.0
+    rigid_sections: Annotated[float, Field(gt=0)] | None = 12.0
     """What one section does is its own; stretch and shear that build up over more than so many sections are held
     back. None: not at all."""
 

@@ -68,8 +68,12 @@ def find(
         why[z].append(text or "bad in the alignment")
     torn = np.zeros(n, np.bool_)
     for z, names in defects.items():
-        why[z] += [name for name in names if name in spec.defects and name not in why[z]]
-        torn[z] = "crack" in names
+        names = list(names)
+        torn[z] = "crack" in names and "blank" not in names
+        if torn[z]:  # a gap makes a section unlike its neighbours: mended, it may not be
+            why[z] = []
+        else:
+            why[z] += [name for name in names if name in spec.defects and name not in why[z]]
     for z in spec.bad:
         why[z].insert(0, NAMED)
     for z in spec.good:
