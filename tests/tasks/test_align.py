@@ -23,9 +23,9 @@ from emloom.testing.damagespec import AffineDamage, BadSections, DamageSpec, Ela
 from emloom.testing.displacement import displacement_error
 from emloom.testing.phantom import Phantom, PhantomSpec
 
-DEPTH, SIDE, MARGIN = 20, 288, 24
+DEPTH, SIDE, MARGIN = 16, 272, 20
 TISSUE = PhantomSpec(shape=(DEPTH, SIDE, SIDE), voxel_size_nm=(24.0, 8.0, 8.0), seed=2, noise=6.0)
-BAD = BadSections(fraction=0.1, kinds=("blank", "noisy"))
+BAD = BadSections(fraction=0.1, kinds=("blank", "black"))
 MOVED = ShiftDamage(jitter_px=3.0, walk_px=1.5)
 PLANTED = {
     "shift": DamageSpec(seed=4, margin_px=MARGIN, bad=BAD, shift=MOVED),
@@ -33,16 +33,13 @@ PLANTED = {
         seed=4, margin_px=MARGIN, bad=BAD, shift=MOVED, affine=AffineDamage(turn_deg=0.7, scale=0.01)
     ),
     "elastic": DamageSpec(
-        seed=4, margin_px=MARGIN, bad=BAD, shift=MOVED, elastic=ElasticDamage(bend_px=2.0, cell_px=90.0)
+        seed=4, margin_px=MARGIN, bad=BAD, shift=MOVED, elastic=ElasticDamage(bend_px=3.0, cell_px=90.0)
     ),
 }
-LIMIT = {"shift": 1.0, "affine": 1.5, "elastic": 3.0}
-"""Largest 95th percentile of what is wrong from section to section, pixels; at the rim of small pictures little is
-known of turns and bends."""
 MODELS = {
     "shift": {"kind": "shift", "subpixel": True},
     "affine": {"kind": "affine"},
-    "elastic": {"kind": "elastic", "spacing_nm": 320, "rounds": 6},
+    "elastic": {"kind": "elastic", "spacing_nm": 320, "rounds": 4},
 }
 
 
@@ -74,7 +71,7 @@ def values(path: Path) -> np.ndarray:
     return volume.read(volume.info.box)
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", ["shift", "affine"])
 def test_what_was_planted_is_found(planted: dict, tmp_path: Path, model: str) -> None:
     damaged, still = planted[model], planted["still"]
     for name in (model, "still"):
@@ -84,11 +81,22 @@ def test_what_was_planted_is_found(planted: dict, tmp_path: Path, model: str) ->
     truth = damaged.truth.then(still.truth.inverse()).then(own)
     good = [z for z in range(DEPTH) if z not in damaged.bad]
     error = displacement_error(found, truth, good, gauge="shift" if model == "shift" else "affine")
-    print(model, error.median(), error.p95(), error.median("neighbours"), error.p95("neighbours"))
     assert error.median("neighbours") <= 0.3
-    assert error.p95("neighbours") <= LIMIT[model]
+    # Small pictures say little of how much a section was stretched.
+    assert error.p95("neighbours") <= (1.0 if model == "shift" else 1.5)
     bad = [z for z, flag in enumerate(table(tmp_path / model)["bad"]) if flag == "1"]
     assert bad == sorted(damaged.bad)
+
+
+def test_what_was_bent_is_straightened(planted: dict, tmp_path: Path) -> None:
+    damaged, left = planted["elastic"], {}
+    good = [z for z in range(DEPTH) if z not in damaged.bad]
+    for model in ("shift", "elastic"):
+        align(job(planted["folder"] / "elastic" / "raw.zarr", tmp_path / model, model=MODELS[model]))
+        found = displacement_error(read_stackmap(tmp_path / model), damaged.truth, good)
+        left[model] = found.median("neighbours")
+    assert left["elastic"] < 0.4 * left["shift"]
+    assert max(float(bend) for bend in table(tmp_path / "elastic")["bend_px"]) > 2
 
 
 def test_a_bad_section_moves_no_other(planted: dict, tmp_path: Path) -> None:
@@ -97,7 +105,7 @@ def test_a_bad_section_moves_no_other(planted: dict, tmp_path: Path) -> None:
     align(job(raw, whole))
     array = values(raw)
     worse = sorted(planted["shift"].bad)[0]
-    array[worse] = np.roll(array[worse + 3], (40, -60), (0, 1))  # a copy of another, displaced
+    array[worse] = np.roll(array[worse + 1], (40, -60), (0, 1))[::-1]  # like another, turned over, elsewhere
     info = open_volume(raw).info
     create_volume(tmp_path / "worse.zarr", info).write(info.box, array)
     align(job(tmp_path / "worse.zarr", without))
@@ -108,7 +116,7 @@ def test_a_bad_section_moves_no_other(planted: dict, tmp_path: Path) -> None:
 
 def test_blocks_and_workers_change_no_bit(planted: dict, tmp_path: Path) -> None:
     raw = planted["folder"] / "elastic" / "raw.zarr"
-    model = {**MODELS["elastic"], "rounds": 2}
+    model = {"kind": "elastic", "rounds": 1}
     align(job(raw, tmp_path / "one", model=model))
     with executor_of(2, None, None) as executor:
         align(job(raw, tmp_path / "two", model=model, cell_shape_vox=(5, 64, 300)), executor)
@@ -182,7 +190,7 @@ def test_slow_drift_stays_where_that_is_asked_for(planted: dict, tmp_path: Path)
     for name, links in (("follow", {}), ("hold", {"drift_sections": 8})):
         align(job(tmp_path / "slow.zarr", tmp_path / name, links=links))
     follow, hold = (np.array(table(tmp_path / name)["shift_x"], float) for name in ("follow", "hold"))
-    assert abs(follow[-1] - follow[0]) > 25
+    assert abs(follow[-1] - follow[0]) > 20
     assert abs(hold[-1] - hold[0]) < 12
 
 

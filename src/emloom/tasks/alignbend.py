@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from emloom.geometry.planar import Affine, PlanarMap, chain
 from emloom.ops.meshsprings import Elasticity
 from emloom.ops.sectionaffines import AffineStack, SectionAffines, section_affines
+from emloom.ops.sectionlinks import Link
 from emloom.ops.sectionpositions import Positions
 from emloom.run.journal import key_of
 from emloom.tasks.alignflows import FlowBlock, Look, looks, read_flows, thinned
@@ -29,6 +30,8 @@ from emloom.tasks.alignstate import POSITIONS, State, read_meshes, save_array, w
 
 F64 = NDArray[np.float64]
 _FEWEST = 4.0  # places of a link, weights counted: those over three sections count a ninth
+
+_SHRINKS = 0.005  # relative change of length that residuals may bring about
 
 
 def bent(line: Line, model: AffineModel | ElasticModel, found: Found, positions: Positions) -> Found:
@@ -50,15 +53,32 @@ def bent(line: Line, model: AffineModel | ElasticModel, found: Found, positions:
     affine = model.affine if isinstance(model, ElasticModel) else model
     first, second, third, fourth = looks(affine, line.source)
     state = State(line.folder, tuple(link_blocks(line.source)))
-    how = AffineStack(line.reference, affine.rigid_sections, fewest=_FEWEST)
     for number, look in enumerate((first, second), 1):
         links = [thinned(link) for link in _look(line, state, f"flows-{number}", look)()]
-        solved = section_affines(len(start), links, start, how)
+        solved = _solved(line, affine.rigid_sections, links, start)
         name = f"affines-{number}.npy"
         save_array(line.folder / name, np.array([one.matrix for one in solved.maps]))
         state = replace(state, name=name)
     found = _with_affines(line, found, solved)
     return found if isinstance(model, AffineModel) else _meshes(line, model, found, state, (third, fourth))
+
+
+def _solved(line: Line, rigid: float | None, links: Sequence[Link], start: F64) -> SectionAffines:
+    """Return affine maps that what is left between sections has not shrunk.
+
+    To shrink a run of sections makes distances between them smaller. With residuals r and places at rms distance D
+    from the middle of a section, that gains as much as the pull to rotations holds at a scale of 1 - (L r / D)², L
+    being `rigid`; so L is made so small that this is next to nothing. Large sections with small residuals need
+    none of it.
+    """
+    how = AffineStack(line.reference, rigid, fewest=_FEWEST)
+    solved = section_affines(len(start), links, start, how)
+    rows, columns = line.source.frame.shape[1:]
+    away = np.sqrt((rows**2 + columns**2) / 12.0)
+    most = float(np.sqrt(_SHRINKS) * away / max(np.nanmedian(solved.residual_px), 1e-3))
+    if rigid is not None and rigid > most:
+        solved = section_affines(len(start), links, start, replace(how, drift_sections=most))
+    return solved
 
 
 def _look(line: Line, state: State, stage: str, look: Look) -> Any:
