@@ -81,7 +81,7 @@ def find(
     torn[list(spec.cracked)] = True
     for z in spec.cracked:  # a person says that it can be mended
         why[z] = [NAMED] if z in spec.bad else []
-    reasons = tuple(" ".join(words) for words in why)
+    reasons = tuple("; ".join(words) for words in why)
     return Found(reasons, tuple(bool(t) and not r for t, r in zip(torn, reasons, strict=True)))
 
 
