@@ -97,19 +97,22 @@ def test_words_of_quality_control_of_alignment_and_of_a_person() -> None:
     assert found.reasons == (
         "",
         "",
-        "unlike",
         "",
-        "named blank",
+        "",
+        "named; blank",
         "",
         "named",
         "no overlap",
         "bad in the alignment",
     )
-    assert found.cracked == (False, False, False, True, False, False, False, False, False)
-    # What is said to be torn is put together, not replaced.
-    found = find(9, BadSpec(cracked=(2,)), defects)
-    assert found.reasons[2] == ""
-    assert found.cracked[2]
+    # A gap alone makes a section unlike its neighbours.
+    assert found.cracked == (False, False, True, True, False, False, False, False, False)
+    # What is said to be torn is put together, not replaced; what shows nothing cannot be.
+    found = find(9, BadSpec(cracked=(1,)), {1: ["blank"], 2: ["blank", "crack"]})
+    assert found.reasons[1] == ""
+    assert found.cracked[1]
+    assert found.reasons[2] == "blank"
+    assert not found.cracked[2]
     assert find(9, BadSpec(defects=("dark",)), defects).reasons[0] == "dark"
 
 
