@@ -45,7 +45,7 @@ format: install ## Rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn
+bench: install judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/.installed-docs ## Build the documentation into site/
