@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,10 +37,12 @@ class Found:
     Attributes:
         reasons: of every section, in words; empty where it is good.
         cracked: of every section, whether its parts are to be put together; never of a bad one.
+        otherwise: of a cracked section, for what it is replaced if its parts cannot be put together.
     """
 
     reasons: tuple[str, ...]
     cracked: tuple[bool, ...]
+    otherwise: tuple[str, ...]
 
     @property
     def whole(self) -> NDArray[np.bool_]:
@@ -67,22 +69,21 @@ def find(
     for z, text in (listed or {}).items():
         why[z].append(text or "bad in the alignment")
     torn = np.zeros(n, np.bool_)
-    for z, names in defects.items():
-        names = list(names)
+    for z, found in defects.items():
+        names = list(found)
+        why[z] += [name for name in names if name in spec.defects and name not in why[z]]
         torn[z] = "crack" in names and "blank" not in names
-        if torn[z]:  # a gap makes a section unlike its neighbours: mended, it may not be
-            why[z] = []
-        else:
-            why[z] += [name for name in names if name in spec.defects and name not in why[z]]
-    for z in spec.bad:
-        why[z].insert(0, NAMED)
     for z in spec.good:
         why[z], torn[z] = [], False
-    torn[list(spec.cracked)] = True
-    for z in spec.cracked:  # a person says that it can be mended
-        why[z] = [NAMED] if z in spec.bad else []
-    reasons = tuple("; ".join(words) for words in why)
-    return Found(reasons, tuple(bool(t) and not r for t, r in zip(torn, reasons, strict=True)))
+    torn[list(spec.cracked)] = True  # a person says that it can be mended
+    torn[[z for z in spec.bad if z not in spec.cracked]] = False
+    for z in spec.bad:
+        why[z].insert(0, NAMED)
+    words = ["; ".join(one) for one in why]
+    # A gap makes a section unlike its neighbours: mended, it may not be.
+    mend = [bool(t) and not (z in spec.bad and z in spec.cracked) for z, t in enumerate(torn)]
+    reasons = tuple("" if m else w for m, w in zip(mend, words, strict=True))
+    return Found(reasons, tuple(mend), tuple(w if m else "" for m, w in zip(mend, words, strict=True)))
 
 
 def _require_sections(n: int, spec: BadSpec) -> None:
@@ -128,6 +129,7 @@ class Fill:
         before: the nearest whole section before it, -1: none.
         after: the nearest after it.
         note: what a person should know, in words.
+        otherwise: for what a torn section is replaced if its parts find no place; empty: it is left.
     """
 
     z: int
@@ -136,6 +138,7 @@ class Fill:
     before: int = -1
     after: int = -1
     note: str = ""
+    otherwise: str = ""
 
     @property
     def t(self) -> float:
@@ -173,7 +176,7 @@ def plan(found: Found, fill: Filling, longest_run: int) -> tuple[Fill, ...]:
     for z, (why, torn) in enumerate(zip(found.reasons, found.cracked, strict=True)):
         one = Fill(z, "left", why, int(before[z]), int(after[z]))
         if torn:
-            out.append(_mended(one))
+            out.append(_mended(one, found.otherwise[z]))
         elif why:
             out.append(_filled(one, fill, longest_run))
     if out and not whole.any() and fill != "mask":
@@ -212,8 +215,8 @@ def _filled(one: Fill, fill: Filling, longest_run: int) -> Fill:
     return _with(one, "between", "")
 
 
-def _mended(one: Fill) -> Fill:
-    one = Fill(one.z, one.state, "crack", one.before, one.after)
+def _mended(one: Fill, otherwise: str) -> Fill:
+    one = Fill(one.z, one.state, "crack", one.before, one.after, otherwise=otherwise)
     if max(one.before, one.after) < 0:
         return _with(one, "left", "no whole section to put its parts together by: left as it is")
     if min(one.before, one.after) < 0:
@@ -222,4 +225,4 @@ def _mended(one: Fill) -> Fill:
 
 
 def _with(one: Fill, state: State, note: str) -> Fill:
-    return Fill(one.z, state, one.reason, one.before, one.after, note)
+    return replace(one, state=state, note=note)

@@ -40,7 +40,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from math import nan
@@ -57,6 +57,7 @@ from emloom.geometry.stackmap import StackMap
 from emloom.io.files import write_text_atomic
 from emloom.io.stackmaps import read_stackmap, write_stackmap
 from emloom.io.tables import write_csv
+from emloom.ops.tornparts import parts_of
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.provenance import write_provenance
@@ -75,6 +76,7 @@ from emloom.tasks.repairwrite import WriteCell, read_counts
 
 OnBlock = Callable[[str, int, int], None]
 """Called with (stage, blocks done, blocks in all)."""
+_LEAST_GAP = 0.01  # share of a section of one part; less are islands of its rim
 MAKE, WRITE, QC = "fills", "repair", "qc"
 FORMAT = 1
 
@@ -138,8 +140,22 @@ def planned(scene: RepairScene) -> tuple[Fill, ...]:
     """Return what is done with sections that are not kept; raises `InputError` as `repair`."""
     job, aligned = scene.job, aligned_folder(scene.job.raw)
     listed = {} if aligned is None else listed_in(aligned / "sections.csv")
-    found = find(scene.info.shape[0], job.sections, scene.defects(), listed)
+    defects = {z: _without_false_crack(scene, z, names) for z, names in scene.defects().items()}
+    found = find(scene.info.shape[0], job.sections, defects, listed)
     return plan(found, job.fill, job.longest_run)
+
+
+def _without_false_crack(scene: RepairScene, z: int, names: Iterable[str]) -> list[str]:
+    """Return defects of a section, without a crack that its picture does not show: a canvas has empty rims."""
+    listed = list(names)
+    if "crack" not in listed:
+        return listed
+    try:
+        parts = parts_of(scene.grey(z))
+    except InputError:  # nothing of it is tissue
+        return [name for name in listed if name != "crack"]
+    is_torn = parts.count > 1 or float(parts.gap.mean()) > _LEAST_GAP
+    return listed if is_torn else [name for name in listed if name != "crack"]
 
 
 def _map_of(job: RepairJob) -> str | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +159,15 @@ class MakeSection:
         try:
             found = mend(torn, [self.scene.grey(z) for z in near])
         except InputError as problem:  # no tissue: nothing that could be put together
-            return self._left(fill, str(problem))
+            return self._not_mended(fill, str(problem)) or self._left(fill, str(problem))
         notes = "; ".join(found.notes)
         if found.parts.count < 2 and not found.parts.gap.any():
+            if other := self._not_mended(fill, notes):
+                return other
             codes = self._codes_of(fill.z, IDENTITY, void=False)
             return Made("measured", torn, codes, self.scene.ids(fill.z), words={"note": notes})
         if found.parts.count > 1 and not any(one.ok for one in found.fits):
-            return self._unmended(fill, torn, found.parts, notes)
+            return self._not_mended(fill, notes) or self._unmended(fill, torn, found.parts, notes)
         move: PlanarMap = found.pieces
         grey, gap, shown = found.section, found.gap, found.shown
         if found.parts.count < 2:  # nothing came apart: it stays where it is, and only its slit is filled
@@ -187,6 +189,14 @@ class MakeSection:
             grey, _, flow = self._interpolated(fill)
             return grey, self._ids_between(fill, flow), flow
         return self.scene.grey(fill.nearest), self.scene.ids(fill.nearest), None
+
+    def _not_mended(self, fill: Fill, notes: str) -> Made | None:
+        """Return what a torn section is replaced by if it is bad otherwise, too, and has two neighbours."""
+        if not fill.otherwise or min(fill.before, fill.after) < 0:
+            return None
+        made = self._between(fill)
+        note = f"not mended ({notes}), and replaced: {fill.otherwise}"
+        return replace(made, words={**made.words, "note": note, "reason": fill.otherwise})
 
     def _unmended(self, fill: Fill, torn: NDArray[Any], parts: Parts, notes: str) -> Made:
         """Return a torn section as it is, whose parts found no place: its void and what else is bad are marked."""

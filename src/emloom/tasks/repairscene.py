@@ -17,9 +17,11 @@ from emloom.io.open import open_volume
 from emloom.io.stackmaps import NAME as MAP_NAME
 from emloom.io.tables import read_table
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.ops.sections import VOID_VOX, void_windows
 from emloom.tasks.lattice import common_box
 from emloom.tasks.qcmap import SECTIONS
 from emloom.tasks.qcmask import is_qc, is_repair, open_avoid
+from emloom.tasks.qcspec import CODES
 from emloom.tasks.repairspec import RepairJob
 
 ALIGNED = "align.json"
@@ -50,6 +52,9 @@ def raw_of(raw: str) -> str:
     """Return the volume that a job repairs."""
     folder = aligned_folder(raw)
     return raw if folder is None else str(folder / ALIGNED_RAW)
+
+
+_VOID = (CODES["blank"], CODES["crack"])
 
 
 @dataclass(frozen=True)
@@ -140,12 +145,30 @@ class RepairScene:
         return section
 
     def codes(self, box: Box) -> NDArray[np.uint8] | None:
-        """Return the codes of defects in a box, 0 where there is none; None where nobody looked."""
+        """Return the codes of defects in a box, 0 where there is none; None where nobody looked.
+
+        Quality control judges tiles; of those that are void for the most part, only what is void is bad.
+        """
         if self._bad is None:
             return None
         bad, where = self._bad
         codes: NDArray[np.uint8] = bad.read(box.shift(where.start)).astype(np.uint8)
+        for k, section in enumerate(codes):
+            partly = np.isin(section, _VOID)
+            if partly.any():
+                place = Box((box.start[0] + k, *box.start[1:]), (1, *box.shape[1:]))
+                section[partly & ~self._void(place)] = 0
         return codes
+
+    def _void(self, box: Box) -> NDArray[np.bool_]:
+        """Return which pixels of a box of one section lie in windows of one value, whichever box is asked for."""
+        wide = Box.of(
+            (box.start[0], *(v // VOID_VOX * VOID_VOX for v in box.start[1:])),
+            (box.stop[0], *(-(-v // VOID_VOX) * VOID_VOX for v in box.stop[1:])),
+        ).intersect(self.info.box)
+        windows = void_windows(self.raw.read(wide)[0])
+        pixels = np.repeat(np.repeat(windows, VOID_VOX, 0), VOID_VOX, 1)
+        return pixels[box.slices(wide.start)[1:]]
 
     def usable(self, z: int) -> NDArray[np.bool_] | None:
         """Return where a section shows tissue, bool [Y, X]; None: everywhere."""
