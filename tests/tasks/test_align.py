@@ -238,6 +238,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (4, 96, 96), np.uint8)
         (NOISE, (40, 4, 8), {}, "square pixels"),
         (NOISE, (40, 4, 4), {}, "no two sections of .* resemble each other"),
         (np.full((4, 96, 96), 9, np.uint8), (40, 4, 4), {}, "no two sections of .* resemble each other"),
+        (NOISE, (40, 4, 4), {"outside": 300}, "no value 300"),
         (NOISE, (40, 4, 4), {"links": {"reference": 4}}, "reference section 4 does not exist"),
         (NOISE, (40, 4, 4), {"links": {"lags": [2]}}, "must hold 1"),
         (NOISE, (40, 4, 4), {"links": {"lags": [1, 17]}}, "tissue has changed"),

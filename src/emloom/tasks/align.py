@@ -44,6 +44,7 @@ from emloom.tasks.alignsource import Source
 from emloom.tasks.alignspec import AlignJob, TableModel
 from emloom.tasks.lattice import chunk_within
 from emloom.tasks.movescene import MoveScene
+from emloom.tasks.movestack import require_fits
 from emloom.tasks.qcmask import source_of
 
 FORMAT = 1
@@ -102,6 +103,8 @@ def align(
     source = Source(job.raw, job.voxel_size_nm, job.qc)
     info = source.volume.info
     _ = source.mask
+    if not isinstance(job.outside, str):
+        require_fits(job.outside, info)
     space = Workspace(job.output)
     table = job.model if isinstance(job.model, TableModel) else None
     paths = {

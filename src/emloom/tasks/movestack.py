@@ -155,7 +155,7 @@ def scene_of(job: MoveJob) -> MoveScene:
         )
     fill = 0 if job.outside == SYMMETRIC else job.outside
     assert not isinstance(fill, str)
-    _require_fits(fill, volume.info)
+    require_fits(fill, volume.info)
     method: Literal["linear", "nearest"] = "nearest" if job.what == "labels" else "linear"
     return MoveScene.of(volume, stackmap, method, fill=fill, symmetric=symmetric)
 
@@ -235,7 +235,8 @@ def _carry_names(source: str, info: VolumeInfo, folder: Path) -> None:
             write_names(folder, names)
 
 
-def _require_fits(fill: Any, info: VolumeInfo) -> None:
+def require_fits(fill: Any, info: VolumeInfo) -> None:
+    """Raise `InputError` where a volume has no such value."""
     with np.errstate(all="ignore"):
         try:
             fits = info.dtype.kind == "f" or info.dtype.type(fill) == fill
