@@ -6,8 +6,9 @@
                       links/z_y_x.sections.parquet   per section: how much is usable, contrast, detail
 
 A block is a run of sections, each compared with some that follow, and with the reference where that is near. Every
-section is read and prepared once in its block, and once more where the block before reaches into it; a few
-prepared sections are held at a time, of 4 MB each at most.
+section is read and prepared once in its block, and once more where the block before reaches into it. As many
+sections are held at a time as lags reach over: what is prepared of them, 4 MB at most, and the pictures of large
+ones, whose links are made precise at full resolution.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from emloom.geometry import Block, Vec, blocks
 from emloom.io.tables import read_table, write_table
+from emloom.ops.fullresolution import refine
 from emloom.ops.preparedsections import Prepared, prepare
 from emloom.ops.sectionshifts import Link, link
 from emloom.run.blockjournal import name_of
@@ -39,6 +41,7 @@ LINKS: dict[str, Any] = {
     **dict.fromkeys(("dy", "dx", "error", "correlation", "sigmas", "overlap"), np.float64),
     "known": np.int64,
 }
+_PRECISE = 2  # pixels of the raw per fine pixel up to which links are precise without a second look
 Table = dict[str, NDArray[Any]]
 
 
@@ -76,19 +79,18 @@ class LinkBlock:
         start, stop = block.write.start[0], block.write.stop[0]
         n = self.source.frame.shape[0]
         origin = self._reference(start, stop)
-        recent: deque[tuple[int, Prepared]] = deque(maxlen=max(self.lags) + 1)
+        recent: deque[_Held] = deque(maxlen=max(self.lags))
         links, sections = [], []
         for z, section, usable in self.source.sections(start, min(stop + max(self.lags), n)):
-            here = prepare(section, usable)
-            recent.append((z, here))
-            for before, other in recent:
-                if z - before in self.lags and before < stop:
-                    links.append(_row(before, z, link(other, here)))
+            here = _Held.of(z, section, usable)
+            links += [_row(o.z, z, o.link(here)) for o in recent if z - o.z in self.lags and o.z < stop]
+            recent.append(here)
             if z >= stop:
                 continue
-            sections.append(dict(zip(SECTIONS, (z, here.usable, here.contrast, here.detail), strict=True)))
+            said = here.prepared
+            sections.append(dict(zip(SECTIONS, (z, said.usable, said.contrast, said.detail), strict=True)))
             if origin is not None and self._is_far(z):
-                links.append(_row(self.reference, z, link(origin, here)))
+                links.append(_row(self.reference, z, origin.link(here)))
         tables = {"": _columns(links, LINKS), ".sections": _columns(sections, SECTIONS)}
         return [self._write(block.index, part, table) for part, table in tables.items()]
 
@@ -96,16 +98,42 @@ class LinkBlock:
         """Whether a section is to be compared with the reference, and is not anyway."""
         return 0 < abs(z - self.reference) <= self.reach and abs(z - self.reference) not in self.lags
 
-    def _reference(self, start: int, stop: int) -> Prepared | None:
+    def _reference(self, start: int, stop: int) -> _Held | None:
         if not any(self._is_far(z) for z in range(start, stop)):
             return None
-        _, section, usable = next(self.source.sections(self.reference, self.reference + 1))
-        return prepare(section, usable)
+        return _Held.of(*next(self.source.sections(self.reference, self.reference + 1)))
 
     def _write(self, index: Vec, part: str, table: Table) -> Output:
         place = f"{STAGE}/{name_of(index)}{part}.parquet"
         write_table(self.folder / place, table)
         return Output.file(self.folder, place)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A section while others are compared with it; its picture only where more precision is in it."""
+
+    z: int
+    prepared: Prepared
+    picture: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, z: int, section: NDArray[Any], usable: NDArray[np.bool_] | None) -> _Held:
+        prepared = prepare(section, usable)
+        return cls(z, prepared, section if prepared.factors[0] > _PRECISE else None)
+
+    def link(self, other: _Held) -> Link:
+        """Return how another section lies on this one."""
+        found = link(self.prepared, other.prepared)
+        a, b = self.picture, other.picture
+        if a is None or b is None:
+            return found
+        return refine(
+            found,
+            self.prepared.shape,
+            lambda y0, y1, x0, x1: a[y0:y1, x0:x1],
+            lambda y0, y1, x0, x1: b[y0:y1, x0:x1],
+        )
 
 
 def link_blocks(source: Source) -> list[Block]:
