@@ -22,8 +22,8 @@ from emloom.ops.flowtexture import Texture, texture
 from emloom.ops.meshsprings import Elasticity
 from emloom.ops.meshstart import link_field, stack_meshes
 from emloom.ops.patchflow import Patches, patch_flow
+from emloom.ops.patchlinks import Link
 from emloom.ops.sectionaffines import AffineStack, SectionAffines, section_affines
-from emloom.ops.sectionlinks import Link
 
 F64 = NDArray[np.float64]
 FILES = {

@@ -13,7 +13,7 @@ from emloom.geometry.planar import IDENTITY, Affine, Field, PlanarMap
 from emloom.ops.elasticmesh import Bent, flat_mesh, relax
 from emloom.ops.meshsprings import Elasticity, Pulls, jacobians, mesh_of, nodes_of, springs, stretch
 from emloom.ops.meshstart import link_field, stack_meshes
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 from tests.ops.bentstack import agreed, places, planted_affine, planted_field, rounds
 
 SIDE, HOW = 512, Elasticity()

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry.planar import Affine
+from emloom.ops.patchlinks import Link
 from emloom.ops.sectionaffines import AffineStack, section_affines
-from emloom.ops.sectionlinks import Link
 from tests.ops.bentstack import places, planted_affine
 
 F64 = NDArray[np.float64]
@@ -100,6 +100,16 @@ def test_sections_without_links_lie_between_their_neighbours() -> None:
     assert np.isnan(found.residual_px[[6, 8]]).all()
     known = section_affines(9, links, [[2.0 * z, -1.0 * z] for z in range(9)], AffineStack(reference=0))
     assert errors(known.maps, maps).max() < 1e-2
+
+
+def test_a_section_without_links_is_turned_as_its_neighbours_are() -> None:
+    turned = [
+        Affine(((np.cos(t), -np.sin(t), 0), (np.sin(t), np.cos(t), 0))) for t in (0.0, 0.06, 0.0, 0.06, 0.06)
+    ]
+    links = [link for link in links_of(turned, (1, 2)) if 2 not in (link.first, link.second)]
+    found = section_affines(5, links, how=AffineStack(reference=0))
+    assert not found.linked[2]
+    np.testing.assert_allclose(found.maps[2].matrix[:, :2], found.maps[1].matrix[:, :2], atol=2e-3)
 
 
 def test_a_link_that_holds_too_few_places_does_not_count() -> None:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry.planar import Affine, Field, PlanarMap, chain
 from emloom.ops.meshsprings import Elasticity, Pulls, jacobians, mesh_of, nodes_of, springs, unfolded
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 
 F64 = NDArray[np.float64]
 

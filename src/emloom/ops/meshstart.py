@@ -29,7 +29,7 @@ from emloom.errors import InputError
 from emloom.geometry.planar import Field
 from emloom.ops.elasticmesh import Bent
 from emloom.ops.meshsprings import Elasticity, Pulls, mesh_of, nodes_of, places_of, springs, unfolded
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 
 F64 = NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from scipy import linalg
 
 from emloom.errors import InputError
 from emloom.geometry.planar import Affine
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 
 F64 = NDArray[np.float64]
 
@@ -214,6 +214,8 @@ class _System:
         half = np.array([0.5, 0.5, 1.0 if self.anchored else 0.0]) * pull
         rest = np.concatenate([_rotations(maps[:, :2]), self.moved[:, None]], axis=1)
         held = np.tile(half, (n, 1))
+        ends = [z for k in np.flatnonzero(used).tolist() for z in _of(self.links[k])]
+        held[np.setdiff1d(np.arange(n), ends)] = 0.0  # what is linked to nothing follows its neighbours alone
         held[self.how.reference] = _HELD
         rest[self.how.reference, :2] = np.eye(2)
         matrix[0] += held.ravel()

@@ -66,11 +66,20 @@ class Positions:
     cuts: tuple[int, ...]
     deviation: float
 
+    @property
+    def believed(self) -> Bool:
+        """Which links are believed, [L]."""
+        return np.asarray(self.weight > _BELIEVED)
+
+    def partings(self) -> list[tuple[int, int]]:
+        """Return the linked sections before and after every cut; those between are linked to none."""
+        after = dict(pairwise(z for z, state in enumerate(self.state) if state != "between"))
+        return [(cut, after[cut]) for cut in self.cuts]
+
     def notes(self) -> tuple[str, ...]:
         """Return what a person should know of it, one sentence each."""
         linked = [z for z, state in enumerate(self.state) if state != "between"]
-        after = dict(pairwise(linked))
-        out = [f"the stack falls apart between sections {cut} and {after[cut]}" for cut in self.cuts]
+        out = [f"the stack falls apart between sections {a} and {b}" for a, b in self.partings()]
         loose = [z for z, state in enumerate(self.state) if state == "between"]
         if not linked:
             return ("no section resembles another one: all stay where they are",)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from emloom.geometry.planar import Affine, PlanarMap, chain
 from emloom.ops.meshsprings import Elasticity
+from emloom.ops.patchlinks import Link
 from emloom.ops.sectionaffines import AffineStack, SectionAffines, section_affines
-from emloom.ops.sectionlinks import Link
 from emloom.ops.sectionpositions import Positions
 from emloom.run.journal import key_of
 from emloom.tasks.alignflows import FlowBlock, Look, looks, read_flows, thinned

@@ -25,7 +25,7 @@ from emloom.geometry.planar import PlanarMap, chain
 from emloom.ops.downsample import downsample_mean
 from emloom.ops.flowtexture import Texture, texture
 from emloom.ops.patchflow import Patches, patch_flow
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 from emloom.run.blockjournal import name_of
 from emloom.run.stage import Output
 from emloom.tasks.alignsource import Source

@@ -123,7 +123,7 @@ def _shifts(line: Line, model: ShiftModel | AffineModel | ElasticModel) -> tuple
 
 def _fit_of(n: int, links: Links, positions: Positions, sigmas: F64) -> Table:
     """Return per section how well the links that are believed are met, and how clear they are."""
-    believed = positions.weight > 0.1
+    believed = positions.believed
     p95, clear = np.full(n, np.nan), np.full(n, np.nan)
     ends = np.concatenate([links.first[believed], links.second[believed]])
     left, height = (np.tile(values[believed], 2) for values in (positions.residual, sigmas))
@@ -159,17 +159,17 @@ def _reasons(positions: Positions, poor: Sequence[str], doubted: Sequence[str]) 
 
 def _from_a_good_one(line: Line, links: Links, positions: Positions) -> tuple[Line, Positions]:
     """Return a line whose reference is linked to others: the nearest such section; and positions from there."""
-    if positions.state[line.reference] != "between":
-        return line, positions
     good = np.flatnonzero([state != "between" for state in positions.state])
+    if line.reference in good or not good.size:
+        return line, positions
     nearest = int(good[np.argmin(np.abs(good - line.reference))])
     return replace(line, stays=nearest), solve_positions(len(positions.state), links, nearest)
 
 
 def _notes(positions: Positions, reference: int, asked: int | None) -> tuple[str, ...]:
     notes = [
-        f"The stack falls apart between sections {z} and {z + 1}: no link joins them, they were left as they are."
-        for z in positions.cuts
+        f"The stack falls apart between sections {a} and {b}: no link joins them, they were left as they are."
+        for a, b in positions.partings()
     ]
     if asked is not None and asked != reference:
         notes.append(f"Section {asked} resembles no other, so section {reference} was the reference instead.")

@@ -14,7 +14,7 @@ from emloom.geometry.planar import Affine, Field
 from emloom.ops.elasticmesh import Bent, flat_mesh, relax
 from emloom.ops.meshsprings import Elasticity
 from emloom.ops.meshstart import link_field, stack_meshes
-from emloom.ops.sectionlinks import Link
+from emloom.ops.patchlinks import Link
 from emloom.run.stage import Output
 from emloom.tasks.alignflows import read_flows
 from emloom.tasks.alignstate import State, write_meshes

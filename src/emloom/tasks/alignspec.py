@@ -82,7 +82,7 @@ class LinksSpec(Spec):
     """The section that stays where it is; default the middle one."""
     to_reference: Annotated[int, Field(ge=0)] = 12
     """Sections up to so far from the reference are compared with it, too; 0: none."""
-    drift_sections: Annotated[int, Field(ge=2)] | None = None
+    drift_sections: Annotated[int, Field(ge=4)] | None = None
     """Slow movements, over more than so many sections, stay as they are in the raw: tissue that runs obliquely is
     not to be straightened. Default: sections follow what they resemble."""
 
