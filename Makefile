@@ -8,11 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install judges peers demo test test-slow lint types imports check format bench docs clean
+.PHONY: help install judges peers demo test test-search test-slow lint types imports check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
-		| while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+		| while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 install: .venv/.installed ## Create .venv and install emloom with its development tools, at pinned versions
 
@@ -25,6 +25,9 @@ demo: install ## Grow a phantom, train, segment and score it; pictures and repor
 
 test: install ## Run the test suite (without the slow tests) on two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-search: install ## Run the test suite with examples of properties that were never drawn before
+	EMLOOM_HYPOTHESIS=search $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install ## Run the slow tests only
 	$(BIN)/python -m pytest -m slow

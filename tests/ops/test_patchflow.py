@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ def error(flow: Flow, truth: PlanarMap) -> NDArray[np.float64]:
     return out
 
 
+def inside(flow: Flow, shape: tuple[int, ...], away: int) -> Flow:
+    """Return the flow without patches that come nearer to the rim of the section than `away` pixels."""
+    reach = SMALL.size / 2 + away
+    inner = ((flow.places >= reach) & (flow.places <= np.array(shape) - reach)).all(axis=-1)
+    return replace(flow, verdict=np.where(inner, flow.verdict, Verdict.EMPTY))
+
+
 @pytest.mark.parametrize("shape", [(256, 256), (100, 230)])
 def test_a_section_lies_on_itself(shape: tuple[int, int]) -> None:
     one = texture(tissue(0)[: shape[0], : shape[1]])
@@ -55,7 +63,9 @@ def test_planted_shifts_come_back(seed: int, y: float, x: float, noise: float) -
     flow = patch_flow(texture(a), texture(b, known), patches=SMALL)
     assert flow.valid.mean() > 0.8
     assert np.median(error(flow, truth)) < 0.12
-    assert np.percentile(error(flow, truth), 95) < 0.5  # patches over the rim; the others, without noise, 0.02
+    # Patches over the rim see less tissue: half a pixel off at times. Those wholly inside do not care.
+    assert np.percentile(error(flow, truth), 95) < 1.0
+    assert np.percentile(error(inside(flow, a.shape, 16), truth), 95) < 0.2
 
 
 def test_it_says_what_another_library_says() -> None:

@@ -1,0 +1,94 @@
+"""Tables of synapses on disk: Parquet, one row per contact, and CSV for other programs to write.
+
+Law: ``read_synapse_table(path) == table`` after ``write_synapse_table(path, table)``, row by row and bit by bit.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from emloom.errors import InputError
+from emloom.geometry.synapses import SynapseTable, of_columns, to_columns
+from emloom.io.files import explained
+from emloom.io.tables import Column, read_table, write_csv, write_table
+
+SYNAPSES = "synapses.parquet"
+"""Name of the table in a folder of `emloom synapses`."""
+
+
+def write_synapse_table(
+    path: str | Path, table: SynapseTable, metadata: Mapping[str, str] | None = None, *, overwrite: bool = True
+) -> None:
+    """Write a table as `.parquet` or `.csv`, in one step.
+
+    Args:
+        path: the file.
+        table: what to write.
+        metadata: words to keep with a Parquet file, e.g. which segmentation the segments are of.
+        overwrite: replace an existing file.
+
+    Raises:
+        InputError: the ending is another, or the disk refuses.
+    """
+    columns = to_columns(table)
+    if _ending(path) == ".csv":
+        write_csv(path, columns, overwrite=overwrite)
+    else:
+        write_table(path, columns, {"units": "nm", **(metadata or {})}, overwrite=overwrite)
+
+
+def read_synapse_table(path: str | Path) -> SynapseTable:
+    """Read a table of synapses: `.parquet`, `.csv`, or a folder of `emloom synapses` that holds one.
+
+    Raises:
+        InputError: the file is missing or damaged, or as `geometry.synapses.of_columns`.
+    """
+    file = Path(path)
+    if file.is_dir():
+        if not (file / SYNAPSES).is_file():
+            raise InputError(f"{path} holds no {SYNAPSES}: give a folder of emloom synapses, or the table itself")
+        file = file / SYNAPSES
+    columns = _read_csv(file) if _ending(file) == ".csv" else dict(read_table(file).columns)
+    return of_columns(columns, str(file))
+
+
+def _ending(path: str | Path) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in (".parquet", ".csv"):
+        raise InputError(f"{path} is no table of synapses: give .parquet or .csv")
+    return ending
+
+
+def _read_csv(path: Path) -> dict[str, Column]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: it should be a table of synapses (CSV)")
+    with explained(path, "read"):
+        try:
+            rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True))
+        except (UnicodeDecodeError, csv.Error) as problem:
+            raise InputError(f"{path} is no CSV text ({problem}): write it as UTF-8") from problem
+    if not rows:
+        raise InputError(f"{path} is empty: the first line of a table names its columns")
+    names = [name.strip() for name in rows[0]]
+    cells = [row for row in rows[1:] if row]
+    uneven = [number for number, row in enumerate(cells, start=2) if len(row) != len(names)]
+    if uneven:
+        raise InputError(f"{path}: row {uneven[0]} has not as many cells as the {len(names)} columns: mend it")
+    return {name: _numbers(path, name, [row[k] for row in cells]) for k, name in enumerate(names)}
+
+
+def _numbers(path: Path, name: str, texts: list[str]) -> Column:
+    whole = not (name.endswith("_nm") or name == "score")
+    known = whole and name in ("id", "polyad", "pre_segment", "post_segment", "size_vox")
+    if not known and whole:
+        return np.array(texts, dtype=object)  # a column of someone else's
+    try:
+        return np.array([int(t) for t in texts], np.uint64) if whole else np.array([float(t) for t in texts])
+    except (ValueError, OverflowError) as problem:
+        raise InputError(
+            f"{path}: a cell of column {name!r} is no number it can hold ({problem}): mend it"
+        ) from problem
