@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 _WINDOW = 9
 _SMOOTH = 0.5  # of the usual spread
 _AWAY = 2.6  # standard deviations of the means of windows
-_ALIKE = 0.25  # of the difference between the film and tissue nearby
+_ALIKE = 0.1  # of the difference between the film and tissue nearby
 _REACH = 6  # pixels from what is surely void to its border
 _COARSE = 8
 
