@@ -30,7 +30,7 @@ PLACE, FOND, CLOUD = 70, 73, 74
 FOND_PAIRS, FONDNESS = 0.07, 40.0
 DIRECTIONS = 96
 STEP_NM = 6.0
-VESICLE_GAP_NM = 40.0
+VESICLE_GAP_NM = 38.0
 # How far from a pre site its vesicles are, and how deep below the membrane at least.
 CLOUD_NM, CLOUD_DEPTH_NM = 175.0, 25.0
 

@@ -187,7 +187,7 @@ def _who(segments: F64, found: F64) -> tuple[float, float]:
 def _cleft(tissue: Tissue, contacts: F64, voxel: tuple[int, int, int], segments: F64, found: F64) -> int:
     size = tissue.voxel_nm
     at = (voxel[0] + 0.5) * size[0], (voxel[1] + 0.5) * size[1], (voxel[2] + 0.5) * size[2]
-    return cleft(contacts, len(contacts), at, _who(segments, found), (found[2] - found[1]) / 2.0)
+    return cleft(contacts, at, _who(segments, found), (found[2] - found[1]) / 2.0)
 
 
 @njit(cache=True, nogil=True)
@@ -198,9 +198,9 @@ def _with_synapses(
     size = tissue.voxel_nm
     at = (voxel[0] + 0.5) * size[0], (voxel[1] + 0.5) * size[1], (voxel[2] + 0.5) * size[2]
     depth = min((found[2] - found[1]) / 2.0, DEEPEST_NM)
-    grey -= rings(zones[1], len(zones[1]), at, 0.3 * size[0])
+    grey -= rings(zones[1], at, 0.3 * size[0])
     seen = depth, 0.15 * found[6] * size[0], tissue.membrane_nm
-    return float(grey + (DARK - grey) * shade(zones[0], len(zones[0]), at, _who(segments, found), seen))
+    return float(grey + (DARK - grey) * shade(zones[0], at, _who(segments, found), seen))
 
 
 @njit(cache=True, nogil=True)

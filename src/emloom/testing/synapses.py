@@ -24,7 +24,18 @@ from emloom.spec import Spec
 from emloom.testing import contacts as touch
 from emloom.testing import micrograph
 from emloom.testing.neurites import uniform
-from emloom.testing.synapticzones import ALONG_NM, CONTACT, NORMAL, POLYAD, POST, PRE, RADIUS, Zones, no_zones
+from emloom.testing.synapticzones import (
+    ALONG_NM,
+    CONTACT,
+    EDGE_NM,
+    NORMAL,
+    POLYAD,
+    POST,
+    PRE,
+    RADIUS,
+    Zones,
+    no_zones,
+)
 from emloom.testing.tissue import Tissue, bend
 
 F64 = NDArray[np.float64]
@@ -36,7 +47,7 @@ MARGIN_NM, GAP_NM = 150.0, 30.0
 DEPTHS_NM = (20.0, 28.0, 36.0, 44.0, 52.0)
 # Posts of a polyad are within this of the pre site.
 REACH_NM, MOST_POSTS = 140.0, 5
-FEWEST_VESICLES, MOST_VESICLES = 5, 30
+FEWEST_VESICLES, MOST_VESICLES = 6, 40
 # Streams of random numbers, one per purpose.
 TURNED, BACK, SEVERAL, SPREAD = 80, 81, 82, 83
 
@@ -48,7 +59,7 @@ class SynapsesSpec(Spec):
     """Pre sites per cubic micrometre of the tissue that is more than 150 nm from the faces; 0: none. Neuropil has
     about 1 to 3; where there is room for no more, there are fewer."""
     polyads: float = Field(default=0.5, ge=0, le=1)
-    """Part of the pre sites that look for more than one post site, up to 5; they have a dense body, as in flies."""
+    """Part of the pre sites that look for more than one post site, up to 5; these have a dense body, as flies."""
     radius_nm: float = Field(default=95.0, ge=40, le=200)
     """Typical radius of the disc of a post site."""
 
@@ -80,7 +91,7 @@ class Synapses:
             return no_zones()
         size = np.array(voxel_nm)
         low, high = np.array(box.start) * size, np.array(box.stop) * size
-        reach = self.contacts[:, RADIUS].max() + ALONG_NM + 20.0 + size[0]
+        reach = self.contacts[:, RADIUS].max() + EDGE_NM + ALONG_NM + size[0]
         kept = [
             points[((points[:, :3] > low - reach) & (points[:, :3] < high + reach)).all(axis=1)]
             for points in (self.contacts, self.vesicles)
@@ -90,7 +101,7 @@ class Synapses:
     def box(self, polyad: int, voxel_nm: tuple[float, float, float]) -> Box:
         """Return a box of voxels that holds a polyad's cleft."""
         rows = self.contacts[self.contacts[:, POLYAD] == polyad]
-        reach = rows[:, RADIUS].max() + ALONG_NM
+        reach = rows[:, RADIUS].max() + EDGE_NM + ALONG_NM
         size = np.array(voxel_nm)
         low = np.floor((rows[:, :3].min(axis=0) - reach) / size).astype(int)
         high = np.ceil((rows[:, :3].max(axis=0) + reach) / size).astype(int)

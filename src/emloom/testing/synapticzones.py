@@ -18,14 +18,19 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from emloom.testing.tissue import F64
+from emloom.testing.tissue import F64, noise
 
 # A contact: point (3), normal towards the post neurite (3), pre neurite, post neurite, radius of the disc, half
 # the thickness of the cleft's label, polyad, 1 where a dense body stands.
 NORMAL, PRE, POST, RADIUS, HALF, POLYAD, BODY, CONTACT = 3, 6, 7, 8, 9, 10, 11, 12
 # Nothing of a contact is farther from its point along the normal, nor of a vesicle from its centre.
 ALONG_NM, VESICLE_REACH_NM = 80.0, 30.0
+# The rim of a disc is uneven by up to this, and fades over this.
+UNEVEN_NM, FADE_NM = 22.0, 10.0
+EDGE_NM = UNEVEN_NM + FADE_NM
 DARK = 44.0
+# Stream of random numbers.
+RIM, RIM_NM = 90, 65.0
 
 
 class Zones(NamedTuple):
@@ -50,7 +55,7 @@ def contacts_near(contacts: F64, centre: F64, radius: float, out: F64) -> int:
     """Copy the contacts that matter within a ball; return how many."""
     n = 0
     for i in range(len(contacts)):
-        reach = radius + np.sqrt((contacts[i, RADIUS] + 10.0) ** 2 + ALONG_NM**2)
+        reach = radius + np.sqrt((contacts[i, RADIUS] + EDGE_NM) ** 2 + ALONG_NM**2)
         if _squared(contacts[i], centre) <= reach * reach:
             out[n] = contacts[i]
             n += 1
@@ -82,16 +87,22 @@ def _place(contact: F64, at: tuple[float, float, float]) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True)
-def cleft(contacts: F64, n: int, at: tuple[float, float, float], who: tuple[float, float], depth: float) -> int:
+def cleft(contacts: F64, at: tuple[float, float, float], who: tuple[float, float], depth: float) -> int:
     """Return the polyad whose cleft holds a point, or 0. `who`: its neurite and the next; `depth`: see tissue."""
     best, polyad = np.inf, 0
-    for i in range(n):
+    uneven = _uneven(at)
+    for i in range(len(contacts)):
         contact = contacts[i]
         if depth <= contact[HALF] and _is_pair(contact, who):
             along, across = _place(contact, at)
-            if across <= contact[RADIUS] and abs(along) <= ALONG_NM and across < best:
+            if across + uneven <= contact[RADIUS] and abs(along) <= ALONG_NM and across < best:
                 best, polyad = across, int(contact[POLYAD])
     return polyad
+
+
+@njit(cache=True, nogil=True)
+def _uneven(at: tuple[float, float, float]) -> float:
+    return UNEVEN_NM * noise(0, RIM, at[0] / RIM_NM, at[1] / RIM_NM, at[2] / RIM_NM)
 
 
 @njit(cache=True, nogil=True)
@@ -103,23 +114,23 @@ def _is_pair(contact: F64, who: tuple[float, float]) -> bool:
 @njit(cache=True, nogil=True)
 def shade(
     contacts: F64,
-    n: int,
     at: tuple[float, float, float],
     who: tuple[float, float],
     seen: tuple[float, float, float],
 ) -> float:
     """Return how dark synapses make a point, 0..1. `seen`: depth, blur through the section (nm), membrane (nm)."""
     darkest = 0.0
-    for i in range(n):
+    uneven = _uneven(at) if len(contacts) else 0.0
+    for i in range(len(contacts)):
         contact = contacts[i]
         along, across = _place(contact, at)
-        if abs(along) > ALONG_NM or across > contact[RADIUS] + 10.0:
+        if abs(along) > ALONG_NM:
             continue
         if contact[BODY] > 0.0 and who[0] == contact[PRE]:
             darkest = max(darkest, _body(-along, across))
         if _is_pair(contact, who):
-            window = min(1.0, (contact[RADIUS] + 10.0 - across) / 20.0)
-            darkest = max(darkest, window * _density(who[0] == contact[POST], seen))
+            window = (contact[RADIUS] + FADE_NM - across - uneven) / (2.0 * FADE_NM)
+            darkest = max(darkest, min(1.0, window) * _density(who[0] == contact[POST], seen))
     return darkest
 
 
@@ -143,13 +154,14 @@ def _body(up: float, across: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def rings(vesicles: F64, n: int, at: tuple[float, float, float], through: float) -> float:
+def rings(vesicles: F64, at: tuple[float, float, float], through: float) -> float:
     """Return how much darker vesicles make a point, grey levels; `through`: nm along z that are seen at once."""
     total = 0.0
-    for i in range(n):
+    for i in range(len(vesicles)):
         z, y, x = abs(at[0] - vesicles[i, 0]), at[1] - vesicles[i, 1], at[2] - vesicles[i, 2]
         z = max(z - through, 0.0)
         away = np.sqrt(z * z + y * y + x * x)
         if away < VESICLE_REACH_NM:
-            total += 70.0 * np.exp(-(((away - 15.0) / 5.5) ** 2))
+            # A ring, and the haze of what is between vesicles.
+            total += 62.0 * np.exp(-(((away - 15.0) / 5.5) ** 2)) + 14.0 * (1.0 - (away / VESICLE_REACH_NM) ** 2)
     return float(min(total, 80.0))
