@@ -1,7 +1,9 @@
 """Synapses of the phantom: a true table whose sites lie where it says, clefts that show, nothing else changed."""
 
 import hashlib
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,7 +250,7 @@ def test_pre_and_post_look_different():
     assert (around < -2).mean() > 0.8
 
 
-# ---- files and bad input --------------------------------------------------------------------------------------
+# ---- the page, files and bad input ----------------------------------------------------------------------------
 
 
 def test_written_synapses_read_back(tmp_path):
@@ -269,6 +271,13 @@ def test_written_synapses_read_back(tmp_path):
 def test_no_synapses_no_files(tmp_path):
     write_phantom(PhantomSpec(shape=(20, 40, 40)), tmp_path / "p")
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["labels.zarr", "phantom.yaml", "raw.zarr"]
+
+
+def test_the_page_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "phantom.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.S | re.M):
+        exec(compile(block, "docs/phantom.md", "exec"), {})
+    assert re.search(r"[1-9]\d* synapses between [1-9]\d* pairs", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
