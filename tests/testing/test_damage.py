@@ -293,7 +293,7 @@ def test_bad_input_is_named() -> None:
 SYNAPTIC = PhantomSpec(shape=(14, 200, 200), voxel_size_nm=(40, 4, 4), seed=4, neurite_nm=130, synapses=40)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(specs)
 def test_synapses_move_with_their_neurites(spec: DamageSpec) -> None:
     whole = Phantom(SYNAPTIC)

@@ -27,7 +27,7 @@ from emloom.testing.tissue import (
 
 # Streams of random numbers, one per purpose.
 PLACE, FOND, CLOUD, BESIDE = 70, 73, 74, 100
-FOND_PAIRS, FONDNESS = 0.07, 40.0
+FOND_PAIRS, FONDNESS = 0.12, 10.0
 DIRECTIONS = 96
 STEP_NM = 6.0
 VESICLE_GAP_NM = 38.0
@@ -76,13 +76,22 @@ def _same(found: F64, there: float, pair: tuple[float, float]) -> bool:
     return bool((found[0] == pair[0] and there == pair[1]) or (found[0] == pair[1] and there == pair[0]))
 
 
-@njit(cache=True, nogil=True)
 def face_luck(owner: NDArray[np.int32], seed: int) -> F64:
     """Return luck [3, Z, Y, X] for every cell's face to the next along z, y, x: the smallest gets a synapse first.
 
-    It is infinite where no two neurites meet. Few pairs are fond of each other and meet in several synapses.
+    It is infinite where no two neurites meet. Few pairs are fond of each other, the more the broader they meet:
+    they get several synapses.
     """
-    out = np.full((3, *owner.shape), np.inf)
+    luck, pair = np.full((3, *owner.shape), np.inf), np.full((3, *owner.shape), -1, np.int64)
+    _draw_faces(owner, seed, luck, pair)
+    _, where, faces = np.unique(pair, return_inverse=True, return_counts=True)
+    fond = np.where(pair >= 0, FONDNESS * faces[where].reshape(pair.shape), 1.0)
+    return luck / fond
+
+
+@njit(cache=True, nogil=True)
+def _draw_faces(owner: NDArray[np.int32], seed: int, luck: F64, pair: NDArray[np.int64]) -> None:
+    """Fill in luck where two neurites meet, and a number for the pair where they are fond of each other."""
     for axis in range(3):
         dz, dy, dx = int(axis == 0), int(axis == 1), int(axis == 2)
         for z in range(owner.shape[0] - dz):
@@ -90,10 +99,9 @@ def face_luck(owner: NDArray[np.int32], seed: int) -> F64:
                 for x in range(owner.shape[2] - dx):
                     a, b = owner[z, y, x], owner[z + dz, y + dy, x + dx]
                     if a != b:
-                        fond = uniform(seed, FOND, min(a, b), max(a, b), 0) < FOND_PAIRS
-                        luck = -np.log(1.0 - uniform(seed, PLACE + axis, z, y, x))
-                        out[axis, z, y, x] = luck / FONDNESS if fond else luck
-    return out
+                        luck[axis, z, y, x] = -np.log(1.0 - uniform(seed, PLACE + axis, z, y, x))
+                        if uniform(seed, FOND, min(a, b), max(a, b), 0) < FOND_PAIRS:
+                            pair[axis, z, y, x] = np.int64(min(a, b)) << 31 | np.int64(max(a, b))
 
 
 @njit(cache=True, nogil=True)
