@@ -138,6 +138,10 @@ def test_sites_lie_in_their_neurites(sample):
     np.testing.assert_array_equal(sample.at(sample.labels, table.pre_nm), table.pre_segments)
     np.testing.assert_array_equal(sample.at(sample.labels, table.post_nm), table.post_segments)
     assert (table.pre_segments != table.post_segments).all()
+    extent = np.multiply(sample.spec.shape, sample.spec.voxel_size_nm)
+    for points in (table.pre_nm, table.post_nm):
+        assert points.min() > 60
+        assert (extent - points).min() > 60
     apart = np.linalg.norm(table.pre_nm - table.post_nm, axis=1)
     assert apart.min() > 15
     assert apart.max() < 220

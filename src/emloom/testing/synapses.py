@@ -26,8 +26,10 @@ from emloom.testing import micrograph
 from emloom.testing.neurites import uniform
 from emloom.testing.synapticzones import (
     ALONG_NM,
+    BODY,
     CONTACT,
     EDGE_NM,
+    HALF,
     NORMAL,
     POLYAD,
     POST,
@@ -170,9 +172,6 @@ class _Growth:
         contact, key = np.zeros(CONTACT), (_number(tissue, pre) * PLACES + place, _number(tissue, post))
         if not touch.meet(tissue, pre, post, place, contact):
             return
-        extent = np.multiply(tissue.owner.shape, tissue.cell_nm)
-        if (contact[:3] < MARGIN_NM).any() or (contact[:3] > extent - MARGIN_NM).any():
-            return
         self._describe(contact, float(tissue.owner[tuple(pre)]), float(tissue.owner[tuple(post)]), key)
         if not self._has_room(contact):
             return
@@ -201,7 +200,7 @@ class _Growth:
         contact[PRE], contact[POST] = pre, post
         contact[RADIUS] = self.spec.radius_nm * (0.75 + 0.5 * spread)
         # Voxels as thick as the cleft may have no centre within 20 nm of its middle.
-        contact[9] = max(20.0, 0.6 * float(np.abs(contact[NORMAL:PRE]) @ self.tissue.voxel_nm))
+        contact[HALF] = max(20.0, 0.6 * float(np.abs(contact[NORMAL:PRE]) @ self.tissue.voxel_nm))
         contact[POLYAD] = len(self.grown) + 1
 
     def _more(self, segments: F64, pre_nm: F64, rows: list[F64], posts: list[F64], key: tuple[int, int]) -> None:
@@ -226,7 +225,7 @@ class _Growth:
                 posts.append(post_nm)
 
     def _add(self, rows: list[F64], pre_nm: F64, posts: list[F64], cloud: F64) -> None:
-        rows[0][11] = float(len(rows) > 1)
+        rows[0][BODY] = float(len(rows) > 1)
         self.grown.append((np.array(rows), np.tile(pre_nm, (len(rows), 1)), np.array(posts)))
         self.vesicles.append(cloud)
         for row in rows:
@@ -240,7 +239,10 @@ class _Growth:
         return 2.5 * self.spec.radius_nm + GAP_NM
 
     def _has_room(self, contact: F64) -> bool:
-        """Whether no contact of another polyad is near."""
+        """Whether neither a face of the volume nor a contact of another polyad is near."""
+        extent = np.multiply(self.tissue.owner.shape, self.tissue.cell_nm)
+        if (contact[:3] < MARGIN_NM).any() or (contact[:3] > extent - MARGIN_NM).any():
+            return False
         z, y, x = self._bin(contact)
         for i in range(27):
             for row in self.taken.get((z + i // 9 - 1, y + i // 3 % 3 - 1, x + i % 3 - 1), ()):
