@@ -70,7 +70,7 @@ def sample(request) -> Grown:
 
 
 def test_without_synapses_tissue_is_that_of_before():
-    """Taken before phantoms knew synapses. Grey values go through the library's logarithm and cosine: one may flip."""
+    """Taken before phantoms knew synapses. A library may round grey values otherwise: their sums."""
     for spec, total, squares, labels in (
         (PhantomSpec.isotropic((48, 56, 64), 5), 23435484, 3228866742, "d33ad114addba552"),
         (PhantomSpec.sections((8, 96, 112), 6), 13676313, 2206142455, "c4143456acdb41f0"),
