@@ -34,6 +34,7 @@ from emloom.cli import (
     skeleton,
     submit,
     suggest,
+    synapses,
     volumes,
 )
 from emloom.errors import InputError
@@ -78,6 +79,7 @@ evaluate.register(app)
 submit.register(app)
 frequency.register(app)
 results.register(app)
+synapses.register(app)
 graph.register(app)
 connectome.register(app)
 artifacts.register(app)

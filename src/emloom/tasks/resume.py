@@ -32,6 +32,8 @@ from emloom.tasks.repairspec import RepairJob
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
 from emloom.tasks.suggestslices import SuggestJob, suggest_slices
+from emloom.tasks.synapsedecoders import SynapsesJob
+from emloom.tasks.synapses import find_synapses
 
 OnBlock = Callable[[str, int, int], None]
 
@@ -160,4 +162,5 @@ _AGAIN = {
     "suggest": _Again(
         SuggestJob, lambda job, run, tell, _: suggest_slices(job, _named(tell, "suggest"), run, again=True)
     ),
+    "synapses": _Again(SynapsesJob, lambda job, run, tell, _: find_synapses(job, run, tell, again=True)),
 }
