@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emloom.testing.neurites import uniform
+from emloom.testing.synapticzones import CONTACT, DARK, Zones, cleft, contacts_near, rings, shade, vesicles_near
 from emloom.testing.tissue import (
     DEEPEST_NM,
     F32,
@@ -36,39 +37,79 @@ GRAIN_NM, RETICULUM_NM, VESICLE_NM = 22.0, 110.0, 46.0
 MOST_SEGMENTS = 4096
 
 
+# What is filled in: neurites, grey values, polyads of clefts; an empty array is not.
+Out = tuple[NDArray[np.uint64], F32, NDArray[np.uint64]]
+NO_IDS, NO_GREY = np.empty((0, 0, 0), np.uint64), np.empty((0, 0, 0), np.float32)
+
+
 @njit(cache=True, nogil=True)
-def fill(tissue: Tissue, start: I64, labels: NDArray[np.uint64], grey: F32) -> None:
-    """Fill in neurites and grey values of a box that starts at a voxel; an empty array is not filled in."""
-    shape = labels.shape if labels.size else grey.shape
+def fill(tissue: Tissue, zones: Zones, start: I64, out: Out) -> None:
+    """Fill in neurites, grey values and clefts of a box that starts at a voxel; `zones`: what matters there."""
+    shape = _shape(out)
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for axis in range(3):
         tile = SUBTILES * tissue.subtile[axis]
         low[axis], high[axis] = start[axis] // tile, (start[axis] + shape[axis] - 1) // tile + 1
     points = np.empty((SUBTILES + 1, SUBTILES + 1, SUBTILES + 1, 3))
     found, few, some = np.empty((MOST_SEGMENTS, SEGMENT)), np.empty((MOST_SEGMENTS, SEGMENT)), np.empty(3)
+    near = np.empty((len(zones.contacts), CONTACT)), np.empty((len(zones.vesicles), 3))
+    side = SUBTILES * tissue.subtile * tissue.voxel_nm
     for z in range(low[0], high[0]):
         for y in range(low[1], high[1]):
             for x in range(low[2], high[2]):
+                here = _zones_near(
+                    zones,
+                    ((z + 0.5) * side[0], (y + 0.5) * side[1], (x + 0.5) * side[2]),
+                    side,
+                    tissue.voxel_nm,
+                    near,
+                )
+                if not (out[0].size or out[1].size or len(here[0])):
+                    continue
                 corners(tissue, (z, y, x), points)
                 radius = ball(points, some)
                 n = segments_near(tissue, some, radius, found)
-                _fill_tile(tissue, (z, y, x), points, (found[:n], few), start, (labels, grey))
+                _fill_tile(tissue, (z, y, x), (points, found[:n], few), here, start, out)
+
+
+@njit(cache=True, nogil=True)
+def _shape(out: Out) -> tuple[int, ...]:
+    return out[0].shape if out[0].size else (out[1].shape if out[1].size else out[2].shape)
+
+
+@njit(cache=True, nogil=True)
+def _zones_near(
+    zones: tuple[F64, F64], at: tuple[float, float, float], side: F64, size: F64, out: tuple[F64, F64]
+) -> tuple[F64, F64]:
+    """Copy the synapses that matter in a cuboid around a point; `size`: of a voxel."""
+    if not len(zones[0]) and not len(zones[1]):
+        return out
+    centre = np.array(at)
+    radius = 0.5 * np.sqrt((side * side).sum())
+    return (
+        out[0][: contacts_near(zones[0], centre, radius, out[0])],
+        out[1][: vesicles_near(zones[1], centre, radius + 0.3 * size[0], out[1])],
+    )
 
 
 @njit(cache=True, nogil=True)
 def _fill_tile(
     tissue: Tissue,
     tile: tuple[int, int, int],
-    points: F64,
-    segments: tuple[F64, F64],
+    segments: tuple[F64, F64, F64],
+    zones: tuple[F64, F64],
     start: I64,
-    out: tuple[NDArray[np.uint64], F32],
+    out: Out,
 ) -> None:
-    shape = out[0].shape if out[0].size else out[1].shape
+    """Fill in a tile. `segments`: corners of its subtiles, segments that matter in it, room for fewer of them."""
+    shape = _shape(out)
+    points = segments[0]
     tables = (
         _table(tissue, tile, GRAIN, GRAIN_NM, out[1].size > 0),
         _table(tissue, tile, RETICULUM, RETICULUM_NM, out[1].size > 0),
     )
+    near = np.empty_like(zones[0]), np.empty_like(zones[1])
+    side = tissue.subtile * tissue.voxel_nm
     centre, low, high = np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64)
     for part in range(SUBTILES**3):
         i, j, k = part // SUBTILES**2, part // SUBTILES % SUBTILES, part % SUBTILES
@@ -84,9 +125,16 @@ def _fill_tile(
             empty |= low[axis] >= high[axis]
         if empty:
             continue
+        middle = (
+            first[0] * tissue.voxel_nm[0] + 0.5 * side[0],
+            first[1] * tissue.voxel_nm[1] + 0.5 * side[1],
+            first[2] * tissue.voxel_nm[2] + 0.5 * side[2],
+        )
+        here = _zones_near(zones, middle, side, tissue.voxel_nm, near)
         radius = ball(points[i : i + 2, j : j + 2, k : k + 2], centre)
-        n = keep_near(segments[0], len(segments[0]), centre, radius, segments[1])
-        _fill_subtile(tissue, (low, high), (points, (i, j, k), first), segments[1][:n], tables, start, out)
+        n = keep_near(segments[1], len(segments[1]), centre, radius, segments[2])
+        place = points, (i, j, k), first
+        _fill_subtile(tissue, (low, high), place, segments[2][:n], (tables, here), start, out)
 
 
 @njit(cache=True, nogil=True)
@@ -95,14 +143,15 @@ def _fill_subtile(
     span: tuple[I64, I64],
     place: tuple[F64, tuple[int, int, int], tuple[int, int, int]],
     segments: F64,
-    tables: tuple[F64, F64],
+    features: tuple[tuple[F64, F64], tuple[F64, F64]],
     start: I64,
-    out: tuple[NDArray[np.uint64], F32],
+    out: Out,
 ) -> None:
     low, high = span
     points, (i, j, k), first = place
+    tables, zones = features
     size = tissue.subtile
-    labels, grey = out
+    labels, grey, clefts = out
     found = np.empty(8)
     for z in range(low[0], high[0]):
         for y in range(low[1], high[1]):
@@ -121,7 +170,37 @@ def _fill_subtile(
                     grain, reticulum = _from_table(tables[0], f), _from_table(tables[1], f)
                     found[6] = _slant(segments, found, pz, py, px)
                     value = _grey(tissue, found, (pz, py, px), grain, reticulum)
+                    if len(zones[0]) or len(zones[1]):
+                        value = _with_synapses(tissue, zones, (z, y, x), segments, found, value)
                     grey[z - start[0], y - start[1], x - start[2]] = value
+                if clefts.size and len(zones[0]):
+                    polyad = _cleft(tissue, zones[0], (z, y, x), segments, found)
+                    clefts[z - start[0], y - start[1], x - start[2]] = np.uint64(polyad)
+
+
+@njit(cache=True, nogil=True)
+def _who(segments: F64, found: F64) -> tuple[float, float]:
+    return found[0], segments[int(found[4]), 7] if found[4] >= 0 else -1.0
+
+
+@njit(cache=True, nogil=True)
+def _cleft(tissue: Tissue, contacts: F64, voxel: tuple[int, int, int], segments: F64, found: F64) -> int:
+    size = tissue.voxel_nm
+    at = (voxel[0] + 0.5) * size[0], (voxel[1] + 0.5) * size[1], (voxel[2] + 0.5) * size[2]
+    return cleft(contacts, at, _who(segments, found), (found[2] - found[1]) / 2.0)
+
+
+@njit(cache=True, nogil=True)
+def _with_synapses(
+    tissue: Tissue, zones: tuple[F64, F64], voxel: tuple[int, int, int], segments: F64, found: F64, grey: float
+) -> float:
+    """Return a voxel's grey value with vesicles and densities of synapses drawn over it."""
+    size = tissue.voxel_nm
+    at = (voxel[0] + 0.5) * size[0], (voxel[1] + 0.5) * size[1], (voxel[2] + 0.5) * size[2]
+    depth = min((found[2] - found[1]) / 2.0, DEEPEST_NM)
+    grey -= rings(zones[1], at, 0.3 * size[0])
+    seen = depth, 0.15 * found[6] * size[0], tissue.membrane_nm
+    return float(grey + (DARK - grey) * shade(zones[0], at, _who(segments, found), seen))
 
 
 @njit(cache=True, nogil=True)
@@ -211,7 +290,8 @@ def _bouton(tissue: Tissue, label: int, at: tuple[float, float, float], depth: f
     if luck > 0.10 * tissue.organelles:
         return 0.0
     if owner[z, y, x] != label or depth < 2.2 * tissue.membrane_nm:
-        return 45.0 * np.exp(-((depth / (2.2 * tissue.membrane_nm)) ** 2)) if luck < 0.05 else 0.0
+        dark = tissue.lookalikes and luck < 0.05
+        return 45.0 * np.exp(-((depth / (2.2 * tissue.membrane_nm)) ** 2)) if dark else 0.0
     # Layers and rows of vesicles are shifted at random, which hides that they sit on a lattice.
     z_at = at[0] / VESICLE_NM
     iz = int(np.floor(z_at))

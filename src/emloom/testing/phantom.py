@@ -27,11 +27,15 @@ from pydantic import Field, model_validator
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid, cells
 from emloom.geometry.box import Vec
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.open import create_volume
+from emloom.io.synapsetable import SYNAPSES, write_synapse_table
 from emloom.io.volume import Volume, VolumeInfo, check_box
 from emloom.spec import Spec
 from emloom.testing import micrograph
 from emloom.testing.neurites import FLESH, ROOT, Links, Owner, grow_neurites
+from emloom.testing.synapses import Synapses, SynapsesSpec, grow_synapses
+from emloom.testing.synapticzones import no_zones
 from emloom.testing.tissue import Tissue, site, unbend
 
 Array = NDArray[Any]
@@ -39,6 +43,15 @@ Array = NDArray[Any]
 Skeleton = tuple[int, NDArray[np.float64], NDArray[np.int64]]
 
 SUBTILE_NM = 32.0
+
+
+class NoiseSpec(Spec):
+    """What the microscope adds to the picture."""
+
+    sensor: float = Field(default=7.0, ge=0)
+    """Standard deviation of the sensor noise, grey levels."""
+    sections: float = Field(default=0.0, ge=0)
+    """Standard deviation of the brightness of sections, grey levels."""
 
 
 class PhantomSpec(Spec):
@@ -60,10 +73,23 @@ class PhantomSpec(Spec):
     """Thickness of one membrane in nm."""
     organelles: float = Field(default=1.0, ge=0, le=2)
     """How many mitochondria, vesicles and cisterns; 0: none."""
-    noise: float = Field(default=7.0, ge=0)
-    """Standard deviation of the sensor noise, grey levels."""
-    section_jitter: float = Field(default=0.0, ge=0)
-    """Standard deviation of the brightness of sections, grey levels."""
+    noise: NoiseSpec = NoiseSpec()
+    """Noise; a number is that of the sensor (and `section_jitter`, beside it, that of sections)."""
+    synapses: SynapsesSpec = SynapsesSpec()
+    """Synapses; a number is how many pre sites there are per cubic micrometre. 0: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        """Take plain numbers for what is nested."""
+        if not isinstance(data, dict):
+            return data
+        out = dict(data)
+        if _is_number(out.get("noise", 7.0)) and {"noise", "section_jitter"} & set(out):
+            out["noise"] = {"sensor": out.get("noise", 7.0), "sections": out.pop("section_jitter", 0.0)}
+        if _is_number(out.get("synapses")):
+            out["synapses"] = {"per_um3": out["synapses"]}
+        return out
 
     @model_validator(mode="after")
     def _check(self) -> PhantomSpec:
@@ -84,7 +110,12 @@ class PhantomSpec(Spec):
     @classmethod
     def sections(cls, shape: Vec = (32, 256, 256), seed: int = 0) -> PhantomSpec:
         """Return tissue as serial-section TEM sees it: 40 nm sections of uneven brightness, 4 nm pixels."""
-        return cls(shape=shape, voxel_size_nm=(40.0, 4.0, 4.0), seed=seed, noise=9.0, section_jitter=7.0)
+        noise = NoiseSpec(sensor=9.0, sections=7.0)
+        return cls(shape=shape, voxel_size_nm=(40.0, 4.0, 4.0), seed=seed, noise=noise)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Phantom:
@@ -94,6 +125,9 @@ class Phantom:
         spec: what it was made from.
         raw: uint8 volume.
         labels: uint64 volume; neurites are 1, 2, ... and fill space.
+        clefts: uint64 volume; polyads (`SynapseTable.polyads`) are 1, 2, ..., the rest is 0. A cleft is a disc of
+            membrane between pre and post neurite, with what lies within 20 nm (more where voxels are coarse) of
+            the middle between the two on either side.
     """
 
     def __init__(self, spec: PhantomSpec) -> None:
@@ -105,6 +139,24 @@ class Phantom:
         self.labels: Volume = _PhantomVolume(
             self, VolumeInfo(spec.shape, np.dtype(np.uint64), grid, kind="labels", source="phantom labels")
         )
+        self.clefts: Volume = _PhantomVolume(
+            self, VolumeInfo(spec.shape, np.dtype(np.uint64), grid, kind="labels", source="phantom clefts")
+        )
+
+    def synapses(self) -> SynapseTable:
+        """Return the true table of synapses: segments are neurites, polyads are those of `clefts`, scores 1.
+
+        A site lies in a voxel of its neurite, 20 to 50 nm from the membrane; sizes are voxels of a polyad's cleft.
+        """
+        return self._synapses.table(self._sizes())
+
+    def _sizes(self) -> NDArray[np.int64]:
+        grown, whole = self._synapses, Box.whole(self.spec.shape)
+        sizes = np.zeros(grown.n_polyads + 1, np.int64)
+        for polyad in range(1, grown.n_polyads + 1):
+            box = grown.box(polyad, self.spec.voxel_size_nm).intersect(whole)
+            sizes[polyad] = np.count_nonzero(self._clefts(box) == polyad)
+        return sizes
 
     def skeletons(self) -> list[Skeleton]:
         """Return the tree of every neurite that has an edge: (id, nodes [N, 3] nm, edges [M, 2]).
@@ -152,12 +204,27 @@ class Phantom:
             bend_nm=np.array([0.4, 1.4]) * spec.tortuosity * spec.neurite_nm,
             membrane_nm=spec.membrane_nm,
             organelles=spec.organelles,
+            # With synapses, what looks like one is one.
+            lookalikes=spec.synapses.per_um3 == 0,
         )
+
+    @cached_property
+    def _synapses(self) -> Synapses:
+        return grow_synapses(self._tissue, self.spec.synapses)
 
     def _labels(self, box: Box) -> NDArray[np.uint64]:
         out = np.empty(box.shape, np.uint64)
         if not box.is_empty:
-            micrograph.fill(self._tissue, np.array(box.start), out, np.empty((0, 0, 0), np.float32))
+            micrograph.fill(
+                self._tissue, no_zones(), np.array(box.start), (out, micrograph.NO_GREY, micrograph.NO_IDS)
+            )
+        return out
+
+    def _clefts(self, box: Box) -> NDArray[np.uint64]:
+        out = np.zeros(box.shape, np.uint64)
+        zones = self._synapses.near(box, self.spec.voxel_size_nm)
+        if not box.is_empty and len(zones.contacts):
+            micrograph.fill(self._tissue, zones, np.array(box.start), (micrograph.NO_IDS, micrograph.NO_GREY, out))
         return out
 
     def _raw(self, box: Box) -> NDArray[np.uint8]:
@@ -170,13 +237,14 @@ class Phantom:
         wide = box.grow(halo)
         inside = wide.intersect(Box.whole(self.spec.shape))
         grey = np.empty(inside.shape, np.float32)
-        micrograph.fill(self._tissue, np.array(inside.start), np.empty((0, 0, 0), np.uint64), grey)
+        zones = self._synapses.near(inside, self.spec.voxel_size_nm)
+        micrograph.fill(self._tissue, zones, np.array(inside.start), (micrograph.NO_IDS, grey, micrograph.NO_IDS))
         margins = [
             (a - b, d - c) for a, b, c, d in zip(inside.start, wide.start, inside.stop, wide.stop, strict=True)
         ]
         grey = _blur(np.pad(grey, margins, mode="edge"), halo)
-        spec = self.spec
-        micrograph.develop(grey, np.array(box.start), spec.seed, spec.noise, spec.section_jitter, out)
+        noise = self.spec.noise
+        micrograph.develop(grey, np.array(box.start), self.spec.seed, noise.sensor, noise.sections, out)
         return out
 
 
@@ -190,7 +258,14 @@ class _PhantomVolume:
     def read(self, box: Box) -> Array:
         """Compute the voxels of `box`; raises `InputError` where it leaves the volume."""
         check_box(self.info, box)
-        return self.phantom._raw(box) if self.info.kind == "raw" else self.phantom._labels(box)
+        phantom = self.phantom
+        match self.info.source.split()[-1]:
+            case "raw":
+                return phantom._raw(box)
+            case "labels":
+                return phantom._labels(box)
+            case _:
+                return phantom._clefts(box)
 
     def write(self, box: Box, array: Array) -> None:
         """Raise `InputError`: a phantom is computed, not stored."""
@@ -226,7 +301,8 @@ def write_phantom(spec: PhantomSpec, folder: str | Path, *, block: Vec = (64, 25
 
     Args:
         spec: what to grow.
-        folder: receives `raw.zarr`, `labels.zarr` and `phantom.yaml`; created.
+        folder: receives `raw.zarr`, `labels.zarr` and `phantom.yaml`, and `clefts.zarr` and `synapses.parquet`
+            where synapses are asked for; created.
         block: voxels computed at once.
 
     Returns:
@@ -239,7 +315,11 @@ def write_phantom(spec: PhantomSpec, folder: str | Path, *, block: Vec = (64, 25
     folder.mkdir(parents=True, exist_ok=True)
     phantom = Phantom(spec)
     stored: list[Volume] = []
-    for name, volume in (("raw", phantom.raw), ("labels", phantom.labels)):
+    volumes = {"raw": phantom.raw, "labels": phantom.labels}
+    if spec.synapses.per_um3 > 0:
+        volumes["clefts"] = phantom.clefts
+        write_synapse_table(folder / SYNAPSES, phantom.synapses(), {"segments": "labels.zarr"}, overwrite=False)
+    for name, volume in volumes.items():
         out = create_volume(folder / f"{name}.zarr", volume.info)
         for _, box in cells(volume.info.box, block):
             out.write(box, volume.read(box))
@@ -248,4 +328,4 @@ def write_phantom(spec: PhantomSpec, folder: str | Path, *, block: Vec = (64, 25
     return stored[0], stored[1]
 
 
-__all__ = ["Phantom", "PhantomSpec", "Skeleton", "write_phantom"]
+__all__ = ["NoiseSpec", "Phantom", "PhantomSpec", "Skeleton", "SynapsesSpec", "write_phantom"]

@@ -46,6 +46,7 @@ class Tissue(NamedTuple):
         bend_nm: largest displacement, of the fine and the coarse kind.
         membrane_nm: thickness of one membrane.
         organelles: 0 leaves them out, 1 is normal.
+        lookalikes: whether boutons have dark membranes, as at synapses, without being any.
     """
 
     owner: NDArray[np.int32]
@@ -56,6 +57,7 @@ class Tissue(NamedTuple):
     bend_nm: F64
     membrane_nm: float
     organelles: float
+    lookalikes: bool
 
 
 @njit(cache=True, nogil=True)
