@@ -7,7 +7,7 @@
   known, where a cleft might lie just outside, it teaches nothing.
 * **head** — ``clefts``, one channel. Of ``distance`` the network says ``2 sigmoid(x) - 1 = tanh(x / 2)``, so that
   what is stored, ``255 sigmoid(x)``, is ``(t + 1) / 2 * 255``: 127.5 is the border, either way.
-* **loss** — of ``mask`` any that reads each channel as a probability, by default cross entropy plus soft Dice; of
+* **loss** — of ``mask`` any that reads each channel as a probability, by default balanced cross entropy; of
   ``distance`` a squared error in which inside and outside weigh the same.
 * **decode** — a threshold, and the rules of `emloom.ops` for components.
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.nn.channels import Channels, Scalars
-from emloom.nn.losses import LossSpec, LossSum, Regression, reads_probabilities
+from emloom.nn.losses import Bce, LossSpec, Regression, reads_probabilities
 from emloom.nn.objectives.base import (
     Answers,
     Rendered,
@@ -53,7 +53,7 @@ class CleftsObjective(Spec):
     kind: Literal["clefts"] = "clefts"
     variant: Literal["mask", "distance"] = "mask"
     """A mask of clefts, or the signed distance to their border, through tanh."""
-    mask_loss: LossSpec = LossSum.bce_dice()
+    mask_loss: LossSpec = Bce()
     """Of `mask`, e.g. `{kind: tversky}`."""
     distance_loss: Regression = Regression(output="signed", balance="threshold")
     """Of `distance`; its output is `signed`."""

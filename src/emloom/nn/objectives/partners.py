@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from emloom.geometry import Box, Grid, Vec
 from emloom.nn.channels import Channels, Scalars, Vectors
-from emloom.nn.losses import LossSpec, LossSum, Regression, reads_probabilities
+from emloom.nn.losses import Bce, LossSpec, Regression, reads_probabilities
 from emloom.nn.objectives.base import (
     Answers,
     Rendered,
@@ -86,8 +86,8 @@ class PartnersObjective(Spec):
     """Of `vectors`: the longest way along an axis that can be told, stored as 1."""
     proximity_scale_nm: float = Field(default=40.0, gt=0)
     """Of `proximity`: distance from a ball at which proximity falls to 1 / e."""
-    mask_loss: LossSpec = LossSum.bce_dice()
-    """Of probabilities, e.g. `{kind: bce}`."""
+    mask_loss: LossSpec = Bce()
+    """Of probabilities, e.g. `{kind: tversky}`. Balanced: balls are a hundredth of the voxels."""
     vector_loss: Regression = Regression(output="signed", error="smooth")
     """Of `vectors`; its output is `signed`."""
     proximity_loss: Regression = Regression(output="signed", balance="proximity")
