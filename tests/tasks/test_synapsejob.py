@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from emloom.io.volume import VolumeInfo
 from emloom.nn.hardware import Hardware
 from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Foreground, Rejection
+from emloom.recipes import phantom_synapses
 from emloom.tasks.anyjob import Where, carry_out, check_job, load_any_job
-from emloom.tasks.data import StackSpec, open_stack
+from emloom.tasks.data import StackSpec, check_boxes, open_stack
 from emloom.tasks.synapsejob import CleftsJob, PartnersJob, open_stacks
 from tests.tasks.synaptic import GRID, tissue, write_tissue
 
@@ -139,6 +141,27 @@ def test_check_says_what_it_found(folder: Path) -> None:
     assert any("53 contacts of 40 pre sites" in text for text in texts)
     bare = check_job(PartnersJob.from_dict(partners(folder, data={"neurons": None})))
     assert any(f.level == "warning" and "reach into other neurons" in f.text for f in bare)
+
+
+def test_the_jobs_of_the_page_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "synapses-training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.S | re.M)
+    jobs = [cls.from_yaml(text) for cls, text in zip((PartnersJob, CleftsJob), blocks, strict=True)]
+    for job in jobs:
+        assert type(job).from_yaml(job.to_yaml()) == job
+
+
+def test_the_recipes_learn_from_the_phantom_and_leave_room() -> None:
+    """One for every variant, on boxes of the tissue that is learned."""
+    names = ["sites", "vectors", "proximity", "polarity"]
+    jobs = [getattr(phantom_synapses, name)(data="tissue", seed=3) for name in names]
+    assert [job.objective.variant for job in jobs] == names
+    for job in [*jobs, phantom_synapses.clefts(data="tissue", seed=3)]:
+        (stack,) = job.data
+        assert job.training.seed == 3
+        assert str(stack.raw).endswith("tissue/raw.zarr")
+        check_boxes(stack, Box.whole(phantom_synapses.TRAINING.shape), phantom_synapses.TRAINING.voxel_size_nm)
+    assert phantom_synapses.TRAINING.seed != phantom_synapses.HELD_OUT.seed
 
 
 def test_crops_are_drawn_by_synapse(folder: Path) -> None:
