@@ -247,7 +247,13 @@ def test_empty_crops_have_a_finite_loss() -> None:
     """Dice with nothing to smooth was 0 / 0 in the original."""
     box = Box.whole((8, 8, 8))
     empty, known = np.zeros(box.shape, U64), np.ones(box.shape, np.uint8)
-    for objective in (*(PartnersObjective.from_dict({"variant": v}) for v in VARIANTS), CleftsObjective()):
+    both = {"kind": "sum", "parts": [{"kind": "bce", "balance": None}, {"kind": "dice"}]}
+    partners = [
+        PartnersObjective.from_dict({"variant": v, "mask_loss": loss})
+        for v in VARIANTS
+        for loss in (both, {"kind": "bce"})
+    ]
+    for objective in (*partners, CleftsObjective(), CleftsObjective.from_dict({"mask_loss": both})):
         found = to_tensors(objective.targets(empty, known, box, GRID))
         targets = {name: (t[None], w[None]) for name, (t, w) in found.items()}
         answers = {
