@@ -16,6 +16,7 @@ from emloom.geometry.planar import Chain, Pieces, Shift
 from emloom.geometry.stackmap import StackMap
 from emloom.io.open import open_volume
 from emloom.io.stackmaps import read_stackmap
+from emloom.io.synapsetable import read_synapse_table
 from emloom.io.volume import ArrayVolume
 from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import (
@@ -287,3 +288,44 @@ def test_bad_input_is_named() -> None:
     frame = Damaged(raw, DamageSpec(margin_px=2)).truth
     with pytest.raises(InputError, match="maps of the same stack"):
         displacement_error(StackMap.identity(frame.target), frame)
+
+
+SYNAPTIC = PhantomSpec(shape=(14, 200, 200), voxel_size_nm=(40, 4, 4), seed=4, neurite_nm=130, synapses=40)
+
+
+@settings(max_examples=3, deadline=None)
+@given(specs)
+def test_synapses_move_with_their_neurites(spec: DamageSpec) -> None:
+    whole = Phantom(SYNAPTIC)
+    damaged = Damaged(whole, spec)
+    table, before = damaged.synapses(), whole.synapses()
+    labels, clefts = (volume.read(volume.info.box) for volume in (damaged.labels, damaged.clefts))
+    grid = damaged.frame.grid
+    for points, segments in ((table.pre_nm, table.pre_segments), (table.post_nm, table.post_segments)):
+        assert [labels[grid.containing(point)] for point in points] == segments.tolist()
+    assert set(np.unique(clefts).tolist()) <= {0, *before.polyads.tolist()}
+    row = {int(i): k for k, i in enumerate(before.ids)}
+    kept = [row[int(i)] for i in table.ids]
+    assert np.allclose(damaged.truth.moved(table.post_nm), before.post_nm[kept], atol=1e-3)
+    if spec.margin_px >= 0 and not spec.cracks.sections:
+        assert len(table) >= 0.6 * len(before) > 0
+
+
+def test_synapses_of_an_unharmed_phantom_stay(tmp_path: Path) -> None:
+    whole = Phantom(SYNAPTIC)
+    damaged = Damaged(whole, DamageSpec())
+    write_damaged(damaged, tmp_path / "d")
+    before, table = whole.synapses(), read_synapse_table(tmp_path / "d")
+    assert len(table) == len(before) > 2
+    for name in ("ids", "polyads", "pre_nm", "post_nm", "pre_segments", "post_segments", "sizes_vox"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(before, name))
+    stored = open_volume(tmp_path / "d" / "clefts.zarr")
+    np.testing.assert_array_equal(stored.read(stored.info.box), whole.clefts.read(whole.clefts.info.box))
+
+
+def test_synapses_nobody_knows_are_asked_for(phantom: Phantom) -> None:
+    for whole in (phantom, ArrayVolume(smooth(), GRID)):
+        damaged = Damaged(whole, DamageSpec())
+        assert damaged.clefts is None
+        with pytest.raises(InputError, match="not known"):
+            damaged.synapses()

@@ -12,7 +12,7 @@ from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.ops.affinities import affinities, neighborhood
 from emloom.testing.neurites import FLESH, ROOT, grow_neurites, neighbour
-from emloom.testing.phantom import Phantom, PhantomSpec, write_phantom
+from emloom.testing.phantom import NoiseSpec, Phantom, PhantomSpec, write_phantom
 
 # Neurites thinner than the default, so that a small volume holds many.
 SPECS = {
@@ -129,8 +129,8 @@ def test_membranes_are_darker_than_cytoplasm(sample):
 
 def test_sections_differ_in_brightness_where_asked():
     box = Box((0, 0, 0), (8, 96, 96))
-    spec = PhantomSpec.sections((8, 96, 96), 1).model_copy(update={"noise": 0.0, "organelles": 0.0})
-    plain = Phantom(spec.model_copy(update={"section_jitter": 0.0})).raw.read(box).astype(float)
+    spec = PhantomSpec(shape=box.shape, voxel_size_nm=(40, 4, 4), seed=1, noise=0, section_jitter=7, organelles=0)
+    plain = Phantom(spec.model_copy(update={"noise": NoiseSpec(sensor=0.0)})).raw.read(box).astype(float)
     shifts = (Phantom(spec).raw.read(box) - plain).mean(axis=(1, 2))
     assert shifts.std() > 2
 

@@ -68,11 +68,17 @@ def phantom(
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Voxels.")] = "128,256,256",
     voxel_size: Annotated[str, typer.Option("--voxel-size", metavar="Z,Y,X", help="nm.")] = "8,8,8",
     seed: Annotated[int, typer.Option("--seed", help="Another seed is another piece of tissue.")] = 0,
+    synapses: Annotated[
+        float,
+        typer.Option("--synapses", help="Pre sites per cubic micrometre; adds clefts.zarr, synapses.parquet."),
+    ] = 0.0,
 ) -> None:
-    """Grow synthetic neuropil with known truth: a raw volume and its labels.
+    """Grow synthetic neuropil with known truth: a raw volume, its labels and, if wanted, its synapses.
 
     Examples: emloom phantom tissue/ | emloom phantom sections/ --voxel-size 40,4,4 --shape 32,512,512
+    | emloom phantom tissue/ --synapses 10
     """
+    from emloom.io.synapsetable import SYNAPSES, read_synapse_table
     from emloom.testing.phantom import PhantomSpec, write_phantom
 
     spec = PhantomSpec.from_dict(
@@ -80,8 +86,16 @@ def phantom(
             "shape": three_whole(shape, "shape"),
             "voxel_size_nm": three(voxel_size, "voxel size"),
             "seed": seed,
+            "synapses": synapses,
         },
         "phantom",
     )
     write_phantom(spec, Path(output))
-    typer.echo(f"{output}: raw.zarr and labels.zarr written")
+    if not synapses:
+        typer.echo(f"{output}: raw.zarr and labels.zarr written")
+        return
+    table = read_synapse_table(output)
+    typer.echo(
+        f"{output}: raw.zarr, labels.zarr, clefts.zarr and {SYNAPSES} written ({len(set(table.polyads.tolist()))} "
+        f"pre sites, {len(table)} synapses)"
+    )

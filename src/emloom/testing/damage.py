@@ -11,6 +11,7 @@
     damaged.raw, damaged.labels     volumes, computed section by section when they are read
     damaged.truth                   `StackMap` from the damaged stack to the undamaged one: what an alignment
                                     should find, up to one map common to all sections
+    damaged.clefts, damaged.synapses()      of a phantom that has any
     damaged.bad, damaged.cracked    which sections failed, and how; which are torn
 
 Raw is interpolated (cubic splines), labels are the nearest and 0 where there is no tissue; whole shifts copy.
@@ -33,8 +34,10 @@ from scipy import ndimage
 from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.geometry.stackmap import Frame, Layer, StackMap
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.open import create_volume
 from emloom.io.stackmaps import write_stackmap
+from emloom.io.synapsetable import SYNAPSES, write_synapse_table
 from emloom.io.volume import Volume, VolumeInfo, check_box
 from emloom.ops import faults, tears
 from emloom.ops.textures import noise_image, places
@@ -62,6 +65,7 @@ class Damaged:
         spec: what happened.
         raw: uint8 volume, read-only.
         labels: volume of the labels' dtype, read-only; None without labels.
+        clefts: uint64 volume, read-only; None without a phantom that grows synapses.
         truth: from the damaged stack to the undamaged one.
 
     Raises:
@@ -74,11 +78,14 @@ class Damaged:
         labels = whole.labels if isinstance(whole, Phantom) else labels
         _check(raw, labels, spec)
         self.spec, self._raw = spec, raw
+        self._grown = whole if isinstance(whole, Phantom) and whole.spec.synapses.per_um3 > 0 else None
         before = Frame(raw.info.shape, raw.info.grid)
         self._geometry = Geometry(spec, before, canvas(before, spec.margin_px))
         self.truth = StackMap((Layer(self.frame, before, tuple(range(len(self._geometry))), self._geometry),))
         self.raw: Volume = _DamagedVolume(self, raw, self._info(raw, "raw"))
         self.labels: Volume | None = labels and _DamagedVolume(self, labels, self._info(labels, "labels"))
+        clefts = self._grown.clefts if self._grown else None
+        self.clefts: Volume | None = clefts and _DamagedVolume(self, clefts, self._info(clefts, "labels"))
 
     @property
     def frame(self) -> Frame:
@@ -99,6 +106,31 @@ class Damaged:
     def good(self) -> tuple[int, ...]:
         """Sections that are neither bad nor torn."""
         return tuple(z for z in range(self.frame.shape[0]) if z not in self.bad and z not in self.cracked)
+
+    def synapses(self) -> SynapseTable:
+        """Return the true synapses whose sites are still in their neurites' picture; sizes are those before.
+
+        Raises:
+            InputError: the stack is no phantom with synapses.
+        """
+        if self._grown is None or self.labels is None:
+            raise InputError(
+                f"synapses of {self._raw.info.source} are not known: damage a phantom that grows them"
+            )
+        table, there = self._grown.synapses(), self.truth.inverse()
+        pre, post = there.moved(table.pre_nm), there.moved(table.post_nm)
+        keep = self._shows(pre, table.pre_segments) & self._shows(post, table.post_segments)
+        return replace(table.rows(keep), pre_nm=pre[keep], post_nm=post[keep], source="damaged synapses")
+
+    def _shows(self, points_nm: F64, segments: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether a place is in the picture, and its voxel in the segment."""
+        out = np.zeros(len(points_nm), bool)
+        assert self.labels is not None
+        for i in np.argsort(points_nm[:, 0], kind="stable"):  # section by section
+            if np.isfinite(points_nm[i]).all():
+                box = Box(self.frame.grid.containing(points_nm[i]), (1, 1, 1))
+                out[i] = self.frame.box.contains(box) and self.labels.read(box)[0, 0, 0] == segments[i]
+        return out
 
     def _info(self, volume: Volume, what: Literal["raw", "labels"]) -> VolumeInfo:
         frame, name = self.frame, f"damaged {volume.info.source}"
@@ -252,8 +284,9 @@ def write_damaged(damaged: Damaged, folder: str | Path) -> tuple[Volume, Volume 
 
     Args:
         damaged: the stack.
-        folder: receives `raw.zarr`, `labels.zarr` if there are labels, `damage.yaml` (the spec), `sections.csv`
-            (which failed, which are torn) and `truth`, the map to the undamaged stack; created.
+        folder: receives `raw.zarr`, `labels.zarr` if there are labels, `clefts.zarr` and `synapses.parquet` if
+            there are synapses, `damage.yaml` (the spec), `sections.csv` (which failed, which are torn) and
+            `truth`, the map to the undamaged stack; created.
 
     Returns:
         the stored raw and labels.
@@ -265,6 +298,9 @@ def write_damaged(damaged: Damaged, folder: str | Path) -> tuple[Volume, Volume 
     folder.mkdir(parents=True, exist_ok=True)
     raw = _store(damaged.raw, folder / "raw.zarr")
     labels = damaged.labels and _store(damaged.labels, folder / "labels.zarr")
+    if damaged.clefts:
+        _store(damaged.clefts, folder / "clefts.zarr")
+        write_synapse_table(folder / SYNAPSES, damaged.synapses(), {"segments": "labels.zarr"}, overwrite=False)
     with (folder / "sections.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("section", "bad", "torn"))

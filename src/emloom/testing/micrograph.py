@@ -53,7 +53,9 @@ def fill(tissue: Tissue, zones: Zones, start: I64, out: Out) -> None:
     points = np.empty((SUBTILES + 1, SUBTILES + 1, SUBTILES + 1, 3))
     found, few, some = np.empty((MOST_SEGMENTS, SEGMENT)), np.empty((MOST_SEGMENTS, SEGMENT)), np.empty(3)
     near = np.empty((len(zones.contacts), CONTACT)), np.empty((len(zones.vesicles), 3))
-    side = SUBTILES * tissue.subtile * tissue.voxel_nm
+    side = np.empty(3)
+    for axis in range(3):
+        side[axis] = SUBTILES * tissue.subtile[axis] * tissue.voxel_nm[axis]
     for z in range(low[0], high[0]):
         for y in range(low[1], high[1]):
             for x in range(low[2], high[2]):
@@ -84,8 +86,9 @@ def _zones_near(
     """Copy the synapses that matter in a cuboid around a point; `size`: of a voxel."""
     if not len(zones[0]) and not len(zones[1]):
         return out
-    centre = np.array(at)
-    radius = 0.5 * np.sqrt((side * side).sum())
+    centre = np.empty(3)
+    centre[0], centre[1], centre[2] = at
+    radius = 0.5 * np.sqrt(side[0] ** 2 + side[1] ** 2 + side[2] ** 2)
     return (
         out[0][: contacts_near(zones[0], centre, radius, out[0])],
         out[1][: vesicles_near(zones[1], centre, radius + 0.3 * size[0], out[1])],
@@ -109,7 +112,9 @@ def _fill_tile(
         _table(tissue, tile, RETICULUM, RETICULUM_NM, out[1].size > 0),
     )
     near = np.empty_like(zones[0]), np.empty_like(zones[1])
-    side = tissue.subtile * tissue.voxel_nm
+    side = np.empty(3)
+    for axis in range(3):
+        side[axis] = tissue.subtile[axis] * tissue.voxel_nm[axis]
     centre, low, high = np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64)
     for part in range(SUBTILES**3):
         i, j, k = part // SUBTILES**2, part // SUBTILES % SUBTILES, part % SUBTILES

@@ -26,8 +26,10 @@ from emloom.testing import micrograph
 from emloom.testing.neurites import uniform
 from emloom.testing.synapticzones import (
     ALONG_NM,
+    BODY,
     CONTACT,
     EDGE_NM,
+    HALF,
     NORMAL,
     POLYAD,
     POST,
@@ -42,7 +44,9 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 # Synapses keep this far from the faces of the volume, and their discs this far from those of others.
-MARGIN_NM, GAP_NM = 150.0, 30.0
+MARGIN_NM, GAP_NM = 120.0, 30.0
+# How often a face between two cells is tried.
+PLACES = 4
 # A site is one of these depths below the membrane: the first at which its voxel belongs to its neurite.
 DEPTHS_NM = (20.0, 28.0, 36.0, 44.0, 52.0)
 # Posts of a polyad are within this of the pre site.
@@ -56,7 +60,7 @@ class SynapsesSpec(Spec):
     """How many synapses a phantom grows, and of which kind."""
 
     per_um3: float = Field(default=0.0, ge=0, le=40)
-    """Pre sites per cubic micrometre of the tissue that is more than 150 nm from the faces; 0: none. Neuropil has
+    """Pre sites per cubic micrometre of the tissue that is more than 120 nm from the faces; 0: none. Neuropil has
     about 1 to 3; where there is room for no more, there are fewer."""
     polyads: float = Field(default=0.5, ge=0, le=1)
     """Part of the pre sites that look for more than one post site, up to 5; these have a dense body, as flies."""
@@ -133,21 +137,22 @@ def grow_synapses(tissue: Tissue, spec: SynapsesSpec) -> Synapses:
     wanted = round(float(spec.per_um3 * inner.prod() * 1e-9))
     growth = _Growth(tissue, spec)
     if wanted:
-        for first, second in _faces(tissue):
-            growth.attempt(first, second)
+        for place, first, second in _candidates(tissue):
+            growth.attempt(place, first, second)
             if len(growth.grown) == wanted:
                 break
     return growth.result()
 
 
-def _faces(tissue: Tissue) -> Iterator[tuple[I64, I64]]:
-    """Yield pairs of face neighbours of two neurites, in the order in which they may have a synapse."""
+def _candidates(tissue: Tissue) -> Iterator[tuple[int, I64, I64]]:
+    """Yield face neighbours of two neurites in the order in which they may have a synapse: place, cell, cell."""
     luck = touch.face_luck(tissue.owner, tissue.seed)
     order = np.argsort(luck, axis=None, kind="stable")[: np.isfinite(luck).sum()]
     axes, *cells = np.unravel_index(order, luck.shape)
-    for axis, *cell in zip(axes, *cells, strict=True):
-        first = np.array(cell, np.int64)
-        yield first, first + (np.arange(3) == axis)
+    for place in range(PLACES):
+        for axis, *cell in zip(axes, *cells, strict=True):
+            first = np.array(cell, np.int64)
+            yield place, first, first + (np.arange(3) == axis)
 
 
 @dataclass
@@ -160,15 +165,12 @@ class _Growth:
     vesicles: list[F64] = field(default_factory=list)
     taken: dict[tuple[int, ...], list[F64]] = field(default_factory=dict)
 
-    def attempt(self, first: I64, second: I64) -> None:
+    def attempt(self, place: int, first: I64, second: I64) -> None:
         """Add the synapse between two cells' neurites, if there is room for one."""
         tissue = self.tissue
         pre, post = _direction(tissue, first, second)
-        contact, key = np.zeros(CONTACT), (int(_number(tissue, pre)), int(_number(tissue, post)))
-        if not touch.meet(tissue, pre, post, contact):
-            return
-        extent = np.multiply(tissue.owner.shape, tissue.cell_nm)
-        if (contact[:3] < MARGIN_NM).any() or (contact[:3] > extent - MARGIN_NM).any():
+        contact, key = np.zeros(CONTACT), (_number(tissue, pre) * PLACES + place, _number(tissue, post))
+        if not touch.meet(tissue, pre, post, place, contact):
             return
         self._describe(contact, float(tissue.owner[tuple(pre)]), float(tissue.owner[tuple(post)]), key)
         if not self._has_room(contact):
@@ -179,6 +181,8 @@ class _Growth:
         polyad = uniform(tissue.seed, SEVERAL, *key, 0) < self.spec.polyads
         pair = contact[PRE], contact[POST]
         if touch.breadth(tissue, segments, contact, pair, 0.55 * contact[RADIUS]) < (0.3 if polyad else 0.7):
+            return
+        if not touch.free_of_mitochondria(tissue, segments, contact, polyad):
             return
         pre_nm, post_nm = _site(tissue, contact, -1), _site(tissue, contact, 1)
         if pre_nm is None or post_nm is None:
@@ -196,7 +200,7 @@ class _Growth:
         contact[PRE], contact[POST] = pre, post
         contact[RADIUS] = self.spec.radius_nm * (0.75 + 0.5 * spread)
         # Voxels as thick as the cleft may have no centre within 20 nm of its middle.
-        contact[9] = max(20.0, 0.6 * float(np.abs(contact[NORMAL:PRE]) @ self.tissue.voxel_nm))
+        contact[HALF] = max(20.0, 0.6 * float(np.abs(contact[NORMAL:PRE]) @ self.tissue.voxel_nm))
         contact[POLYAD] = len(self.grown) + 1
 
     def _more(self, segments: F64, pre_nm: F64, rows: list[F64], posts: list[F64], key: tuple[int, int]) -> None:
@@ -211,7 +215,7 @@ class _Growth:
                 continue
             row = np.zeros(CONTACT)
             row[:3] = at
-            if not touch.normal(self.tissue, segments, row[:3], (rows[0][PRE], label), row[NORMAL:PRE]):
+            if not touch.normal(self.tissue, segments, (rows[0][PRE], label), row):
                 continue
             self._describe(row, rows[0][PRE], label, key)
             row[RADIUS] *= 0.8
@@ -221,7 +225,7 @@ class _Growth:
                 posts.append(post_nm)
 
     def _add(self, rows: list[F64], pre_nm: F64, posts: list[F64], cloud: F64) -> None:
-        rows[0][11] = float(len(rows) > 1)
+        rows[0][BODY] = float(len(rows) > 1)
         self.grown.append((np.array(rows), np.tile(pre_nm, (len(rows), 1)), np.array(posts)))
         self.vesicles.append(cloud)
         for row in rows:
@@ -235,7 +239,10 @@ class _Growth:
         return 2.5 * self.spec.radius_nm + GAP_NM
 
     def _has_room(self, contact: F64) -> bool:
-        """Whether no contact of another polyad is near."""
+        """Whether neither a face of the volume nor a contact of another polyad is near."""
+        extent = np.multiply(self.tissue.owner.shape, self.tissue.cell_nm)
+        if (contact[:3] < MARGIN_NM).any() or (contact[:3] > extent - MARGIN_NM).any():
+            return False
         z, y, x = self._bin(contact)
         for i in range(27):
             for row in self.taken.get((z + i // 9 - 1, y + i // 3 % 3 - 1, x + i % 3 - 1), ()):

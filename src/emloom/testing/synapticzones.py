@@ -57,7 +57,8 @@ def contacts_near(contacts: F64, centre: F64, radius: float, out: F64) -> int:
     for i in range(len(contacts)):
         reach = radius + np.sqrt((contacts[i, RADIUS] + EDGE_NM) ** 2 + ALONG_NM**2)
         if _squared(contacts[i], centre) <= reach * reach:
-            out[n] = contacts[i]
+            for k in range(CONTACT):
+                out[n, k] = contacts[i, k]
             n += 1
     return n
 
@@ -68,7 +69,8 @@ def vesicles_near(vesicles: F64, centre: F64, radius: float, out: F64) -> int:
     n, reach = 0, radius + VESICLE_REACH_NM
     for i in range(len(vesicles)):
         if _squared(vesicles[i], centre) <= reach * reach:
-            out[n] = vesicles[i]
+            for k in range(3):
+                out[n, k] = vesicles[i, k]
             n += 1
     return n
 
