@@ -17,6 +17,7 @@ from emloom.run.executor import Serial
 from emloom.tasks.align import align
 from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.movestack import MoveJob, move_volume
+from emloom.tasks.qcmask import open_usable
 from emloom.tasks.resume import result_status, retry
 from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import AffineDamage, BadSections, DamageSpec, ElasticDamage, ShiftDamage
@@ -86,6 +87,28 @@ def test_what_was_planted_is_found(planted: dict, tmp_path: Path, model: str) ->
     assert error.p95("neighbours") <= (1.0 if model == "shift" else 1.5)
     bad = [z for z, flag in enumerate(table(tmp_path / model)["bad"]) if flag == "1"]
     assert bad == sorted(damaged.bad)
+
+
+def test_where_sections_do_not_reach_they_are_mirrored_and_that_is_said(planted: dict, tmp_path: Path) -> None:
+    raw = planted["folder"] / "shift" / "raw.zarr"
+    align(job(raw, tmp_path / "mirrored"))
+    align(job(raw, tmp_path / "black", outside=0))
+    mirrored, black = values(tmp_path / "mirrored" / "raw.zarr"), values(tmp_path / "black" / "raw.zarr")
+    beyond = values(tmp_path / "mirrored" / "outside.zarr")
+    np.testing.assert_array_equal(beyond, values(tmp_path / "black" / "outside.zarr"))
+    stackmap = read_stackmap(tmp_path / "mirrored")
+    depth, (height, width) = len(beyond), values(raw).shape[1:]
+    for z in range(depth):
+        dy, dx = (round(float(v)) for v in stackmap.map(z)(np.zeros((1, 2)))[0])
+        reached = np.zeros(beyond.shape[1:], bool)
+        reached[dy : dy + height, dx : dx + width] = True
+        np.testing.assert_array_equal(beyond[z] == 0, reached)
+        edges = [(dy, beyond.shape[1] - dy - height), (dx, beyond.shape[2] - dx - width)]
+        home = values(raw)[stackmap.home(z)]
+        np.testing.assert_array_equal(mirrored[z], np.pad(home, edges, mode="symmetric"))
+        np.testing.assert_array_equal(black[z], np.pad(home, edges))
+    usable = open_usable(str(tmp_path / "mirrored"))
+    np.testing.assert_array_equal(usable.read(usable.info.box), beyond == 0)
 
 
 def test_what_was_bent_is_straightened(planted: dict, tmp_path: Path) -> None:

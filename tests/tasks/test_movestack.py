@@ -20,7 +20,7 @@ from emloom.ops.warp import Window, moved_section
 from emloom.run.cluster import executor_of
 from emloom.run.executor import Serial
 from emloom.tasks.classnames import names_of
-from emloom.tasks.movescene import MoveScene
+from emloom.tasks.movescene import Footprint, MoveScene
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.resume import result_status, retry
 
@@ -132,6 +132,16 @@ def test_any_box_is_that_of_the_whole(stackmap, method, symmetric, data, channel
             slow = slowly(padded, stackmap, method)
             assert np.array_equal(np.where(slow == 0, 3, slow), whole)
         assert not (whole != 3)[inside.read(stackmap.target.box) == 0].any()
+
+
+@given(stackmap=scenes, data=st.data())
+def test_a_footprint_is_where_something_shows(stackmap, data):
+    ones = ArrayVolume(np.ones(stackmap.source.shape, np.uint8), stackmap.source.grid)
+    box = data.draw(boxes(stackmap.target.box))
+    footprint = Footprint(stackmap)
+    assert np.array_equal(footprint.read(box), MoveScene.of(ones, stackmap, "nearest").read(box))
+    with pytest.raises(InputError, match="cannot be written"):
+        footprint.write(box, np.ones(box.shape, np.uint8))
 
 
 @st.composite

@@ -28,7 +28,7 @@ from emloom.tasks.qcmask import open_avoid
 from emloom.tasks.qcspec import QcSpec
 from emloom.tasks.repair import repair
 from emloom.tasks.repairfill import read_flow
-from emloom.tasks.repairspec import BETWEEN, GAP, LEFT, MEASURED, REPLACED, RepairJob
+from emloom.tasks.repairspec import BETWEEN, BEYOND, GAP, LEFT, MEASURED, REPLACED, RepairJob
 from emloom.tasks.resume import result_status, retry
 
 GRID = Grid((40.0, 5.0, 5.0), (400.0, 50.0, 0.0))
@@ -336,6 +336,9 @@ def test_what_is_bad_in_a_good_section_stays_marked(stack: Path, tmp_path: Path)
 def test_the_map_of_an_alignment_goes_first(stack: Path, tmp_path: Path) -> None:
     raw = voxels(stack / "raw.zarr")
     store(tmp_path / "aligned" / "raw.zarr", raw)
+    beyond = np.zeros(SHAPE, np.uint8)
+    beyond[:, :, :9] = 1
+    store(tmp_path / "aligned" / "outside.zarr", beyond, "mask")
     source = Frame((13, 100, 100), Grid((40.0, 5.0, 5.0), (0.0, 0.0, 0.0)))
     maps = [Shift(z, -z) for z in range(SHAPE[0])]
     aligned = StackMap.of(source, Frame(SHAPE, GRID), maps, range(1, 12))
@@ -353,6 +356,10 @@ def test_the_map_of_an_alignment_goes_first(stack: Path, tmp_path: Path) -> None
     points = source.grid.to_world((5.5, 40.0, 50.0))
     np.testing.assert_allclose(whole.moved([points]), aligned.moved([points]))
     assert [int(row["z"]) for row in rows(out) if row["reason"] == "no overlap"] == [2]
+    kept = [int(row["z"]) for row in rows(out) if row["state"] == "measured"]
+    assert kept
+    assert (voxels(out / "invented.zarr")[kept][:, :, :9] == BEYOND).all()
+    assert not (voxels(out / "invented.zarr")[:, :, 9:] == BEYOND).any()
     with pytest.raises(InputError, match="repaired already"):
         repair(job(stack, tmp_path / "p", raw=str(out), labels=None))
 

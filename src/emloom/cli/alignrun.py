@@ -50,7 +50,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     ] = False,
     outside: Annotated[
         str | None,
-        typer.Option("--outside", metavar="GREY|symmetric", help="Where sections do not reach; default 0."),
+        typer.Option(
+            "--outside", metavar="GREY|symmetric", help="Where sections do not reach; default symmetric."
+        ),
     ] = None,
     voxel_size: VoxelSize = None,
     cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per block.")] = None,

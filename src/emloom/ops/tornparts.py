@@ -173,7 +173,15 @@ def _parts(tissue: Bool, least_share: float, bridge: int) -> tuple[NDArray[np.ui
     number[order] = np.arange(1, len(order) + 1)
     parts = _regrown(number[names], tissue, side)
     parts, crumbs = _with_islands(parts, tissue & (parts == 0))
-    return _filled(parts), crumbs
+    return _by_area(_filled(parts)), crumbs
+
+
+def _by_area(parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return parts numbered by falling area: what they took on may have changed their order."""
+    sizes = np.bincount(parts.ravel())
+    number = np.zeros(len(sizes), np.uint8)
+    number[1 + np.argsort(-sizes[1:], kind="stable")] = np.arange(1, len(sizes))
+    return number[parts]
 
 
 def _regrown(parts: NDArray[np.uint8], tissue: Bool, side: int) -> NDArray[np.uint8]:

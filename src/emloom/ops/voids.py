@@ -3,7 +3,7 @@
 ::
 
     filled in     windows of 4 x 4 pixels of one value, and pixels of that value beside them
-    seen through  smooth, and darker or brighter than tissue nearby ever is
+    seen through  smooth, and darker or brighter than tissue nearby ever is; and what goes on from there alike
 
 *Smooth* is a spread of less than half of the usual one, taken over small windows, after the noise of single pixels
 was averaged out. *Nearby* is a mean of textured windows over an eighth of the section, so that vignetting makes no
@@ -28,6 +28,7 @@ F32 = NDArray[np.float32]
 _WINDOW = 9
 _SMOOTH = 0.5  # of the usual spread
 _AWAY = 2.6  # standard deviations of the means of windows
+_ALIKE = 0.1  # of the difference between the film and tissue nearby
 _REACH = 6  # pixels from what is surely void to its border
 _COARSE = 8
 
@@ -108,8 +109,23 @@ def _seen_through(image: F32, flat: Bool) -> tuple[Bool, F32]:
     away = mean - nearby
     low, high = np.percentile(away[textured], (25, 75))
     scale = max(float(high - low) / 1.349, 1e-6)
-    found: Bool = (spread < _SMOOTH * usual_spread) & (np.abs(away) > _AWAY * scale)
-    return found, nearby
+    smooth: Bool = spread < _SMOOTH * usual_spread
+    return _followed(smooth & (np.abs(away) > _AWAY * scale), smooth, mean, nearby), nearby
+
+
+def _followed(sure: Bool, smooth: Bool, mean: F32, nearby: F32) -> Bool:
+    """Return what is surely seen through, and what is smooth, of the same grey value and joined to it.
+
+    The film behind a tear has one grey value, also where tissue beside it is nearly as bright.
+    """
+    out = sure.copy()
+    for side in (1, -1):
+        seed = sure & (side * (mean - nearby) > 0)
+        if seed.any():
+            level = np.float32(np.median(mean[seed]))
+            alike = smooth & (np.abs(mean - level) < _ALIKE * side * (level - nearby))
+            out |= ndimage.binary_propagation(seed & alike, structure=np.ones((3, 3), np.bool_), mask=alike)
+    return out
 
 
 def _nearby(mean: F32, textured: Bool) -> F32:

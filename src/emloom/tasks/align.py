@@ -4,7 +4,8 @@
 
     links/, flows/, meshes/     what was measured of pairs of sections   (`alignlinks`, `alignflows`, `alignmesh`)
     map/                        where every section goes: a stack map    (`alignfound`, `io.stackmaps`)
-    raw.zarr                    the stack, moved
+    raw.zarr                    the stack, moved; mirrored where a section does not reach
+    outside.zarr                1 where it does not, else 0: the folder is a mask
     sections.csv, sections.parquet, align.json, report.html, provenance.json
 
 Columns of sections.csv: `z` in the result, `home` in the raw; `bad` 1 and `reason` where a section could not be
@@ -43,12 +44,12 @@ from emloom.tasks.alignreport import write_align_report
 from emloom.tasks.alignsource import Source
 from emloom.tasks.alignspec import AlignJob, TableModel
 from emloom.tasks.lattice import chunk_within
-from emloom.tasks.movescene import MoveScene
+from emloom.tasks.movescene import Footprint, MoveScene
 from emloom.tasks.movestack import require_fits
-from emloom.tasks.qcmask import source_of
+from emloom.tasks.qcmask import ALIGNED, OUTSIDE, source_of
 
-FORMAT = 1
-RAW, MAP, SUMMARY = "raw.zarr", "map", "align.json"
+FORMAT = 2
+RAW, MAP = "raw.zarr", "map"
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ class Render:
         fill = 0 if isinstance(self.outside, str) else self.outside
         stackmap = read_stackmap(self.folder / MAP)
         scene = MoveScene.of(self.source.volume, stackmap, "linear", fill=fill, symmetric=mirror)
-        values = scene.read(block.write)
-        open_volume(self.folder / RAW, writable=True).write(block.write, values)
-        return [Output.voxels(RAW, block.write, values)]
+        beyond = Footprint(stackmap).read(block.write) ^ 1
+        outputs = []
+        for name, values in ((RAW, scene.read(block.write)), (OUTSIDE, beyond)):
+            open_volume(self.folder / name, writable=True).write(block.write, values)
+            outputs.append(Output.voxels(name, block.write, values))
+        return outputs
 
 
 def align(
@@ -123,16 +127,17 @@ def align(
     write_stackmap(folder / MAP, stackmap, {"raw": job.raw, "inputs": inputs, **job.to_dict()["model"]})
     target = stackmap.target
     chunks = chunk_within(job.cell_shape_vox)
-    if not (folder / RAW).exists():
-        out = info.with_(shape=target.shape, grid=target.grid, chunks=chunks, kind="raw", source=job.output)
-        create_volume(folder / RAW, out)
+    out = info.with_(shape=target.shape, grid=target.grid, chunks=chunks, kind="raw", source=job.output)
+    for name, what in ((RAW, out), (OUTSIDE, out.with_(dtype=np.dtype(np.uint8), kind="mask"))):
+        if not (folder / name).exists():
+            create_volume(folder / name, what)
     work = Render(source, folder, job.outside)
     line.run("render", key_of(key, asdict(work) | {"folder": None}), blocks(target.box, job.cell_shape_vox), work)
     write_table(folder / "sections.parquet", found.table)
     write_csv(folder / "sections.csv", found.table)
     seconds = time.perf_counter() - started
     write_provenance(folder / "provenance.json", job.to_dict(), inputs, {"align": seconds})
-    write_text_atomic(folder / SUMMARY, json.dumps(_summary(job, found, stackmap, seconds), indent=2))
+    write_text_atomic(folder / ALIGNED, json.dumps(_summary(job, found, stackmap, seconds), indent=2))
     write_align_report(folder)
     space.finish()
     return space.output / "report.html"

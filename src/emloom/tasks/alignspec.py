@@ -110,7 +110,8 @@ class AlignJob(Spec):
     """Folder of `emloom qc`, or a mask of what is to be avoided: nothing is concluded from what is bad there."""
     canvas: Literal["grow", "keep"] = "grow"
     """Whether the result is as large as it must be to hold all that moved, or as large as the raw."""
-    outside: Annotated[int, Field(ge=0, le=65535)] | Literal["symmetric"] = 0
-    """Grey value where a section does not reach; `symmetric`: the section is mirrored there."""
+    outside: Annotated[int, Field(ge=0, le=65535)] | Literal["symmetric"] = "symmetric"
+    """Where a section does not reach: it is mirrored, so that networks see tissue, or it has this grey value. The
+    folder, given as a mask, says which voxels these are."""
     cell_shape_vox: tuple[Positive, Positive, Positive] = (16, 512, 512)
     """Voxels of a block of the result."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.geometry.stackmap import Frame, StackMap
-from emloom.io.volume import Volume, VolumeInfo
+from emloom.io.volume import Volume, VolumeInfo, check_box
 from emloom.ops.warp import Method, Window, moved_section, pixels_needed
 from emloom.tasks.lattice import start_between
 
@@ -142,6 +142,47 @@ class MoveScene:
             hull, needed = wider, more
         if group:
             yield group
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Where a stack map shows its source, as a read-only volume: uint8, 1 where a section reaches, else 0.
+
+    Attributes:
+        stackmap: whose target it lies in.
+        source: path shown in messages.
+    """
+
+    stackmap: StackMap
+    source: str = "the footprint of a map"
+
+    @property
+    def info(self) -> VolumeInfo:
+        """As of a mask that fills the target of the map."""
+        return frame_info(self.stackmap.target, self.source).with_(kind="mask")
+
+    def read(self, box: Box) -> Array:
+        """Return 1 where a section reaches."""
+        check_box(self.info, box)
+        everywhere = _Ones(frame_info(self.stackmap.source, self.source))
+        return MoveScene.of(everywhere, self.stackmap, "nearest").read(box)
+
+    def write(self, box: Box, array: Array) -> None:
+        """Raise `InputError`: it is computed."""
+        raise InputError(f"{self.source} follows from a map and cannot be written: write to a mask of your own")
+
+
+@dataclass(frozen=True)
+class _Ones:
+    """A volume that is 1 everywhere."""
+
+    info: VolumeInfo
+
+    def read(self, box: Box) -> Array:
+        return np.ones(box.shape, np.uint8)
+
+    def write(self, box: Box, array: Array) -> None:
+        raise InputError(f"{self.info.source} is computed and cannot be written")
 
 
 def frame_info(frame: Frame, source: str = "the frame of the map") -> VolumeInfo:

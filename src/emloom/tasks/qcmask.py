@@ -2,11 +2,13 @@
 
 A mask, wherever one is asked for, may be a folder of `emloom qc`: then voxels can be used where nothing was found.
 Its own mask says the opposite, as `marks.avoid` wants it: the code of a defect, 0 where there is none. The same
-holds for a folder of `emloom repair`, whose `invented.zarr` says what was not measured (`repairspec.INVENTED`). ::
+holds for a folder of `emloom repair`, whose `invented.zarr` says what was not measured (`repairspec.INVENTED`),
+and for one of `emloom align`, whose `outside.zarr` is 1 where a section does not reach. ::
 
     --mask tissue.zarr     usable where it is not 0
     --mask qc/             usable where qc/mask.zarr is 0
     --mask fixed/          usable where fixed/invented.zarr is 0
+    --mask aligned/        usable where aligned/outside.zarr is 0
     avoid: qc/             avoided where qc/mask.zarr is not 0
     avoid: fixed/          avoided where fixed/invented.zarr is not 0
 """
@@ -32,6 +34,9 @@ MASK = "mask.zarr"
 REPAIRED = "repair.json"
 """Written last by `emloom repair`."""
 INVENTED_VOLUME = "invented.zarr"
+ALIGNED = "align.json"
+"""Written last by `emloom align`."""
+OUTSIDE = "outside.zarr"
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class _Marks:
 
 _QC = _Marks(MASK, SUMMARY, "emloom qc")
 _REPAIR = _Marks(INVENTED_VOLUME, REPAIRED, "emloom repair")
+_ALIGN = _Marks(OUTSIDE, ALIGNED, "emloom align")
 
 
 def is_qc(path: str) -> bool:
@@ -62,20 +68,20 @@ def _has(path: str, marks: _Marks) -> bool:
 
 
 def _marks_of(path: str) -> _Marks | None:
-    return next((marks for marks in (_QC, _REPAIR) if _has(path, marks)), None)
+    return next((marks for marks in (_QC, _REPAIR, _ALIGN) if _has(path, marks)), None)
 
 
 def source_of(path: str | None) -> str | None:
-    """Return what decides about a mask: of a folder of qc or repair its mask; its report may be written again."""
+    """Return what decides about a mask: of a folder its mask, for its report may be written again."""
     marks = None if path is None else _marks_of(path)
     return path if path is None or marks is None else str(Path(path) / marks.volume)
 
 
 def open_usable(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
-    """Open a mask, not 0 where voxels can be used; a folder of `emloom qc` or `emloom repair` is turned round.
+    """Open a mask, not 0 where voxels can be used; a folder of `emloom qc`, `repair` or `align` is turned round.
 
     Raises:
-        InputError: there is none, or quality control or repair is not finished.
+        InputError: there is none, or what makes the folder is not finished.
     """
     if _marks_of(path) is None:
         return open_volume(path, voxel_size_nm=voxel_size_nm, kind="mask")
@@ -84,10 +90,10 @@ def open_usable(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
 
 
 def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
-    """Open a mask, not 0 where voxels are to be avoided: a volume, or that of a folder of qc or repair.
+    """Open a mask, not 0 where voxels are to be avoided: a volume, or that of a folder of qc, repair or align.
 
     Raises:
-        InputError: there is none, or quality control or repair is not finished.
+        InputError: there is none, or what makes the folder is not finished.
     """
     marks = _marks_of(path)
     if marks is None:

@@ -78,7 +78,7 @@ OnBlock = Callable[[str, int, int], None]
 """Called with (stage, blocks done, blocks in all)."""
 _LEAST_GAP = 0.01  # share of a section of one part; less are islands of its rim
 MAKE, WRITE, QC = "fills", "repair", "qc"
-FORMAT = 1
+FORMAT = 2
 
 
 def repair(

@@ -39,7 +39,7 @@ from emloom.run.stage import Output
 from emloom.tasks.badsections import Fill
 from emloom.tasks.qcspec import CODES
 from emloom.tasks.repairscene import RepairScene
-from emloom.tasks.repairspec import BETWEEN, GAP, LEFT, MEASURED, REPLACED
+from emloom.tasks.repairspec import BETWEEN, BEYOND, GAP, LEFT, MEASURED, REPLACED
 
 FILLS, FILLED = "fills", "filled"
 _FLOW_NM = 10.0  # pixels in which flow is looked for, about
@@ -97,7 +97,7 @@ class MakeSection:
         """Write the files of a section."""
         fill = section.fill
         make = {"replaced": self._copied, "between": self._between, "mended": self._mended, "left": self._left}
-        made = make[fill.state](fill)
+        made = self._with_rims(fill.z, make[fill.state](fill))
         places = [self._array(fill.z, "grey", made.grey), self._array(fill.z, "invented", made.codes)]
         if made.ids is not None:
             places.append(self._array(fill.z, "labels", made.ids))
@@ -115,6 +115,11 @@ class MakeSection:
         place = f"{FILLS}/{fill.z:05d}.json"
         write_text_atomic(self.folder / place, json.dumps(words, indent=1, allow_nan=False))
         return [Output.file(self.folder, one) for one in (*places, *kept, place)]
+
+    def _with_rims(self, z: int, made: Made) -> Made:
+        """Say where the section does not reach, and was not made of others either."""
+        rims = ~self.scene.reached(self.scene.section_box(z))[0] & np.isin(made.codes, (LEFT, MEASURED))
+        return replace(made, codes=np.where(rims, np.uint8(BEYOND), made.codes))
 
     # ---- what is made -----------------------------------------------------------------------------------------
 
@@ -169,7 +174,8 @@ class MakeSection:
         if found.parts.count > 1 and not any(one.ok for one in found.fits):
             return self._not_mended(fill, notes) or self._unmended(fill, torn, found.parts, notes)
         move: PlanarMap = found.pieces
-        grey, gap, shown = found.section, found.gap, found.shown
+        gap, shown = found.gap, found.shown
+        grey = np.where(shown != 0, found.section, torn)
         if found.parts.count < 2:  # nothing came apart: it stays where it is, and only its slit is filled
             move, grey, gap, shown = IDENTITY, torn, found.parts.gap, found.parts.parts
         patch, patch_ids, flow = self._patch(fill, bool(gap.any()))

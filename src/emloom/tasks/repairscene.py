@@ -20,12 +20,10 @@ from emloom.io.volume import Volume, VolumeInfo
 from emloom.ops.sections import VOID_VOX, void_windows
 from emloom.tasks.lattice import common_box
 from emloom.tasks.qcmap import SECTIONS
-from emloom.tasks.qcmask import is_qc, is_repair, open_avoid
+from emloom.tasks.qcmask import ALIGNED, OUTSIDE, is_qc, is_repair, open_avoid
 from emloom.tasks.qcspec import CODES
 from emloom.tasks.repairspec import RepairJob
 
-ALIGNED = "align.json"
-"""Written last by `emloom align`."""
 ALIGNED_RAW = "raw.zarr"
 
 
@@ -43,7 +41,8 @@ def aligned_folder(raw: str) -> Path | None:
             f"{raw} was repaired already, and what it invented would be taken for measured: repair what it was "
             "made of again, with all sections named"
         )
-    if not ((folder / "map" / MAP_NAME).is_file() and (folder / ALIGNED).is_file()):
+    whole = [folder / "map" / MAP_NAME, folder / ALIGNED, folder / OUTSIDE]
+    if not all(part.exists() for part in whole):
         raise InputError(f"{raw} is not finished: run the same `emloom align` again, it goes on where it stopped")
     return folder
 
@@ -144,6 +143,17 @@ class RepairScene:
         section: NDArray[Any] = self.raw.read(self.section_box(z))[0]
         return section
 
+    @cached_property
+    def _outside(self) -> Volume | None:
+        return None if aligned_folder(self.job.raw) is None else open_avoid(self.job.raw)
+
+    def reached(self, box: Box) -> NDArray[np.bool_]:
+        """Return where sections of an aligned stack reach; everywhere in one that was not moved."""
+        if self._outside is None:
+            return np.ones(box.shape, np.bool_)
+        reached: NDArray[np.bool_] = self._outside.read(box) == 0
+        return reached
+
     def codes(self, box: Box) -> NDArray[np.uint8] | None:
         """Return the codes of defects in a box, 0 where there is none; None where nobody looked.
 
@@ -172,8 +182,12 @@ class RepairScene:
 
     def usable(self, z: int) -> NDArray[np.bool_] | None:
         """Return where a section shows tissue, bool [Y, X]; None: everywhere."""
-        codes = self.codes(self.section_box(z))
-        return None if codes is None or z in self.job.sections.good else codes[0] == 0
+        box = self.section_box(z)
+        codes = None if z in self.job.sections.good else self.codes(box)
+        usable = self.reached(box)[0]
+        if codes is not None:
+            usable &= codes[0] == 0
+        return None if usable.all() else usable
 
     def ids(self, z: int) -> NDArray[Any] | None:
         """Return the labels of a section [Y, X]; None where there are none."""

@@ -11,13 +11,14 @@ from emloom.geometry.grid import Vec3
 from emloom.spec import Spec
 from emloom.tasks.qcspec import Defect
 
-MEASURED, REPLACED, BETWEEN, GAP, LEFT = range(5)
+MEASURED, REPLACED, BETWEEN, GAP, LEFT, BEYOND = range(6)
 INVENTED: dict[int, str] = {
     MEASURED: "measured",
     REPLACED: "replaced by a neighbour",
     BETWEEN: "interpolated between two sections",
     GAP: "filled gap of a crack, with its feathered border",
     LEFT: "bad, but left as it is",
+    BEYOND: "where the section does not reach: mirrored, or empty",
 }
 """What the values of `invented.zarr` mean."""
 

@@ -20,7 +20,7 @@ from emloom.tasks.lattice import chunk_within
 from emloom.tasks.qcmask import INVENTED_VOLUME
 from emloom.tasks.repairfill import made_array
 from emloom.tasks.repairscene import RepairScene
-from emloom.tasks.repairspec import INVENTED, LEFT, MEASURED
+from emloom.tasks.repairspec import BEYOND, INVENTED, LEFT, MEASURED
 
 RAW, LABELS, COUNTS = "raw.zarr", "labels.zarr", "counts"
 
@@ -77,12 +77,13 @@ class WriteCell:
     def _kept(self, box: Box) -> NDArray[np.uint8]:
         """Return codes of sections that are kept: what quality control calls bad in them stays so."""
         found = self.scene.codes(box)
-        if found is None:
-            return np.zeros(box.shape, np.uint8)
-        codes = np.where(found != 0, LEFT, MEASURED).astype(np.uint8)
+        codes = np.zeros(box.shape, np.uint8)
+        if found is not None:
+            codes[found != 0] = LEFT
         for z in self.scene.job.sections.good:
             if box.start[0] <= z < box.stop[0]:
                 codes[z - box.start[0]] = MEASURED
+        codes[~self.scene.reached(box)] = BEYOND
         return codes
 
 
