@@ -156,7 +156,8 @@ def test_the_recipes_learn_from_the_phantom_and_leave_room() -> None:
     names = ["sites", "vectors", "proximity", "polarity"]
     jobs = [getattr(phantom_synapses, name)(data="tissue", seed=3) for name in names]
     assert [job.objective.variant for job in jobs] == names
-    for job in [*jobs, phantom_synapses.clefts(data="tissue", seed=3)]:
+    others = [phantom_synapses.found(data="tissue", seed=3), phantom_synapses.clefts(data="tissue", seed=3)]
+    for job in [*jobs, *others]:
         (stack,) = job.data
         assert job.training.seed == 3
         assert str(stack.raw).endswith("tissue/raw.zarr")
