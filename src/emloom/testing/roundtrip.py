@@ -7,7 +7,8 @@
 
 Both segmentations are scored on the same voxels, those of the damaged stack, against the damaged labels. The
 measure is the Rand F-score (1 - adapted Rand error). Where a section is lost nobody can know how it lay, so what
-is made up for it can be right and still not come back to the pixel: scores are told with and without such sections.
+is made up for it can be right and still not come back to the pixel: scores are told with and without such
+sections.
 """
 
 from __future__ import annotations
