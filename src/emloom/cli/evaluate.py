@@ -94,7 +94,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     ] = False,
     submit: Annotated[
         str | None,
-        typer.Option("--submit", metavar="cremi", help="Write a submission: clefts=, neuron_ids=, annotations=."),
+        typer.Option("--submit", metavar="cremi", help="Write a submission: clefts=, neuron_ids=, partners=."),
     ] = None,
 ) -> None:
     """Score a result against the truth, and show where it is wrong: scores.json, .csv and report.html.

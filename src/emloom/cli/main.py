@@ -17,6 +17,7 @@ from emloom.cli import (
     blockwise,
     classify,
     combine,
+    connectome,
     data,
     datasets,
     evaluate,
@@ -31,6 +32,7 @@ from emloom.cli import (
     repair,
     results,
     skeleton,
+    submit,
     suggest,
     volumes,
 )
@@ -73,9 +75,11 @@ refine.register(app)
 suggest.register(app)
 preview.register(app)
 evaluate.register(app)
+submit.register(app)
 frequency.register(app)
 results.register(app)
 graph.register(app)
+connectome.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)

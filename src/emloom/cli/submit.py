@@ -1,18 +1,23 @@
-"""`emloom evaluate --submit cremi`: write a submission to a challenge, and say what its validator finds."""
+"""`emloom submit`: write a submission to a challenge, and say what its validator finds.
+
+`emloom evaluate --submit cremi` does the same, without the options of where the labels lie.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
-from emloom.cli.options import three, three_whole
+from emloom.cli.options import Json, three, three_whole
 from emloom.errors import InputError, did_you_mean
 
 CHALLENGES = ("cremi",)
 _PARTS = ("clefts", "neuron_ids", "annotations")
+_ALSO = {"partners": "annotations"}  # what cremi.org calls them, and what the file does
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class SubmitOptions:
         voxel_size: of the challenge, ``z,y,x`` in nm; None: CREMI's 40,4,4.
         keep_offset: store positions from the world's origin, as CREMI's padded files do.
         overwrite: replace a file that is there.
+        cleft_threshold: from which probability on a voxel is cleft; None: clefts are labels or a mask.
         as_json: print the validator's report as JSON.
     """
 
@@ -34,6 +40,62 @@ class SubmitOptions:
     keep_offset: bool = False
     overwrite: bool = False
     as_json: bool = False
+    cleft_threshold: float | None = None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("submit")(submit)
+
+
+def submit(  # noqa: PLR0913 (one parameter per option)
+    challenge: Annotated[str, typer.Argument(metavar="CHALLENGE", help="cremi.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=PATH",
+            help="clefts=, neuron_ids=: labels or a mask. partners=: folder of `emloom synapses` or `emloom "
+            "connectome`, table, or CREMI file. With --check, the submission itself.",
+        ),
+    ],
+    output: Annotated[str | None, typer.Option("--output", "-o", help="HDF5 file to be written.")] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="Z,Y,X", help="Voxels of the labels: CREMI 125,1250,1250.")
+    ] = None,
+    offset: Annotated[
+        str | None,
+        typer.Option("--offset", metavar="Z,Y,X", help="Where the labels begin in the prediction's world, nm."),
+    ] = None,
+    voxel_size: Annotated[
+        str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="Of the challenge, nm (40,4,4).")
+    ] = None,
+    keep_offset: Annotated[
+        bool, typer.Option("--keep-offset", help="State the offset, as CREMI's padded files do.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what is wrong with a submission, by whomever written.")
+    ] = False,
+    cleft_threshold: Annotated[
+        float | None,
+        typer.Option("--cleft-threshold", help="Where clefts= holds probabilities: a cleft from here on, 0 to 1."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a submission to a challenge, cut to the labels, and check it; or check one.
+
+    Examples: emloom submit cremi clefts=clefts.zarr partners=graph/ -o sample_A+.h5 --shape 125,1250,1250 --offset
+    1480,3644,3644 | emloom submit cremi sample_A+.h5 --check --shape 125,1250,1250
+    """
+    options = SubmitOptions(shape, offset, voxel_size, keep_offset, overwrite, as_json, cleft_threshold)
+    if check:
+        if len(paths) != 1 or output is not None:
+            raise InputError("--check looks at one submission and writes nothing: give just its path")
+        check_submission(challenge, paths[0], options)
+    elif output is None:
+        raise InputError("nothing says where the submission goes: give -o FILE.h5, or --check to look at one")
+    else:
+        submit_to(challenge, paths, output, options)
 
 
 def submit_to(challenge: str, paths: Sequence[str], output: str, options: SubmitOptions | None = None) -> None:
@@ -41,7 +103,8 @@ def submit_to(challenge: str, paths: Sequence[str], output: str, options: Submit
 
     Args:
         challenge: `cremi`.
-        paths: predictions, each named: ``clefts=PATH``, ``neuron_ids=PATH``, ``annotations=PATH``.
+        paths: predictions, each named: ``clefts=PATH``, ``neuron_ids=PATH``, ``partners=PATH``
+            (or ``annotations=PATH``).
         output: the file to write.
         options: what else was asked for.
 
@@ -50,7 +113,8 @@ def submit_to(challenge: str, paths: Sequence[str], output: str, options: Submit
             no file is left behind.
     """
     from emloom.cli.progress import blocks_bar
-    from emloom.tasks.submission import SubmitSpec, submit
+    from emloom.tasks.submission import SubmitSpec
+    from emloom.tasks.submission import submit as write
 
     _require(challenge)
     chosen = options or SubmitOptions()
@@ -61,11 +125,12 @@ def submit_to(challenge: str, paths: Sequence[str], output: str, options: Submit
         "offset_nm": three(chosen.offset, "offset"),
         "offsets": "kept" if chosen.keep_offset else "zero",
         "overwrite": chosen.overwrite,
+        "cleft_threshold": chosen.cleft_threshold,
     }
     size = three(chosen.voxel_size, "voxel size")
     spec = SubmitSpec.from_dict(given if size is None else {**given, "voxel_size_nm": size}, "submission")
     with blocks_bar() as tell:
-        report = submit(spec, lambda *n: tell("write", *n))
+        report = write(spec, lambda *n: tell("write", *n))
     if chosen.as_json:
         typer.echo(json.dumps(report.validation.to_dict(), indent=2))
     else:
@@ -102,9 +167,10 @@ def _require(challenge: str) -> None:
 def _named(paths: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in paths:
-        name, equals, path = text.partition("=")
+        said, equals, path = text.partition("=")
+        name = _ALSO.get(said, said)
         if not (equals and path) or name not in _PARTS:
-            hint = did_you_mean(name, _PARTS) if equals else ""
+            hint = did_you_mean(name, (*_PARTS, *_ALSO)) if equals else ""
             raise InputError(
                 f"{text!r} does not say what it is{hint}: write {', '.join(f'{part}=PATH' for part in _PARTS)}"
             )

@@ -14,10 +14,16 @@ import numpy as np
 from emloom.errors import InputError
 from emloom.geometry.synapses import SynapseTable, of_columns, to_columns
 from emloom.io.files import explained
-from emloom.io.tables import Column, read_table, write_csv, write_table
+from emloom.io.tables import Column, read_table, words_of, write_csv, write_table
 
 SYNAPSES = "synapses.parquet"
 """Name of the table in a folder of `emloom synapses`."""
+SEGMENTATION = "segmentation"
+"""Word of a Parquet file: of which segmentation its segments are, a path."""
+FINGERPRINT = "segmentation_fingerprint"
+"""Word of a Parquet file: the fingerprint of that segmentation."""
+ORIENTED = "oriented"
+"""Word of a Parquet file: "no" where it is not known which side of a contact is pre."""
 
 
 def write_synapse_table(
@@ -47,13 +53,30 @@ def read_synapse_table(path: str | Path) -> SynapseTable:
     Raises:
         InputError: the file is missing or damaged, or as `geometry.synapses.of_columns`.
     """
-    file = Path(path)
-    if file.is_dir():
-        if not (file / SYNAPSES).is_file():
-            raise InputError(f"{path} holds no {SYNAPSES}: give a folder of emloom synapses, or the table itself")
-        file = file / SYNAPSES
+    file = _file_of(path)
     columns = _read_csv(file) if _ending(file) == ".csv" else dict(read_table(file).columns)
     return of_columns(columns, str(file))
+
+
+def words_of_table(path: str | Path) -> Mapping[str, str]:
+    """Return the words that were kept with a table: `SEGMENTATION` and the like; none with CSV.
+
+    Raises:
+        InputError: as `read_synapse_table`.
+    """
+    file = _file_of(path)
+    return {} if _ending(file) == ".csv" else words_of(file)
+
+
+def _file_of(path: str | Path) -> Path:
+    file = Path(path)
+    if not file.exists() and not file.suffix:
+        raise InputError(f"{path} does not exist: give a folder of emloom synapses, or a table, .parquet or .csv")
+    if not file.is_dir():
+        return file
+    if not (file / SYNAPSES).is_file():
+        raise InputError(f"{path} holds no {SYNAPSES}: give a folder of emloom synapses, or the table itself")
+    return file / SYNAPSES
 
 
 def _ending(path: str | Path) -> str:

@@ -122,8 +122,16 @@ def read_table(path: str | Path) -> Table:
         InputError: the file is missing, empty or damaged, or a column has empty cells.
     """
     table = read_arrow(path)
-    words = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return Table({name: table[name].to_numpy() for name in table.column_names}, words, str(path))
+    return Table({name: table[name].to_numpy() for name in table.column_names}, _words(table), str(path))
+
+
+def words_of(path: str | Path) -> dict[str, str]:
+    """Return the words kept with a Parquet file, without its rows; raises `InputError` as `read_table`."""
+    return _words(read_arrow(path, columns=[]))
+
+
+def _words(table: pa.Table) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
 
 
 def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -9,15 +9,11 @@ all files first.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -26,9 +22,8 @@ from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.io.graphstore import MERGES, GraphInfo, graph_folder, info_of, merges_file
 from emloom.ops.agglomerate import MergeTree
+from emloom.tasks.ducktables import Columns, columns_of, opened, sql_list
 from emloom.tasks.graphfiles import load_tree, require_files
-
-Columns = dict[str, NDArray[Any]]
 
 _VIEWS = """
 CREATE VIEW edge_parts AS SELECT * FROM read_parquet({edges});
@@ -108,15 +103,8 @@ class GraphQuery:
         files = {part: list(require_files(folder, part).values()) for part in ("edges", "nodes")}
         self.info: GraphInfo = info_of(files["edges"][0])
         self._tree: MergeTree | None = None
-        if memory_gb is not None and memory_gb <= 0:
-            raise InputError(f"DuckDB cannot work within {memory_gb} GB: give it 1 GB or more")
-        if threads is not None and threads < 1:
-            raise InputError(f"DuckDB cannot compute with {threads} threads: give it at least 1")
-        # DuckDB makes this folder when it first spills.
-        self._spill = str(Path(tempfile.gettempdir()) / f"emloom-graph-{uuid.uuid4().hex}")
-        self._duck = duckdb.connect(":memory:")
+        self._duck = opened(graph_folder(self.folder), memory_gb, threads)
         try:
-            self._limit(memory_gb, threads)
             self._define(files)
         except BaseException:
             self.close()
@@ -133,7 +121,6 @@ class GraphQuery:
     def close(self) -> None:
         """Let go of DuckDB's memory and of what it spilled."""
         self._duck.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
 
     def edges_in(self, box: Box) -> Columns:
         """Return the edges in a box of voxels: those both of whose fragments' bounding boxes meet it.
@@ -147,7 +134,7 @@ class GraphQuery:
             `ops.regions.RegionGraph`) and ``mean`` (float64, affinity 0 .. 1), sorted by (u, v).
         """
         corners = dict(zip(("z0", "y0", "x0", "z1", "y1", "x1"), (*box.start, *box.stop), strict=True))
-        return _columns(self._ask(_EDGES_IN, {name: int(value) for name, value in corners.items()}))
+        return columns_of(self._duck.ask(_EDGES_IN, {name: int(value) for name, value in corners.items()}))
 
     def largest(self, count: int, threshold: float | None = None) -> Columns:
         """Return the largest segments, by voxels; of equally large ones the smaller id comes first.
@@ -163,7 +150,7 @@ class GraphQuery:
         if count < 1:
             raise InputError(f"the {count} largest segments were asked for: ask for at least 1")
         self._use(threshold)
-        found = _columns(self._ask(_LARGEST, {"count": count}))
+        found = columns_of(self._duck.ask(_LARGEST, {"count": count}))
         voxel, offset = self.info.grid.voxel_size_nm, self.info.grid.offset_nm
         out = {name: found[name] for name in ("segment", "voxels", "fragments")}
         out["volume_um3"] = found["voxels"] * float(np.prod(voxel)) / 1e9
@@ -187,7 +174,7 @@ class GraphQuery:
         """
         keys, segments = self._use(threshold)
         if not 0 < segment < 2**63 or not len(
-            self._ask("SELECT 1 FROM node_parts WHERE id = $id", {"id": segment})
+            self._duck.ask("SELECT 1 FROM node_parts WHERE id = $id", {"id": segment})
         ):
             raise InputError(f"{self.folder} has no segment {segment}: `--largest 20` lists some that it has")
         place = int(np.searchsorted(keys, np.uint64(segment)))
@@ -196,8 +183,8 @@ class GraphQuery:
                 f"{segment} is a fragment of segment {segments[place]} at threshold {threshold}: ask for that one"
             )
         member = np.append(keys[segments == np.uint64(segment)], np.uint64(segment))
-        self._duck.register("member", pa.table({"fragment": member}))
-        return _columns(self._ask(_NEIGHBOURS, {"segment": segment}))
+        self._duck.duck.register("member", pa.table({"fragment": member}))
+        return columns_of(self._duck.ask(_NEIGHBOURS, {"segment": segment}))
 
     def sql(self, text: str, threshold: float | None = None) -> Columns:
         """Return the answer to a question in SQL (DuckDB's), reading only.
@@ -214,42 +201,20 @@ class GraphQuery:
         Raises:
             InputError: not one SELECT, an error in it, files beyond the graph, or two columns of one name.
         """
-        try:
-            statements = self._duck.extract_statements(text)
-        except duckdb.Error as problem:
-            raise InputError(f"the SQL is not understood: {problem}") from problem
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            given = ", ".join(statement.type.name for statement in statements) or "nothing"
-            raise InputError(f"the SQL is {given}: give one SELECT; the graph is only ever read")
+        self._duck.require_select(text)
         self._use(threshold)
-        return _columns(self._ask(text, {}, "the SQL fails"))
-
-    def _limit(self, memory_gb: float | None, threads: int | None) -> None:
-        """Bound memory and threads; from here on only this graph can be read, and that cannot be changed."""
-        if memory_gb is not None:
-            self._duck.execute(f"SET memory_limit = '{round(memory_gb * 1e9)}B'")
-        if threads is not None:
-            self._duck.execute(f"SET threads = {threads}")
-        self._duck.execute(f"SET temp_directory = {_sql_text(self._spill)}")
-        self._duck.execute(f"SET allowed_directories = {_sql_list([graph_folder(self.folder)])}")
-        self._duck.execute("SET enable_external_access = false")
-        self._duck.execute("SET lock_configuration = true")
+        return columns_of(self._duck.ask(text, what="the SQL fails"))
 
     def _define(self, files: Mapping[str, list[Path]]) -> None:
-        lists = {part: _sql_list(paths) for part, paths in files.items()}
+        lists = {part: sql_list(paths) for part, paths in files.items()}
         statements = _VIEWS.format(**lists)
         if merges_file(self.folder).is_file():
             names = ", ".join(MERGES)
             statements += (
                 f"CREATE VIEW merges AS SELECT score_num / score_den AS score, {names} "
-                f"FROM read_parquet({_sql_list([merges_file(self.folder)])});"
+                f"FROM read_parquet({sql_list([merges_file(self.folder)])});"
             )
-        try:
-            self._duck.execute(statements)
-        except duckdb.Error as problem:
-            raise InputError(
-                f"the tables of {self.folder} cannot be read ({problem}): write them again"
-            ) from problem
+        self._duck.define(statements, str(self.folder))
 
     def _use(self, threshold: float | None) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Make the LUT at a threshold known to DuckDB, and return it."""
@@ -258,42 +223,5 @@ class GraphQuery:
             if self._tree is None:
                 self._tree = load_tree(self.folder)
             keys, segments = self._tree.table(threshold)
-        self._duck.register("lut", pa.table({"fragment": keys, "segment": segments}))
+        self._duck.duck.register("lut", pa.table({"fragment": keys, "segment": segments}))
         return keys, segments
-
-    def _ask(self, text: str, values: Mapping[str, int], what: str = "the graph cannot be read") -> pa.Table:
-        try:
-            return self._duck.sql(text, params=dict(values) or None).to_arrow_table()
-        except duckdb.OutOfMemoryException as problem:
-            raise InputError(f"{what}, memory is short ({problem}): allow more, or ask for less") from problem
-        except duckdb.Error as problem:
-            raise InputError(f"{what}: {problem}") from problem
-
-
-def _sql_list(paths: list[Path]) -> str:
-    return "[" + ", ".join(_sql_text(str(path.resolve())) for path in paths) + "]"
-
-
-def _sql_text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _columns(table: pa.Table) -> Columns:
-    names = table.column_names
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"two columns are called {twice!r}: name them apart with AS")
-    return {name: _array(table.column(name)) for name in names}
-
-
-def _array(column: pa.ChunkedArray) -> NDArray[Any]:
-    whole = pa.types.is_decimal(column.type) and column.type.scale == 0
-    if not whole and not column.null_count and pa.types.is_primitive(column.type):
-        values: NDArray[Any] = column.to_numpy()
-        return values
-    rows = [int(v) if whole and v is not None else v for v in column.to_pylist()]
-    if whole and not column.null_count and all(-(2**63) <= v < 2**63 for v in rows):
-        return np.array(rows, np.int64)
-    out = np.empty(len(rows), object)
-    out[:] = rows
-    return out

@@ -23,6 +23,7 @@ from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
+from emloom.tasks.connectome import ConnectomeJob, connectome
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.refine import RefineJob, refine
@@ -152,6 +153,7 @@ _AGAIN = {
     "classify": _Again(
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
+    "connectome": _Again(ConnectomeJob, lambda job, run, tell, _: connectome(job, tell, run, again=True)),
     "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
     "repair": _Again(RepairJob, lambda job, run, tell, _: repair(job, run, tell, again=True)),

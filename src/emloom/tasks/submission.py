@@ -6,7 +6,7 @@ what was predicted, by its place in the world, and stored as CREMI demands::
     prediction (any format)              submission.h5                      file_format "0.2"
     clefts        0, ids or a mask   ->  volumes/labels/clefts              uint64, background 0xffffffffffffffff
     neuron_ids    0, ids             ->  volumes/labels/neuron_ids          uint64
-    annotations   of a CREMI file    ->  annotations                        sites, partners, comments
+    annotations   CREMI file, table  ->  annotations                        sites, partners, comments
 
 `SubmitSpec.offsets` says what the stored positions count from. CREMI's cropped files state no offset, its padded
 ones do; locations are the same numbers in both (cremi.org/data). By default a submission is like cropped files.
@@ -35,6 +35,8 @@ from emloom.io.volume import Volume, VolumeInfo
 from emloom.spec import Spec
 from emloom.tasks.findings import Finding, Report
 from emloom.tasks.info import bounded_cell
+from emloom.tasks.submitpartners import partners_in
+from emloom.tasks.thresholded import Thresholded
 
 Progress = Callable[[int, int], None]
 Extent = Annotated[int, Field(ge=1)]
@@ -46,11 +48,14 @@ class SubmitSpec(Spec):
     target: str
     """The HDF5 file to write."""
     clefts: str | None = None
-    """Volume of predicted clefts: labels or a mask, background 0."""
+    """Volume of predicted clefts: labels or a mask, background 0; or their probability, see `cleft_threshold`."""
+    cleft_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Probability (0 to 1) from which on a voxel is cleft; only where `clefts` holds probabilities."""
     neuron_ids: str | None = None
     """Volume of segments."""
     annotations: str | None = None
-    """CREMI file with the predicted sites and partners, at absolute positions."""
+    """Predicted sites and partners: folder of `emloom synapses` or `emloom connectome`, table, or CREMI file at
+    absolute positions; see `tasks.submitpartners`."""
     shape: tuple[Extent, Extent, Extent] | None = None
     """Voxels (z, y, x) of the challenge's labels, (125, 1250, 1250) in CREMI; None: all of the prediction."""
     offset_nm: Vec3 | None = None
@@ -68,6 +73,8 @@ class SubmitSpec(Spec):
     def _something(self) -> Self:
         if self.clefts is None and self.neuron_ids is None and self.annotations is None:
             raise ValueError("a submission needs one of clefts, neuron_ids and annotations")
+        if self.cleft_threshold is not None and self.clefts is None:
+            raise ValueError("a threshold of clefts, and no clefts: give them, or leave it out")
         if self.clefts is None and self.neuron_ids is None and self.shape is None:
             raise ValueError("annotations alone need the shape of the volume they lie in, and its offset_nm")
         if not self.target.lower().endswith((".h5", ".hdf", ".hdf5")):
@@ -83,17 +90,19 @@ class SubmitReport:
         target: the file.
         box: shape and place (z, y, x; nm) of the submission in the world of the prediction.
         validation: what the validator says about the file; without errors.
+        left_out: which contacts were not submitted, and why; empty where all were.
     """
 
     target: str
     box: tuple[Vec, Vec3]
     validation: Report
+    left_out: str = ""
 
     def to_text(self) -> str:
         """Return a short paragraph for a person."""
         shape, offset = self.box
         head = f"{self.target}: {' x '.join(map(str, shape))} voxels from {offset} nm on"
-        return "\n".join([head, self.validation.to_text()])
+        return "\n".join([head, *([f"  {self.left_out}"] if self.left_out else []), self.validation.to_text()])
 
 
 def submit(spec: SubmitSpec, progress: Progress | None = None) -> SubmitReport:
@@ -107,22 +116,20 @@ def submit(spec: SubmitSpec, progress: Progress | None = None) -> SubmitReport:
         InputError: a prediction is no labels, has other voxels or does not cover the box; sites lie outside; the
             validator finds an error; the target exists or the disk refuses. Nothing is left behind.
     """
-    sources = {
-        name: _opened(path, spec)
-        for name, path in ((cremi.CLEFTS, spec.clefts), (cremi.NEURON_IDS, spec.neuron_ids))
-        if path is not None
-    }
+    wanted = ((cremi.CLEFTS, spec.clefts, spec.cleft_threshold), (cremi.NEURON_IDS, spec.neuron_ids, None))
+    sources = {name: _opened(path, spec, threshold) for name, path, threshold in wanted if path is not None}
     grid, shape = _region(spec, list(sources.values()))
     stored = grid.offset_nm if spec.offsets == "kept" else (0.0, 0.0, 0.0)
-    sites = None if spec.annotations is None else _moved(cremi.read_annotations(spec.annotations), grid, stored)
+    partners = None if spec.annotations is None else partners_in(spec.annotations, grid, shape)
     with staged(spec.target, overwrite=spec.overwrite) as file:
-        if sites is not None:
-            cremi.write_annotations(file, sites, offset_nm=stored)
+        if partners is not None:
+            cremi.write_annotations(file, _moved(partners.sites, grid, stored), offset_nm=stored)
         _write_volumes(file, sources, Grid(grid.voxel_size_nm, stored), (grid, shape), progress)
         validation = _validated(file, Expected(shape, spec.voxel_size_nm, stored), spec.target)
         if not validation.ok:
             raise InputError(f"the submission would be wrong, so it was not written:\n{validation.to_text()}")
-    return SubmitReport(spec.target, (shape, grid.offset_nm), validation)
+    left_out = "" if partners is None else partners.to_text()
+    return SubmitReport(spec.target, (shape, grid.offset_nm), validation, left_out)
 
 
 def validate_submission(
@@ -152,9 +159,15 @@ def _validated(file: Path, expected: Expected, shown: str) -> Report:
 # ---- what is submitted ------------------------------------------------------------------------------------------
 
 
-def _opened(path: str, spec: SubmitSpec) -> Volume:
-    volume = open_volume(path)
+def _opened(path: str, spec: SubmitSpec, threshold: float | None) -> Volume:
+    stored = open_volume(path)
+    volume: Volume = stored if threshold is None else Thresholded(stored, threshold)
     info = require_labels(volume)
+    if info.kind not in (None, "labels", "mask"):
+        raise InputError(
+            f"{path} holds {info.kind}, and a submission labels or a mask: give clefts with --cleft-threshold, "
+            "and make segments of affinities with emloom segment"
+        )
     if not Grid(info.grid.voxel_size_nm).matches(Grid(spec.voxel_size_nm)):
         raise InputError(
             f"{path} has voxels of {info.grid.voxel_size_nm} nm, the challenge {spec.voxel_size_nm} nm: resample "

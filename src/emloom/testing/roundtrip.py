@@ -44,7 +44,7 @@ from emloom.tasks.segment import grow_tree
 from emloom.tasks.segmentspec import SeededSpec, SegmentSpec
 from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import BadSections, CrackDamage, DamageSpec, ShiftDamage
-from emloom.testing.phantom import Phantom, PhantomSpec, write_phantom
+from emloom.testing.phantom import NoiseSpec, Phantom, PhantomSpec, write_phantom
 
 Ids = NDArray[Any]
 
@@ -63,8 +63,7 @@ def tissue(seed: int = 2, sections: int = 36) -> PhantomSpec:
         neurite_nm=220.0,
         membrane_nm=12.0,
         tortuosity=0.8,
-        noise=6.0,
-        section_jitter=7.0,
+        noise=NoiseSpec(sensor=6.0, sections=7.0),
     )
 
 
