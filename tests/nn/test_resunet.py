@@ -79,6 +79,7 @@ def interior(net: MultiHead, x: Tensor) -> Tensor:
     [
         (ResUNetSpec.published(), 5_940_801, (16, 176, 176)),
         (ResUNetSpec.plus(), 4_821_505, (24, 368, 368)),
+        (ResUNetSpec.linked().model_copy(update={"norm": "batch"}), 6_886_341, (16, 416, 416)),
     ],
 )
 def test_the_published_nets_have_the_published_parameters(spec, count, context):

@@ -22,7 +22,9 @@ from emloom.nn.heads import AutoContext, MultiHead
 from emloom.nn.level_autoencoders import LevelAutoencoder, LevelSpec
 from emloom.nn.networks import AnyBackboneSpec, LearnerSpec
 from emloom.nn.objectives.artifacts import ARTIFACTS, ArtifactsObjective
+from emloom.nn.objectives.clefts import CleftsObjective
 from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.objectives.partners import PartnersObjective
 from emloom.nn.objectives.reconstruction import ReconstructionObjective
 from emloom.nn.objectives.semantic import CLASSES, SemanticObjective
 from emloom.nn.patchnet import PatchNet, PatchNetSpec
@@ -42,7 +44,12 @@ def _neurons_unless_named(data: Any) -> Any:
 
 ObjectiveSpec = Annotated[
     Annotated[
-        NeuronsObjective | ReconstructionObjective | SemanticObjective | ArtifactsObjective,
+        NeuronsObjective
+        | ReconstructionObjective
+        | SemanticObjective
+        | ArtifactsObjective
+        | CleftsObjective
+        | PartnersObjective,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_neurons_unless_named),
@@ -62,6 +69,8 @@ _LEARNERS = {
         "unet_autoencoder",
     ),
     "artifacts": (PatchNetSpec, "a classifier of patches: patch_net"),
+    "clefts": (AnyBackboneSpec, "a backbone: unet or res_unet"),
+    "partners": (AnyBackboneSpec, "a backbone: unet or res_unet"),
 }  # which networks an objective can learn with, by its kind, and the same in words
 
 

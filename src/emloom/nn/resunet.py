@@ -10,7 +10,8 @@ the way up, maps are upsampled linearly, convolved to the width of the skip and 
          block n ── [dilated centre]
 
 Levels below `flat_levels` have kernels (1, 3, 3) and pool (1, 2, 2); deeper ones (3, 3, 3) and (2, 2, 2). Presets:
-``ResUNetSpec.published()`` with 5.94 M parameters, ``ResUNetSpec.plus()`` with 4.82 M.
+``ResUNetSpec.published()`` with 5.94 M parameters, ``ResUNetSpec.plus()`` with 4.82 M, ``ResUNetSpec.linked()``
+with squeeze-and-excitation and a dilated centre.
 
 As in `emloom.nn.unet`, ``forward(x)`` pads with zeros and keeps the shape, for training; ``interior(x)`` answers
 for all but the outer `context` voxels and equals ``forward``, cropped. Linear upsampling looks one coarse voxel
@@ -102,6 +103,12 @@ class ResUNetSpec(Spec):
         """Return the variant with ELU and multi-dilation blocks: 4.82 M parameters with one output channel."""
         features = (32, 64, 64, 96, 96)
         return cls(features=features, block="multi_dilation", activation="elu", norm="batch")
+
+    @classmethod
+    def linked(cls) -> ResUNetSpec:
+        """Return the net of the published one's width with squeeze-and-excitation, 8 maps to 1, in every block and
+        a centre dilated 1, 2, 4 and 8 times in the plane (D-LinkNet)."""
+        return cls(squeeze=8, centre=(1, 2, 4, 8))
 
     @property
     def factors(self) -> tuple[Vec, ...]:

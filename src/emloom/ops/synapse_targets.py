@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Grid, Vec
+from emloom.geometry.grid import Vec3
 from emloom.ops.labels import Bits, Ids, known_mask, require_ids, require_labels_array, require_mask_array
 
 Array = NDArray[Any]
@@ -219,18 +220,50 @@ def _nearest_site(sites: Sites, crop: Crop, radius_nm: float) -> NDArray[np.int3
         neurons = require_labels_array(crop.neurons, "neurons")
     elif owners.any():
         raise InputError("sites have owners, but the crop has no neurons to clip to: give them")
-    nearest = np.full(crop.shape, -1, np.int32)
-    spacing = np.array(crop.grid.voxel_size_nm)
-    _draw(_voxels(crop.grid, locations), owners, spacing, float(radius_nm), neurons, nearest)
+    radii = np.full(len(locations), float(radius_nm))
+    return _drawn(_voxels(crop.grid, locations), (owners, radii), crop.grid.voxel_size_nm, neurons, crop.shape)
+
+
+def draw_balls(
+    values: Ids, voxels: I64, owners: Ids, radii_nm: F64, spacing_nm: Vec3, neurons_ZYX: Array | None, shape: Vec
+) -> Ids:
+    """Return an array in which every site has drawn its value as a ball, clipped to the neuron that holds it.
+
+    Where balls meet, the nearest site decides; of those as near the one that is named first. A site's own voxel is
+    in its ball, however small the radius.
+
+    Args:
+        values: uint64 [n], what each site draws.
+        voxels: int64 [n, 3], the voxel (z, y, x) of each; they may lie outside.
+        owners: uint64 [n], the neuron that holds each; 0 is not clipped.
+        radii_nm: float64 [n]; a voxel whose centre is as near as this belongs to the ball.
+        spacing_nm: voxel size (z, y, x) in nm.
+        neurons_ZYX: neuron ids of the voxels; None: no ball is clipped.
+        shape: voxels along z, y, x.
+
+    Returns:
+        uint64 [Z, Y, X], 0 outside balls.
+    """
+    neurons = np.zeros((0, 0, 0), np.uint64)
+    if neurons_ZYX is not None:
+        neurons = require_labels_array(neurons_ZYX, "neurons")
+    nearest = _drawn(voxels, (owners, radii_nm), spacing_nm, neurons, shape)
+    drawn: Ids = np.append(values, np.uint64(0))[nearest]  # -1, nobody's, is the last
+    return drawn
+
+
+def _drawn(voxels: I64, who: tuple[Ids, F64], spacing_nm: Vec3, neurons: Ids, shape: Vec) -> NDArray[np.int32]:
+    nearest = np.full(shape, -1, np.int32)
+    _draw(voxels, *who, np.array(spacing_nm), neurons, nearest)
     return nearest
 
 
 @njit(cache=True, nogil=True)
-def _draw(voxels: I64, owners: Ids, spacing: F64, radius: float, neurons: Ids, nearest: NDArray[np.int32]) -> None:
+def _draw(voxels: I64, owners: Ids, radii: F64, spacing: F64, neurons: Ids, nearest: NDArray[np.int32]) -> None:
     size = np.array(nearest.shape)
     best = np.full(nearest.shape, np.inf, np.float32)
     for i in range(len(voxels)):
-        centre = voxels[i]
+        centre, radius = voxels[i], radii[i]
         low = np.maximum(0, centre - (radius / spacing).astype(np.int64) - 1)
         high = np.minimum(size, centre + (radius / spacing).astype(np.int64) + 2)
         for z in range(low[0], high[0]):

@@ -17,7 +17,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import artifacts, check, forest, pipeline, reconstruction, semantic
+from emloom.tasks import artifacts, check, forest, pipeline, reconstruction, semantic, synapsejob
 from emloom.tasks.artifactjob import ArtifactJob
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.forestjob import ForestJob
@@ -26,8 +26,18 @@ from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.semantic import SemanticJob
 from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.study import ReconstructionStudy, run_study
+from emloom.tasks.synapsejob import CleftsJob, PartnersJob
 
-AnyJob = NeuronsJob | SemanticJob | ForestJob | ReconstructionJob | ArtifactJob | ReconstructionStudy
+AnyJob = (
+    NeuronsJob
+    | SemanticJob
+    | ForestJob
+    | ReconstructionJob
+    | ArtifactJob
+    | CleftsJob
+    | PartnersJob
+    | ReconstructionStudy
+)
 """Whatever `emloom run` carries out."""
 
 KINDS: Mapping[str, type[AnyJob]] = {
@@ -36,6 +46,8 @@ KINDS: Mapping[str, type[AnyJob]] = {
     "forest": ForestJob,
     "reconstruction": ReconstructionJob,
     "artifacts": ArtifactJob,
+    "clefts": CleftsJob,
+    "partners": PartnersJob,
     "reconstruction_study": ReconstructionStudy,
 }
 """By `kind`."""
@@ -90,6 +102,8 @@ def check_job(job: AnyJob) -> list[Finding]:
         return check.check_raw(job)
     if isinstance(job, ArtifactJob):
         return check.check_artifacts(job)
+    if isinstance(job, CleftsJob | PartnersJob):
+        return check.check_synapses(job)
     seed = job.seeds[0]
     first = {run.arm: run.job for run in job.runs(Path()) if run.seed == seed and run.job.weights is None}
     return [
@@ -127,6 +141,8 @@ def carry_out(
         return reconstruction.run(job, folder, *how)
     if isinstance(job, ArtifactJob):
         return artifacts.run(job, folder, *how)
+    if isinstance(job, CleftsJob | PartnersJob):
+        return synapsejob.run(job, folder, *how)
     if overwrite or only_train:
         raise InputError(
             f"{job.name} is a study of many runs, which is done as a whole and never overwritten: use "

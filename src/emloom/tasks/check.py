@@ -33,6 +33,10 @@ from emloom.tasks.reconstructionjob import RawStack, ReconstructionJob, open_raw
 from emloom.tasks.segment import grow_tree
 from emloom.tasks.semantic import SemanticJob, open_stacks, training_volumes
 from emloom.tasks.sparsecheck import check_sparse
+from emloom.tasks.synapsecheck import site_findings
+from emloom.tasks.synapsedata import SynapseStack
+from emloom.tasks.synapsejob import CleftsJob, PartnersJob
+from emloom.tasks.synapsejob import open_stacks as open_synapse_stacks
 from emloom.tasks.trainingjob import TrainingJob
 
 _ORACLE_WARN_BITS, _ORACLE_ERROR_BITS = 0.1, 1.0
@@ -92,6 +96,20 @@ def check_artifacts(job: ArtifactJob) -> list[Finding]:
     stacks = [open_tissue(spec, job) for spec in job.data]
     volumes = [stack.training for stack in stacks]
     return [*(check_voxel_size(stack.raw) for stack in stacks), *_trained(job, volumes).findings()]
+
+
+def check_synapses(job: CleftsJob | PartnersJob) -> list[Finding]:
+    """Return every finding about a job that learns synapses; raises `InputError` where data cannot be opened."""
+    stacks = open_synapse_stacks(job)
+    sites = [
+        finding
+        for stack in stacks
+        if isinstance(job, PartnersJob) and isinstance(stack, SynapseStack)
+        for finding in site_findings(stack, job.objective)
+    ]
+    volumes, splits = [stack.labelled for stack in stacks], [stack.spec for stack in stacks]
+    sizes = [check_voxel_size(stack.raw) for stack in stacks]
+    return [*sizes, *sites, *_trained(job, volumes, splits).findings()]
 
 
 def trained(job: NeuronsJob, stacks: Sequence[Stack]) -> Trained:

@@ -21,7 +21,6 @@ from emloom.geometry import Box, Vec
 from emloom.geometry.box import add
 from emloom.geometry.grid import Vec3
 from emloom.io.checks import require_labels
-from emloom.io.cremi import read_annotations
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, VolumeInfo, cached
 from emloom.nn.crops import TrainingVolume, check_same_grid
@@ -30,6 +29,7 @@ from emloom.spec import Spec
 from emloom.tasks.qcmask import open_avoid, open_usable
 from emloom.tasks.sparselabels import Sparse, open_sparse
 from emloom.tasks.sparsespec import Labels, SparseLabels, is_sparse, sparse_labels
+from emloom.tasks.synapsesource import read_any_sites
 
 Part = Literal["validation", "test"]
 PARTS: tuple[Part, ...] = ("validation", "test")
@@ -59,7 +59,8 @@ class MarksSpec(Spec):
     foreground: str | None = None
     """Path of integers, non-zero where `sampling` finds its foreground; default: the labels."""
     sites: str | None = None
-    """CREMI file whose annotated sites `sampling` can draw crops around."""
+    """File of synapses whose sites `sampling` can draw crops around: a table, a CREMI file, a tracing; see
+    `emloom.tasks.synapsesource`."""
 
     @property
     def paths(self) -> list[str]:
@@ -275,7 +276,7 @@ def open_stack(spec: StackSpec, classes: Sequence[SemanticClass] = ()) -> Stack:
         {name: cached(volume) for name, volume in references.items()},
         cached(avoid) if avoid else None,
         cached(foreground) if foreground else None,
-        None if spec.marks.sites is None else read_annotations(spec.marks.sites).locations_nm,
+        None if spec.marks.sites is None else read_any_sites(spec.marks.sites, raw.info.grid.voxel_size_nm),
         sparse,
         pieces,
     )

@@ -14,7 +14,9 @@ from emloom.nn.averaging import Averaging
 from emloom.nn.channels import Affinities, Channels, Descriptors
 from emloom.nn.coding import Codings, GreyValue, Shares, coding_of
 from emloom.nn.model import ModelSpec
+from emloom.nn.objectives.clefts import CleftsObjective
 from emloom.nn.objectives.neurons import NeuronsObjective
+from emloom.nn.objectives.partners import PartnersObjective
 from emloom.nn.objectives.semantic import CLASSES
 from emloom.nn.orientations import orientations
 from emloom.nn.reconstruct import RECONSTRUCTION
@@ -38,11 +40,14 @@ def averaging(spec: ModelSpec, which: int) -> Averaging | None:
     """
     if which == 1:
         return None
-    if not isinstance(spec.objective, NeuronsObjective):
+    objective = spec.objective
+    if isinstance(objective, CleftsObjective | PartnersObjective):
+        return Averaging(orientations(which), objective.channels)
+    if not isinstance(objective, NeuronsObjective):
         raise InputError(
-            f"{which} orientations: answers of the objective {spec.objective.kind!r} are not averaged, use 1"
+            f"{which} orientations: answers of the objective {objective.kind!r} are not averaged, use 1"
         )
-    known: dict[str, Channels] = {"affinities": Affinities(spec.objective.neighborhood), "lsds": Descriptors()}
+    known: dict[str, Channels] = {"affinities": Affinities(objective.neighborhood), "lsds": Descriptors()}
     return Averaging(orientations(which), known)
 
 
@@ -57,7 +62,7 @@ def output_info(spec: ModelSpec, head: str, raw: VolumeInfo, box: Box) -> Volume
     dtype = coding_of(codings(spec, raw), head).dtype
     if head == RECONSTRUCTION:
         return VolumeInfo(box.shape, dtype, grid, kind="raw")
-    kind: Kind = "probabilities" if head == CLASSES else "lsds"
+    kind: Kind = "lsds" if head == "lsds" else "probabilities"
     more: dict[str, Any] = {}
     if head == "affinities" and isinstance(spec.objective, NeuronsObjective):
         kind, more = "affinities", {"neighborhood": spec.objective.neighborhood}
