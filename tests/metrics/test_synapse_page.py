@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from emloom.metrics.cleftobjects import ObjectScores
 from emloom.metrics.clefts import CleftScores, TolerantScores
 from emloom.metrics.connections import ConnectionScores
 from emloom.metrics.partners import PartnerOptions, PartnerScores
+from emloom.metrics.polyads import PolyadScores
 from emloom.metrics.synapsebook import METRICS
-from emloom.tasks import submission, synapsereport, synapsescoring
+from emloom.tasks import submission, synapsereport, synapsescoring, synapsespec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics-synapses.md").read_text(encoding="utf-8")
 
@@ -26,7 +28,9 @@ def section(title: str) -> str:
     [
         ("Clefts", CleftScores),
         ("Clefts", TolerantScores),
+        ("Clefts as objects", ObjectScores),
         ("Partners", PartnerScores),
+        ("Polyads", PolyadScores),
         ("Connectomes", ConnectionScores),
     ],
 )
@@ -53,7 +57,7 @@ def test_the_example_of_a_submission_is_valid(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_example_of_scoring_is_valid_and_names_every_value(monkeypatch: pytest.MonkeyPatch) -> None:
     text = section("All of it from Python")
-    seen: list[synapsescoring.SynapseSpec] = []
+    seen: list[synapsespec.SynapseSpec] = []
     monkeypatch.setattr(synapsescoring, "evaluate_synapses", seen.append)
     monkeypatch.setattr(synapsereport, "write_synapse_report", lambda *_: None)
     exec(text.partition("```python\n")[2].partition("print(")[0], {})

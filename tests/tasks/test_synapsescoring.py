@@ -28,8 +28,9 @@ from emloom.run.executor import Serial
 from emloom.tasks import cleftblocks
 from emloom.tasks.synapseplaces import read_window
 from emloom.tasks.synapsereport import write_synapse_report
-from emloom.tasks.synapsescoring import CleftsSpec, PartnersSpec, SynapseSpec, evaluate_synapses
+from emloom.tasks.synapsescoring import evaluate_synapses
 from emloom.tasks.synapsesites import segments_under
+from emloom.tasks.synapsespec import CleftsSpec, PartnersSpec, SynapseSpec
 from emloom.view.marked import RING_RGB
 
 GRID = Grid((40.0, 4.0, 4.0), (400.0, 40.0, 40.0))
@@ -285,7 +286,7 @@ def test_bad_input_is_named_before_anything_is_counted(tmp_path: Path) -> None:
     refused("no metric of synapses 'cleft'; did you mean 'clefts'", metrics=("cleft",))
     refused("no metric is asked for", metrics=())
     refused("does not exist", found=str(tmp_path / "none.h5"))
-    refused("synaptic partners are read from CREMI files", found=str(tmp_path / "guess.zarr"))
+    refused("holds no synapses: they are read from CREMI files", found=str(tmp_path / "guess.zarr"))
     refused(f"found.h5 has no {CLEFTS}: give the volume itself", clefts=CleftsSpec())
     refused("has no volumes/labels/neuron_ids", truth=spec.found, metrics=("partners",))
     coarse = volume(tmp_path / "coarse.zarr", np.zeros(SHAPE, np.uint8), Grid((40.0, 8.0, 8.0)))

@@ -37,7 +37,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
             metavar="A,B",
             help="Of segmentations: voi, arand, rand, nvi, nid, inner, cremi, matching, pq, sbd, nerl, edges. Of "
             "classes: confusion, f1, rates, iou, dice, kappa, boundary, band, ap, roc, calibration, enclosure. Of "
-            "synapses: clefts, partners, connections. "
+            "synapses: clefts, cleft_objects, partners, polyads, connections. "
             f"Default: {_DEFAULT}; of tracings {_OF_TRACINGS}.",
         ),
     ] = None,
@@ -104,6 +104,7 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     emloom evaluate seg.zarr tracings.nml --raw raw.zarr -o scores/ |
     emloom evaluate classes.zarr truth.zarr --metrics f1,iou --names background,membrane -o scores/ |
     emloom evaluate found.hdf truth.hdf --metrics partners -o scores/ |
+    emloom evaluate syn/ truth.parquet --metrics partners,polyads --neurons neurons.zarr -o scores/ |
     emloom evaluate --compare scores-a/ scores-b/ -o both/ |
     emloom evaluate --submit cremi clefts=pred.zarr/clefts -o submission.hdf
     """
@@ -219,7 +220,8 @@ def _classes(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[di
 
 def _synapses(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
     from emloom.tasks.synapsereport import write_synapse_report
-    from emloom.tasks.synapsescoring import SynapseSpec, evaluate_synapses
+    from emloom.tasks.synapsescoring import evaluate_synapses
+    from emloom.tasks.synapsespec import SynapseSpec
 
     spec = SynapseSpec.from_dict(dict(given), "evaluate")
     found = evaluate_synapses(spec, executor, tell)

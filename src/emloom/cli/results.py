@@ -28,13 +28,20 @@ def view(
         str | None,
         typer.Option("--token", help="Secret part of the address, to keep it: that of a report, for its links."),
     ] = None,
+    synapses: Annotated[
+        str | None,
+        typer.Option(
+            "--synapses", help="Table of synapses, or a folder of emloom synapses: lines from pre to post."
+        ),
+    ] = None,
 ) -> None:
     """Show volumes together in neuroglancer, served to this machine only.
 
     Examples: emloom view raw.zarr seg.zarr/segmentation | emloom view raw=a.h5/volumes/raw |
-    emloom view raw.zarr truth=labels.zarr --at 12,340,88 --segment truth=5,9
+    emloom view raw.zarr truth=labels.zarr --at 12,340,88 --segment truth=5,9 |
+    emloom view raw.zarr neurons=seg.zarr/segmentation --synapses syn/
     """
     from emloom.tasks.view import show
     from emloom.view.spot import Spot
 
-    show(paths, port, typer.echo, spot=Spot.of(at, segment or ()), token=token)
+    show(paths, port, typer.echo, spot=Spot.of(at, segment or ()), token=token, synapses=synapses)

@@ -7,6 +7,7 @@ E_f the edges of truth and result, and w_t(e), w_f(e) their weights (0 where an 
     TP = |E_t and E_f|    FP = |E_f| - TP    FN = |E_t| - TP
     precision = TP / |E_f|                             recall = TP / |E_t|         F1 = 2 TP / (|E_t| + |E_f|)
     synapse precision = sum min(w_t, w_f) / sum w_f    synapse recall = sum min(w_t, w_f) / sum w_t
+    edge-weight F1    = 2 sum min(w_t, w_f) / (sum w_t + sum w_f)       the harmonic mean of these two
 
 Agreement of weights is measured over the edges that exist in both: Pearson's r of the weights, Spearman's rho
 (Pearson's r of ranks; ties share their mean rank), and the median of log2(w_f / w_t), which is 0 where nothing is
@@ -116,6 +117,7 @@ class ConnectionScores:
         f1: 2 tp / (2 tp + fp + fn), 0 to 1; more is better; NaN where neither has an edge.
         synapse_precision: part of the synapses of the result that the truth has too; more is better.
         synapse_recall: part of the synapses of the truth that the result has too; more is better.
+        edge_weight_f1: F1 with weights, 0 to 1; more is better; NaN where neither has an edge.
         pearson: -1 to 1, of the weights of the edges in both; more is better.
         spearman: -1 to 1, of their ranks; more is better.
         median_log2_ratio: of result to truth over the edges in both; 0 is best.
@@ -136,6 +138,7 @@ class ConnectionScores:
     f1: float
     synapse_precision: float
     synapse_recall: float
+    edge_weight_f1: float
     pearson: float
     spearman: float
     median_log2_ratio: float
@@ -173,6 +176,7 @@ def connection_scores(truth: Connectome, found: Connectome, minimum_weight: int 
         f1=_ratio(2 * tp, len(t) + len(f)),
         synapse_precision=_ratio(common, f.synapses),
         synapse_recall=_ratio(common, t.synapses),
+        edge_weight_f1=_ratio(2 * common, t.synapses + f.synapses),
         pearson=_pearson(w_t.tolist(), w_f.tolist()),
         spearman=_pearson(_double_ranks(w_t), _double_ranks(w_f)),
         median_log2_ratio=float(np.median(np.log2(w_f) - np.log2(w_t))) if tp else nan,

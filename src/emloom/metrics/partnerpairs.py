@@ -3,13 +3,14 @@
 A partner pair is a pre site and a post site. A site is looked up in voxel ``floor(position / voxel size + 1/2)``
 along each axis, counted from the corner of the segmentation, as cremi_python does (Python 2 rounds half away from
 zero). So positions refer to voxel centres at whole multiples of the voxel size, half a voxel from where
-`Grid.containing` looks.
+`Grid.containing` looks. As there, a position within `TOLERANCE_VOX` of the limit of two voxels lies on it, and
+belongs to the upper one: rounding of floats decides nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
+from emloom.geometry.grid import TOLERANCE_VOX, Vec3
 from emloom.metrics.contingency import as_ids
 
 F64 = NDArray[np.float64]
@@ -33,6 +35,8 @@ class PartnerPairs:
         pre_nm: float64 [m, 3], positions (z, y, x) in nm of the pre sites.
         post_nm: float64 [m, 3], of the post sites.
         source: name shown in messages.
+        stored_nm: (z, y, x) in nm, what to add for the positions that `source` holds, where it counts from
+            another place of a voxel.
 
     Raises:
         InputError: shapes differ, or a position is not finite.
@@ -41,6 +45,7 @@ class PartnerPairs:
     pre_nm: F64
     post_nm: F64
     source: str = "pairs"
+    stored_nm: Vec3 = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("pre_nm", "post_nm"):
@@ -60,6 +65,14 @@ class PartnerPairs:
 
     def __len__(self) -> int:
         return len(self.pre_nm)
+
+    def rows(self, keep: NDArray[Any]) -> PartnerPairs:
+        """Return some pairs, by a mask or by numbers."""
+        return replace(self, pre_nm=self.pre_nm[keep], post_nm=self.post_nm[keep])
+
+    def stored(self) -> tuple[F64, F64]:
+        """Return the positions of pre and post sites, float64 [m, 3] each, as `source` holds them."""
+        return self.pre_nm + np.array(self.stored_nm), self.post_nm + np.array(self.stored_nm)
 
     @classmethod
     def from_sites(
@@ -132,12 +145,13 @@ def site_voxels(
     """
     voxels, inside = np.zeros((len(pairs), 2, 3), np.int64), np.ones((len(pairs), 2), bool)
     for column, (what, points) in enumerate((("pre", pairs.pre_nm), ("post", pairs.post_nm))):
-        at = np.floor((points - np.array(grid.offset_nm)) / np.array(grid.voxel_size_nm) + 0.5)
+        at = np.floor((points - np.array(grid.offset_nm)) / np.array(grid.voxel_size_nm) + 0.5 + TOLERANCE_VOX)
         fits = ((at >= 0) & (at < shape)).all(axis=1)
         if outside == "refuse" and not fits.all():
             row = int(np.flatnonzero(~fits)[0])
+            place = _shown(points[row] + np.array(pairs.stored_nm))
             raise InputError(
-                f"{pairs.source}: the {what} site of pair {row} lies at {_shown(points[row])} nm, voxel "
+                f"{pairs.source}: the {what} site of pair {row} lies at {place} nm, voxel "
                 f"{_shown(at[row])} of a segmentation of {shape} that starts at {grid.offset_nm} nm "
                 f"({np.count_nonzero(~fits)} sites lie outside): give positions and offsets of one world, leave "
                 "such pairs out, or count found ones as false (outside='unmatched')"

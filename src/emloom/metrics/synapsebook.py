@@ -51,7 +51,7 @@ class SynapseMetric:
     text: str
 
     def of(self, scores: Any) -> dict[str, float]:
-        """Return the values by key, from `CleftScores`, `PartnerScores` or `ConnectionScores`."""
+        """Return the values by key, from the scores of the metric."""
         return {value.key: getattr(scores, value.field) for value in self.values}
 
 
@@ -83,6 +83,29 @@ METRICS: Mapping[str, SynapseMetric] = {
             "distances, 0 is perfect. What the truth ignores, or the mask leaves out, counts nowhere.",
         ),
         SynapseMetric(
+            "cleft_objects",
+            _values(
+                "cleft_objects",
+                ("f1", "F1 of clefts as objects", "higher", ""),
+                ("f1_low", "lower end of its 95 % interval", "higher", ""),
+                ("f1_high", "upper end of its 95 % interval", "higher", ""),
+                ("precision", "precision of clefts as objects", "higher", ""),
+                ("precision_low", "lower end of its 95 % interval", "higher", ""),
+                ("precision_high", "upper end of its 95 % interval", "higher", ""),
+                ("recall", "recall of clefts as objects", "higher", ""),
+                ("recall_low", "lower end of its 95 % interval", "higher", ""),
+                ("recall_high", "upper end of its 95 % interval", "higher", ""),
+                ("tp", "clefts found", "higher", "clefts"),
+                ("fp", "clefts invented", "lower", "clefts"),
+                ("fn", "clefts missed", "lower", "clefts"),
+                ("mean_iou", "mean IoU of the matches", "higher", ""),
+            ),
+            "cleft_objects_f1",
+            "Connected clefts, or those of one id, matched one to one where they have at least a tenth of their "
+            "union (or the part that was asked for) in common. Intervals are bootstrap intervals over objects. "
+            "1 is perfect; what the truth ignores, or the mask leaves out, counts nowhere.",
+        ),
+        SynapseMetric(
             "partners",
             _values(
                 "partner",
@@ -99,6 +122,24 @@ METRICS: Mapping[str, SynapseMetric] = {
             "the limit that was asked for) apart, the cheapest matching of all. 1 is perfect.",
         ),
         SynapseMetric(
+            "polyads",
+            _values(
+                "polyad",
+                ("set_f1", "F1 of sets of partners", "higher", ""),
+                ("set_precision", "precision of sets of partners", "higher", ""),
+                ("set_recall", "recall of sets of partners", "higher", ""),
+                ("exact", "pre sites with just the right partners", "higher", ""),
+                ("mean_jaccard", "mean Jaccard index of sets of partners", "higher", ""),
+                ("tp", "pre sites found", "higher", "pre sites"),
+                ("fp", "pre sites invented", "lower", "pre sites"),
+                ("fn", "pre sites missed", "lower", "pre sites"),
+            ),
+            "polyad_set_f1",
+            "The set of neurons that each pre site talks to. Pre sites are matched one to one, in the same true "
+            "neuron and at most 400 nm (or the limit that was asked for) apart; a missed or invented pre site "
+            "counts with all its partners. 1 is perfect.",
+        ),
+        SynapseMetric(
             "connections",
             _values(
                 "connection",
@@ -110,13 +151,15 @@ METRICS: Mapping[str, SynapseMetric] = {
                 ("fn", "connections missed", "lower", "connections"),
                 ("synapse_precision", "synapse precision of connections", "higher", ""),
                 ("synapse_recall", "synapse recall of connections", "higher", ""),
+                ("edge_weight_f1", "edge-weight F1", "higher", ""),
                 ("pearson", "Pearson's r of weights", "higher", ""),
                 ("spearman", "Spearman's rho of weights", "higher", ""),
                 ("median_log2_ratio", "median log2 of found by true weight", "near 0", ""),
             ),
-            "connection_f1",
-            "Neurons joined by at least the minimum weight of synapses, edge by edge, positions aside. Weights "
-            "are compared over the connections that exist in both. 1 is perfect; background is no neuron.",
+            "connection_edge_weight_f1",
+            "Neurons joined by at least the minimum weight of synapses, edge by edge, positions aside. The "
+            "edge-weight F1 counts the synapses of an edge that both sides have; correlations look at the "
+            "connections that exist in both. 1 is perfect; background is no neuron.",
         ),
     )
 }

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.io.checks import require_labels
@@ -118,6 +119,10 @@ class OpenClefts:
             known &= _part(mask, box) != 0
         return cleft_masks(truth, borrow(self.found, box), known, zero_is_background=True)
 
+    def ids(self, box: Box) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return the ids of the truth and of the result, whether they count or not."""
+        return _part(self.truth, box).astype(np.uint64), borrow(self.found, box).astype(np.uint64)
+
     def clefts(self, box: Box) -> tuple[Bools, Bools]:
         """Return where the truth and the result are a cleft that counts."""
         truth, found, _ = self.read(box)
@@ -189,7 +194,7 @@ def score_clefts(
     paths.check()
     inputs = {name: fingerprint(path) for name, path in paths.paths.items()}
     key = key_of(FORMAT, asdict(paths), asdict(options), inputs, CELL)
-    _forget(folder, key)
+    forget(folder, key, _STAGES, "clefts")
     cells, spacing = paths.cells(), open_volume(paths.found).info.grid.voxel_size_nm
     run_stage(Stage(_STAGES[0], key, cells, CountClefts(paths, folder)), folder, executor, progress=on_block)
     counts = {cell.index: _read(folder, "count", cell) for cell in cells}
@@ -215,11 +220,18 @@ def _part(placed: tuple[Volume, Box], box: Box) -> Any:
     return borrow(volume, box.shift(where.start))
 
 
-def _forget(folder: Path, key: str) -> None:
-    """Remove the counts of another comparison: they are cheap to make again, and of no use for this one."""
-    journals = [folder / ROOT / stage for stage in _STAGES]
+def forget(folder: Path, key: str, stages: Sequence[str], what: str) -> None:
+    """Remove the counts of another comparison: they are cheap to make again, and of no use for this one.
+
+    Args:
+        folder: of the evaluation.
+        key: of this comparison.
+        stages: names of its stages.
+        what: name of the folder of its counts.
+    """
+    journals = [folder / ROOT / stage for stage in stages]
     if any(journal.exists() and not (journal / key).exists() for journal in journals):
-        for journal in [*journals, folder / "clefts"]:
+        for journal in [*journals, folder / what]:
             shutil.rmtree(journal, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emloom.geometry import Box, Grid, Vec
+from emloom.geometry.grid import TOLERANCE_VOX
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume
 from emloom.metrics.partnerpairs import F64
@@ -95,5 +96,5 @@ def _cleft(volume: Volume, ground: Volume, box: Box) -> NDArray[np.uint8]:
 
 def _voxel(grid: Grid, point_nm: F64) -> Vec:
     """Return the voxel of a position, as sites are looked up (`metrics.partnerpairs`)."""
-    at = np.floor((point_nm - np.array(grid.offset_nm)) / np.array(grid.voxel_size_nm) + 0.5)
+    at = np.floor((point_nm - np.array(grid.offset_nm)) / np.array(grid.voxel_size_nm) + 0.5 + TOLERANCE_VOX)
     return (int(at[0]), int(at[1]), int(at[2]))

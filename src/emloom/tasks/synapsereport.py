@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from emloom.metrics.synapsebook import SynapseMetric
+from emloom.tasks.sweepsection import sweep_section
 from emloom.tasks.synapseplaces import picture, scene_of
-from emloom.tasks.synapsescoring import SynapseEvaluation, SynapseSpec, Wrong, WrongPairs
+from emloom.tasks.synapsescoring import SynapseEvaluation
+from emloom.tasks.synapsespec import SynapseSpec
+from emloom.tasks.wrongpairs import WRONG, Wrong, WrongPairs
 from emloom.view.figures import Figure
 from emloom.view.report import Cell, Report, Score, Section, Table
 
@@ -22,13 +25,16 @@ def write_synapse_report(spec: SynapseSpec, found: SynapseEvaluation) -> Path:
     """Write `report.html` into the folder of an evaluation; return its path."""
     folder = Path(spec.output).absolute()
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    wrong: tuple[Wrong, ...] = ("missed", "invented")
     report = Report(
         title=f"Synapses of {Path(spec.found).name} against {Path(spec.truth).name}",
         subtitle=f"{spec.found} · {spec.truth} · {provenance['written']} · "
         f"emloom {provenance['environment']['emloom']}",
         scores=[_card(metric, found) for metric in found.metrics],
-        sections=[_scores(found), *(_pairs(spec, found, kind) for kind in wrong if kind in found.wrong)],
+        sections=[
+            _scores(found),
+            *([] if found.sweep is None else [sweep_section(found.sweep)]),
+            *(_pairs(spec, found, kind) for kind in WRONG if kind in found.wrong),
+        ],
         provenance=provenance,
     )
     report.write(folder / "report.html")
@@ -104,7 +110,7 @@ def _words(wrong: WrongPairs, kind: Wrong, row: int) -> str:
 
 
 def _row(wrong: WrongPairs, row: int) -> list[Cell]:
-    pre, post = (", ".join(f"{v:g}" for v in point.tolist()) for point in _ends(wrong, row))
+    pre, post = (", ".join(f"{v:g}" for v in points[row].tolist()) for points in wrong.pairs.stored())
     far = float(wrong.nearest_nm[row])
     return [
         int(wrong.rows[row]),

@@ -2,130 +2,53 @@
 
 ::
 
-    clefts        two volumes -> exact sums, block by block         (`tasks.cleftblocks`)
-    partners      two CREMI files, true neurons under every site -> the cheapest matching
-    connections   the same pairs as two connectomes -> edge by edge
+    clefts         two volumes -> exact sums, block by block         (`tasks.cleftblocks`)
+    cleft_objects  the same as objects -> matches by overlap         (`tasks.cleftobjects`)
+    partners       two lists of pairs (`tasks.partnersource`), true neurons under every site -> cheapest matching
+    polyads        the same pairs by pre site -> the set of partners of each
+    connections    the same pairs as two connectomes -> edge by edge
 
 Everything is written into one folder: `scores.json`, `scores.csv`, the partner pairs that are wrong with their
-positions in nm (`missed.csv`, `invented.csv`), and `provenance.json`.
+positions in nm (`missed.csv`, `invented.csv`), what thresholds of the scores would give (`sweep.csv`), every
+cleft with what it is judged (`cleft_objects.csv`), and `provenance.json`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite, nan
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
 
 from emloom.io.cremi import CLEFTS, NEURON_IDS
 from emloom.io.files import explained
 from emloom.io.open import open_volume
 from emloom.io.tables import write_csv
 from emloom.io.volume import Volume
-from emloom.metrics.clefts import CleftScores
 from emloom.metrics.clefttally import CleftOptions
 from emloom.metrics.connections import ConnectionScores, connection_scores, majority_match, matched
-from emloom.metrics.partnerpairs import Outside, PartnerPairs, site_voxels
-from emloom.metrics.partners import PartnerOptions, PartnerScores, match_pairs
+from emloom.metrics.partnerpairs import site_voxels
+from emloom.metrics.partners import PartnerScores, match_pairs
+from emloom.metrics.partnersweep import FoundPairs, Sweep, partner_sweep
+from emloom.metrics.polyads import polyad_scores, polyads_of
 from emloom.metrics.synapsebook import SynapseMetric, synapse_metrics_named
 from emloom.run.executor import Executor, Serial
 from emloom.run.provenance import fingerprint, write_provenance
-from emloom.spec import Spec
 from emloom.tasks.cleftblocks import CleftPaths, score_clefts
+from emloom.tasks.cleftobjects import OBJECTS, score_objects
 from emloom.tasks.lattice import common_box, start_in
-from emloom.tasks.scorefiles import definitions, write_scores
-from emloom.tasks.synapsesites import (
-    Placed,
-    Synapses,
-    connectome_of,
-    overlap_of,
-    read_synapses,
-    segments_under,
-    stored_labels,
-    volume_in,
-)
+from emloom.tasks.partnersource import Synapses, read_synapses, volume_in
+from emloom.tasks.scorefiles import definitions, write_rows, write_scores
+from emloom.tasks.synapsecounts import counts_of, remarks_on
+from emloom.tasks.synapsesites import Placed, connectome_of, overlap_of, segments_under, stored_labels
+from emloom.tasks.synapsespec import SynapseSpec
+from emloom.tasks.wrongpairs import WRONG, Wrong, WrongPairs, columns_of, wrong_pairs
 
 OnBlock = Callable[[int, int], None]
-Wrong = Literal["missed", "invented"]
-Length = Annotated[float, Field(ge=0)]
-_WRONG: tuple[Wrong, ...] = ("missed", "invented")
-
-
-class CleftsSpec(Spec):
-    """Volumes of clefts, where `found` and `truth` do not hold them, and what counts."""
-
-    found: str | None = None
-    """Clefts found, any labels or mask with background 0."""
-    truth: str | None = None
-    """True clefts, on the same voxels or more."""
-    mask: str | None = None
-    """Non-zero where voxels count, besides what the truth of a CREMI file ignores."""
-    limit_nm: Length = 200.0
-    """Voxels farther than this from the other side are false."""
-
-
-class PartnersSpec(Spec):
-    """How partner pairs are matched; the defaults are CREMI's."""
-
-    limit_nm: Length = 400.0
-    """Sites farther apart than this never match."""
-    outside: Outside = "refuse"
-    """Found pairs with a site outside the segmentation are an error, or (`unmatched`) wrong."""
-    drop_autapses: bool = False
-    """Leave out found pairs within one segment; in connections those of the truth, too."""
-    redundant_nm: Length = 0.0
-    """Of found pairs between the same segments with post sites in steps of this, keep one."""
-
-
-class SynapseSpec(Spec):
-    """Score synapses against their truth."""
-
-    found: str
-    """A CREMI file with what was found; for `clefts` alone, any volume of them."""
-    truth: str
-    """A CREMI file with the truth; for `clefts` alone, any volume of them."""
-    output: str
-    metrics: tuple[str, ...] = ("partners", "connections")
-    """Names of `emloom.metrics.synapsebook`: clefts, partners, connections."""
-    segmentation: str | None = None
-    """True neurons, in which all sites are looked up; None: the neuron ids of `truth`."""
-    found_segmentation: str | None = None
-    """Neurons found: where given, connections found are between them, each as the true neuron it overlaps most."""
-    raw: str | None = None
-    """Raw volume, to be drawn behind what is wrong."""
-    clefts: CleftsSpec = CleftsSpec()
-    partners: PartnersSpec = PartnersSpec()
-    minimum_weight: Annotated[int, Field(ge=1)] = 1
-    """Synapses that make a connection."""
-
-
-@dataclass(frozen=True, eq=False)
-class WrongPairs:
-    """Partner pairs that are missed (of the truth) or invented (of the result), row by row.
-
-    Attributes:
-        rows: int64 [k], among all pairs of their file.
-        sites: uint64 [k, 2], ids of the (pre, post) sites.
-        pairs: their positions.
-        segments: uint64 [k, 2], true segments of the (pre, post) sites.
-        nearest_nm: float64 [k], root mean square of the distances of both sites to those of the nearest pair of
-            the other side, whatever its segments; NaN where there is none.
-    """
-
-    rows: NDArray[np.int64]
-    sites: NDArray[np.uint64]
-    pairs: PartnerPairs
-    segments: NDArray[np.uint64]
-    nearest_nm: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
+_OF_VOLUMES = frozenset({"clefts", "cleft_objects"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +62,7 @@ class SynapseEvaluation:
         notes: what else deserves a look, by name of the metric.
         wrong: partner pairs that are wrong; empty where partners were not asked for.
         cleft_paths: the volumes of clefts, where there are.
+        sweep: what thresholds of the scores of found pairs give; None where they have no scores, or just one.
     """
 
     row: dict[str, Any]
@@ -147,6 +71,7 @@ class SynapseEvaluation:
     notes: dict[str, list[str]]
     wrong: Mapping[Wrong, WrongPairs] = field(default_factory=dict)
     cleft_paths: CleftPaths | None = None
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +88,7 @@ class _Pairs:
 def evaluate_synapses(
     spec: SynapseSpec, executor: Executor | None = None, on_block: OnBlock | None = None
 ) -> SynapseEvaluation:
-    """Score synapses; write `scores.json`, `scores.csv`, `missed.csv`, `invented.csv` and `provenance.json`.
+    """Score synapses; write `scores.json`, `scores.csv`, lists of pairs, and `provenance.json`.
 
     Args:
         spec: what to do; nothing outside of ``spec.output`` is written.
@@ -177,8 +102,8 @@ def evaluate_synapses(
     started = time.perf_counter()
     metrics = synapse_metrics_named(spec.metrics)
     asked = {metric.name for metric in metrics}
-    clefts = _clefts(spec) if "clefts" in asked else None
-    pairs = _pairs(spec) if asked & {"partners", "connections"} else None
+    clefts = _clefts(spec) if asked & _OF_VOLUMES else None
+    pairs = _pairs(spec) if asked - _OF_VOLUMES else None
     inputs = {**({} if clefts is None else clefts.paths), **({} if pairs is None else pairs.inputs)}
     if spec.raw is not None:
         _check_raw(spec.raw, clefts)
@@ -189,22 +114,21 @@ def evaluate_synapses(
         folder.mkdir(parents=True, exist_ok=True)
     scores: dict[str, Any] = {}
     wrong: dict[Wrong, WrongPairs] = {}
+    sweep = None
     if pairs is not None:
         placed = _placed(spec, pairs)
+        scores |= _pair_scores(spec, pairs, placed, asked)
         if "partners" in asked:
-            scores["partners"] = partners = _matched(spec, pairs, placed)
-            wrong = _wrong(pairs, placed, partners)
-        if "connections" in asked:
-            scores["connections"] = _connected(spec, pairs, placed)
+            wrong = wrong_pairs(pairs.truth, pairs.found, placed, scores["partners"])
+            sweep = _swept(spec, pairs, placed)
     if clefts is not None:
-        limits = CleftOptions(limit_nm=spec.clefts.limit_nm)
-        scores["clefts"] = score_clefts(clefts, limits, folder, executor or Serial(), on_block)
+        scores |= _cleft_scores(spec, clefts, asked, folder, (executor or Serial(), on_block))
     row: dict[str, Any] = {"found": spec.found, "truth": spec.truth}
     for metric in metrics:
         row |= metric.of(scores[metric.name])
-    row |= _counts(scores)
-    undefined, notes = _remarks(metrics, row, scores)
-    result = SynapseEvaluation(row, metrics, undefined, notes, wrong, clefts)
+    row |= counts_of(scores)
+    undefined, notes = remarks_on(metrics, row, scores)
+    result = SynapseEvaluation(row, metrics, undefined, notes, wrong, clefts, sweep)
     _write(result, folder)
     write_provenance(
         folder / "provenance.json", spec.to_dict(), prints, {"evaluate": time.perf_counter() - started}
@@ -227,9 +151,9 @@ def _clefts(spec: SynapseSpec) -> CleftPaths:
 
 
 def _pairs(spec: SynapseSpec) -> _Pairs:
-    truth, found = read_synapses(spec.truth), read_synapses(spec.found)
-    path = spec.segmentation or volume_in(spec.truth, NEURON_IDS, "segmentation")
+    path = spec.segmentation or volume_in(spec.truth, NEURON_IDS, "segmentation, or --neurons")
     neurons, info = stored_labels(path), open_volume(path).info
+    truth, found = (read_synapses(side, info.grid.voxel_size_nm) for side in (spec.truth, spec.found))
     site_voxels(truth.pairs, info.shape, info.grid)
     site_voxels(found.pairs, info.shape, info.grid, spec.partners.outside)
     inputs, others = {"truth": spec.truth, "found": spec.found, "segmentation": path}, None
@@ -257,6 +181,23 @@ def _placed(spec: SynapseSpec, pairs: _Pairs) -> tuple[Placed, Placed]:
     )
 
 
+def _pair_scores(
+    spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed], asked: set[str]
+) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    if "partners" in asked:
+        scores["partners"] = _matched(spec, pairs, placed)
+    if "polyads" in asked:
+        truth, found = (
+            polyads_of(side.pairs, side.polyads, at.segments, at.inside)
+            for side, at in zip((pairs.truth, pairs.found), placed, strict=True)
+        )
+        scores["polyads"] = polyad_scores(truth, found, spec.partners.limit_nm)
+    if "connections" in asked:
+        scores["connections"] = _connected(spec, pairs, placed)
+    return scores
+
+
 def _matched(spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed]) -> PartnerScores:
     truth, found = placed
     return match_pairs(
@@ -265,8 +206,30 @@ def _matched(spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed]) ->
         truth.segments,
         found.segments,
         inside=found.inside,
-        options=PartnerOptions(**spec.partners.to_dict()),
+        options=spec.partners.options,
     )
+
+
+def _swept(spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed]) -> Sweep | None:
+    """Return what thresholds of the scores would give; None where there is nothing to choose between."""
+    scores = pairs.found.scores
+    if scores is None or np.unique(scores).size < 2:
+        return None
+    truth, under = placed
+    found = FoundPairs(pairs.found.pairs, under.segments, scores, under.inside)
+    return partner_sweep(pairs.truth.pairs, truth.segments, found, spec.partners.options, beta=spec.partners.beta)
+
+
+def _cleft_scores(
+    spec: SynapseSpec, clefts: CleftPaths, asked: set[str], folder: Path, how: tuple[Executor, OnBlock | None]
+) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    if "clefts" in asked:
+        limits = CleftOptions(limit_nm=spec.clefts.limit_nm)
+        scores["clefts"] = score_clefts(clefts, limits, folder, *how)
+    if "cleft_objects" in asked:
+        scores["cleft_objects"] = score_objects(clefts, spec.clefts.objects, folder, *how)
+    return scores
 
 
 def _connected(spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed]) -> ConnectionScores:
@@ -282,80 +245,21 @@ def _connected(spec: SynapseSpec, pairs: _Pairs, placed: tuple[Placed, Placed]) 
     return connection_scores(truth, found, spec.minimum_weight)
 
 
-def _wrong(pairs: _Pairs, placed: tuple[Placed, Placed], scores: PartnerScores) -> dict[Wrong, WrongPairs]:
-    return {
-        "missed": _chosen(pairs.truth, placed[0], scores.missed, pairs.found.pairs),
-        "invented": _chosen(pairs.found, placed[1], scores.invented, pairs.truth.pairs),
-    }
-
-
-def _chosen(side: Synapses, placed: Placed, rows: NDArray[np.int64], others: PartnerPairs) -> WrongPairs:
-    chosen = PartnerPairs(side.pairs.pre_nm[rows], side.pairs.post_nm[rows], side.pairs.source)
-    return WrongPairs(rows, side.sites[rows], chosen, placed.segments[rows], _nearest(chosen, others))
-
-
-def _nearest(pairs: PartnerPairs, others: PartnerPairs) -> NDArray[np.float64]:
-    from scipy.spatial import cKDTree  # not at import: scipy takes its time
-
-    if not (len(pairs) and len(others)):
-        return np.full(len(pairs), nan)
-    mine, theirs = (np.hstack([p.pre_nm, p.post_nm]) for p in (pairs, others))
-    distances: NDArray[np.float64] = cKDTree(theirs).query(mine)[0] / np.sqrt(2.0)
-    return distances
-
-
-def _counts(scores: Mapping[str, Any]) -> dict[str, int]:
-    """Return what was counted, for people to see how much the scores stand on."""
-    counts: dict[str, int] = {}
-    if isinstance(clefts := scores.get("clefts"), CleftScores):
-        counts |= {"n_cleft_voxels_known": clefts.n_known}
-        counts |= {"n_cleft_voxels_truth": clefts.n_truth, "n_cleft_voxels_found": clefts.n_found}
-    if isinstance(partners := scores.get("partners"), PartnerScores):
-        counts |= {"n_pairs_truth": partners.tp + partners.fn, "n_pairs_found": partners.tp + partners.fp}
-        counts |= {"n_pairs_dropped": len(partners.dropped)}
-    if isinstance(edges := scores.get("connections"), ConnectionScores):
-        counts |= {"minimum_weight": edges.minimum_weight}
-        counts |= {"n_connections_truth": edges.tp + edges.fn, "n_connections_found": edges.tp + edges.fp}
-        counts |= {"n_synapses_truth": edges.true_synapses, "n_synapses_found": edges.found_synapses}
-    return counts
-
-
-def _remarks(
-    metrics: list[SynapseMetric], row: Mapping[str, Any], scores: Mapping[str, Any]
-) -> tuple[dict[str, str], dict[str, list[str]]]:
-    undefined, notes = {}, {}
-    for metric in metrics:
-        found = scores[metric.name]
-        hollow = any(not isfinite(row[value.key]) for value in metric.values)
-        remarks = list(getattr(found, "notes", ()))
-        if found.reason is not None and hollow:
-            undefined[metric.name] = found.reason
-        elif found.reason is not None:
-            remarks.append(found.reason)
-        if remarks:
-            notes[metric.name] = remarks
-    return undefined, notes
-
-
 # ---- files ----------------------------------------------------------------------------------------------------
 
 
 def _write(found: SynapseEvaluation, folder: Path) -> None:
     said = {"undefined": found.undefined, "notes": found.notes}
     write_scores(folder, [found.row], **said, metrics=definitions(found.metrics))
-    for kind in _WRONG:
+    for kind in WRONG:
         file = folder / f"{kind}.csv"
         if kind in found.wrong:
-            write_csv(file, _columns(found.wrong[kind]))
+            write_csv(file, columns_of(found.wrong[kind]))
         else:
             file.unlink(missing_ok=True)
-
-
-def _columns(wrong: WrongPairs) -> dict[str, NDArray[Any]]:
-    columns: dict[str, NDArray[Any]] = {"row": wrong.rows}
-    for side, (name, points) in enumerate((("pre", wrong.pairs.pre_nm), ("post", wrong.pairs.post_nm))):
-        columns[f"{name}_id"] = wrong.sites[:, side]
-        columns |= {f"{name}_{axis}_nm": points[:, k] for k, axis in enumerate("zyx")}
-        columns[f"{name}_segment"] = wrong.segments[:, side]
-    empty = [None if np.isnan(v) else v for v in wrong.nearest_nm.tolist()]
-    return columns | {"nearest_nm": np.array(empty, object)}
+    if all(metric.name != "cleft_objects" for metric in found.metrics):
+        (folder / OBJECTS).unlink(missing_ok=True)
+    if found.sweep is None:
+        (folder / "sweep.csv").unlink(missing_ok=True)
+    else:
+        write_rows(folder / "sweep.csv", [asdict(point) for point in found.sweep.points])

@@ -1,4 +1,4 @@
-"""Synaptic sites of CREMI files, and the segments they lie in: looked up chunk by chunk, each chunk read once.
+"""The segments that synaptic sites lie in: looked up chunk by chunk, each chunk read once.
 
 A site lies in voxel ``floor((position - offset) / voxel size + 1/2)``, CREMI's rule (`metrics.partnerpairs`). What
 is held in memory is a chunk and the sites, whatever the size of the volume::
@@ -12,16 +12,13 @@ other for matching. As neurons of a connectome they are background.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emloom.errors import InputError
 from emloom.geometry import cells
-from emloom.io import hdf5
 from emloom.io.checks import require_labels
-from emloom.io.cremi import NEURON_IDS, CremiLabels, read_annotations
+from emloom.io.cremi import NEURON_IDS, CremiLabels
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, borrow
 from emloom.metrics.connections import Connectome
@@ -36,19 +33,6 @@ NO_NEURON = (0, *SPECIAL)
 
 
 @dataclass(frozen=True, eq=False)
-class Synapses:
-    """Partner pairs, and the ids of their sites.
-
-    Attributes:
-        pairs: positions.
-        sites: uint64 [m, 2], ids of the (pre, post) sites.
-    """
-
-    pairs: PartnerPairs
-    sites: Ids
-
-
-@dataclass(frozen=True, eq=False)
 class Placed:
     """The segments under partner pairs.
 
@@ -59,43 +43,6 @@ class Placed:
 
     segments: Ids
     inside: NDArray[np.bool_]
-
-
-def read_synapses(path: str) -> Synapses:
-    """Return the partner pairs of a CREMI file.
-
-    Raises:
-        InputError: it is no CREMI file, is missing or damaged, or its annotations contradict each other.
-    """
-    if Path(path).exists() and not is_file_of_hdf5(path):
-        raise InputError(f"{path} holds no annotations: synaptic partners are read from CREMI files (HDF5)")
-    annotations = read_annotations(path)
-    pairs = PartnerPairs.from_sites(annotations.ids, annotations.locations_nm, annotations.partners, path)
-    return Synapses(pairs, annotations.partners)
-
-
-def is_file_of_hdf5(path: str) -> bool:
-    """Whether a path is an HDF5 file, and nothing inside of one."""
-    return Path(path).suffix.lower() in HDF5 and Path(path).is_file()
-
-
-def volume_in(path: str, name: str, option: str) -> str:
-    """Return the path of a volume that a CREMI file holds under its usual name; other paths name volumes already.
-
-    Args:
-        path: CREMI file, or any volume.
-        name: of the volume in a CREMI file.
-        option: what to give instead where the file has none, for the message.
-
-    Raises:
-        InputError: the file has no volume of that name.
-    """
-    if not is_file_of_hdf5(path):
-        return path
-    with hdf5.opened(Path(path), "r") as h5:
-        if name not in h5:
-            raise InputError(f"{path} has no {name}: give the volume itself ({option})")
-    return f"{path}/{name}"
 
 
 def stored_labels(path: str) -> Volume:

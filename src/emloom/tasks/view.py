@@ -9,6 +9,7 @@ from pathlib import Path
 from emloom.errors import InputError
 from emloom.io.open import inspect, open_volume
 from emloom.io.volume import Volume
+from emloom.tasks.synapselines import read_lines
 from emloom.view.neuroglancer import serve
 from emloom.view.spot import START, Spot
 
@@ -51,7 +52,13 @@ def layer_name(path: str) -> str:
 
 
 def show(
-    paths: Sequence[str], port: int, say: Callable[[str], None], *, spot: Spot = START, token: str | None = None
+    paths: Sequence[str],
+    port: int,
+    say: Callable[[str], None],
+    *,
+    spot: Spot = START,
+    token: str | None = None,
+    synapses: str | None = None,
 ) -> None:
     """Serve volumes until interrupted, telling the address.
 
@@ -61,9 +68,11 @@ def show(
         say: is told the address.
         spot: where to look first.
         token: secret part of the address; a random one by default.
+        synapses: a table of synapses, or a folder that holds one, to be shown as lines.
     """
+    lines = [] if synapses is None else [read_lines(synapses)]
     named = {layer for layer, _ in spot.segments}
-    with serve(named_volumes(paths, named), port=port, token=token, spot=spot) as viewer:
+    with serve(named_volumes(paths, named), port=port, token=token, spot=spot, lines=lines) as viewer:
         say(f"{viewer.url}\nserving to this machine only; Ctrl-C stops")
         try:
             while True:

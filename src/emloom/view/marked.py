@@ -8,7 +8,7 @@ plane. A point that lies in another section than the one shown is marked where i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,11 @@ class Marked:
             section = _enlarged(np.squeeze(ground, axis), times)
             if self.raw is not None:
                 plain = np.repeat(grey(section)[..., None], 3, axis=2)
-                yield Tile(f"raw, {plane}", _marked(plain, points), spacing)
+                yield Tile(f"raw, {plane}", with_marks(plain, points), spacing)
             for title, read in self.layers.items():
                 ids = _enlarged(np.squeeze(read(box), axis), times)
                 image = overlay(section, ids, stretch=self.raw is not None)
-                yield Tile(f"{title}, {plane}", _marked(image, points), spacing)
+                yield Tile(f"{title}, {plane}", with_marks(image, points), spacing)
 
     def _times(self, rows: int, columns: int) -> tuple[int, int]:
         """Return how often a voxel is repeated along rows and columns."""
@@ -108,7 +108,7 @@ def _enlarged(section: NDArray[Any], times: tuple[int, int]) -> NDArray[Any]:
     return np.repeat(np.repeat(section, times[0], axis=0), times[1], axis=1)
 
 
-def _marked(image: RGB, points: list[tuple[float, float]]) -> RGB:
+def with_marks(image: RGB, points: Sequence[tuple[float, float]]) -> RGB:
     """Return an image [Y, X, 3] with a ring around the first point and a cross on the second, edged in black."""
     out = image.copy()
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]

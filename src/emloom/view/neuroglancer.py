@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.view.partnerlines import PartnerLines
 from emloom.view.spot import LOOPBACK, START, Spot, check_token, new_token
 
 _NM = 1e-9
@@ -83,7 +84,12 @@ class Viewer:
 
 
 def serve(
-    volumes: Sequence[tuple[str, Volume]], *, port: int = 0, token: str | None = None, spot: Spot = START
+    volumes: Sequence[tuple[str, Volume]],
+    *,
+    port: int = 0,
+    token: str | None = None,
+    spot: Spot = START,
+    lines: Sequence[PartnerLines] = (),
 ) -> Viewer:
     """Show volumes as layers of one neuroglancer page.
 
@@ -93,6 +99,7 @@ def serve(
         port: to listen on; 0 picks a free one.
         token: secret part of the address; a random one by default. With a port it makes an address that stays.
         spot: where to look first; the middle of the first volume by default.
+        lines: layers of lines, above the volumes.
 
     Returns:
         The viewer; its `url` opens on this machine only.
@@ -101,8 +108,8 @@ def serve(
         InputError: neuroglancer is not installed, there is no volume, two layers share a name, one port serves
             two viewers, the token is no secret, or the spot is not in these volumes.
     """
-    names = [name for name, _ in volumes]
-    if not names:
+    names = [*(name for name, _ in volumes), *(each.name for each in lines)]
+    if not volumes:
         raise InputError("there is nothing to show: give at least one volume")
     if len(set(names)) < len(names):
         raise InputError(f"layers are called {', '.join(names)}: give every layer a name of its own")
@@ -130,6 +137,8 @@ def serve(
         state.layout = "4panel"
         for name, volume in volumes:
             state.layers.append(name=name, layer=_layer(package, volume))
+        for each in lines:
+            state.layers.append(name=each.name, layer=package.AnnotationLayer(each.layer()))
     running = Viewer(viewer.get_viewer_url(), viewer, tuple(volumes))
     running.go(spot)
     _answer_links(running)
