@@ -31,10 +31,11 @@ from emloom.run.executor import Serial
 from emloom.tasks import connectomevoxels
 from emloom.tasks.connectome import ConnectomeJob, connectome
 from emloom.tasks.connectomegraph import graph_of, read_graph, to_networkx
-from emloom.tasks.connectomesource import SiteSegments, read_any_synapses, segments_at, segments_said
+from emloom.tasks.connectomesource import SiteSegments, segments_at, segments_said
 from emloom.tasks.resume import result_status, retry
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob, SegmentSpec
+from emloom.tasks.synapsesource import read_source
 from tests.tasks import weaving
 from tests.tasks.drawnsynapses import GRID, SHAPE, between, drawn, labels, stored
 
@@ -290,17 +291,17 @@ def test_a_cremi_file_and_a_tracing_are_tables_too(tmp_path: Path) -> None:
 def test_the_voxel_size_of_a_cremi_file_is_its_volumes(tmp_path: Path) -> None:
     words = Annotations(np.array([1, 2], np.uint64), (PRE, POST), np.zeros((2, 3)), np.array([[1, 2]], np.uint64))
     write_annotations(tmp_path / "a.h5", words)
-    with pytest.raises(InputError, match="holds no volume with a voxel size"):
-        read_any_synapses(str(tmp_path / "a.h5"))
+    with pytest.raises(InputError, match="holds no volume that states a voxel size"):
+        read_source(str(tmp_path / "a.h5"))
     with h5py.File(tmp_path / "a.h5", "r+") as h5:
         h5["volumes/raw"] = np.zeros((2, 2, 2), np.uint8)
         h5["volumes/raw"].attrs["resolution"] = (40.0, 4.0, 4.0)
-    assert read_any_synapses(str(tmp_path / "a.h5")).table.pre_nm.tolist() == [[20.0, 2.0, 2.0]]
+    assert read_source(str(tmp_path / "a.h5")).table.pre_nm.tolist() == [[20.0, 2.0, 2.0]]
 
 
 def test_csv_has_no_words(tmp_path: Path) -> None:
     write_synapse_table(tmp_path / "s.csv", drawn(1))
-    source = read_any_synapses(str(tmp_path / "s.csv"))
+    source = read_source(str(tmp_path / "s.csv"))
     assert source.words == {}
     assert len(source.table) == 60
 

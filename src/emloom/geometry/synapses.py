@@ -14,7 +14,7 @@ voxel v is at ``offset + (v + 1/2) * voxel size``. CREMI counts from half a voxe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -123,6 +123,20 @@ class SynapseTable:
                 f"{self.source}: rows of polyad {int(self.polyads[~same][0])} differ in their pre site: a polyad "
                 "is one pre site with its post sites"
             )
+
+
+def joined(tables: Sequence[SynapseTable], source: str = "synapses") -> SynapseTable:
+    """Return the rows of several tables; of more than one, contacts and polyads are numbered anew, 1, 2, ..."""
+    if len(tables) == 1:
+        return replace(tables[0], source=source)
+    if not any(len(table) for table in tables):
+        return SynapseTable.empty(source)
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name, _, _ in _COLUMNS}
+    which = np.concatenate([np.full(len(table), k, np.uint64) for k, table in enumerate(tables)])
+    _, polyads = np.unique(np.stack([which, columns["polyads"]], axis=1), axis=0, return_inverse=True)
+    columns["ids"] = np.arange(1, len(which) + 1, dtype=np.uint64)
+    columns["polyads"] = (polyads.reshape(-1) + 1).astype(np.uint64)
+    return SynapseTable(**columns, source=source)
 
 
 _COLUMNS: tuple[tuple[str, tuple[int, ...], type], ...] = (

@@ -48,14 +48,13 @@ from emloom.tasks.connectomereport import write_connectome_report
 from emloom.tasks.connectomesource import (
     Lut,
     SiteSegments,
-    SynapseSource,
-    read_any_synapses,
     read_lut_file,
     segments_at,
     segments_said,
 )
 from emloom.tasks.connectomevoxels import count_voxels, mapped_voxels
 from emloom.tasks.scorespec import subject_of
+from emloom.tasks.synapsesource import SynapseSource, read_source
 
 OnBlock = Callable[[str, int, int], None]
 Ids = NDArray[np.uint64]
@@ -147,7 +146,7 @@ def connectome(
             names a segment that it lacks (with `segments="table"`); the output exists or belongs to another job.
     """
     started = time.perf_counter()
-    source = read_any_synapses(job.synapses, job.voxel_size_nm)
+    source = read_source(job.synapses, job.voxel_size_nm)
     subject = None if job.segmentation is None else subject_of(job.segmentation)
     volume = None if subject is None else open_volume(subject.labels, kind="labels")
     if volume is not None:

@@ -25,7 +25,7 @@ from emloom.io.annotations import Annotations
 from emloom.io.cremi import read_annotations
 from emloom.io.cremisynapses import annotations_of
 from emloom.tasks.connectomegraph import EDGES, read_graph
-from emloom.tasks.connectomesource import CREMI, read_any_synapses
+from emloom.tasks.synapsesource import CREMI, read_source
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def partners_in(path: str, grid: Grid, shape: Vec) -> SubmittedPartners:
 def _contacts(path: str, grid: Grid) -> tuple[SynapseTable, int]:
     """Return the contacts to submit, and how many of a connectome make no edge."""
     if not (Path(path) / EDGES).is_file():
-        return read_any_synapses(path, grid.voxel_size_nm).table, 0
+        return read_source(path, grid.voxel_size_nm).table, 0
     graph = read_graph(path)
     used = graph.left_out == ""
     return graph.synapses.rows(np.flatnonzero(used)), int(np.count_nonzero(~used))

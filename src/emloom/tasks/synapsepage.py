@@ -44,7 +44,9 @@ class _Scene:
     remarks: tuple[str, ...]
 
 
-def write_synapses_page(folder: Path, raw: str | None, segmentation: str | None, truth: str | None) -> Path:
+def write_synapses_page(
+    folder: Path, raw: str | None, segmentation: str | None, truth: str | None, counted: Section | None = None
+) -> Path:
     """Write `report.html` and `neuroglancer.json` into a folder of detected synapses; return the path of the page.
 
     Args:
@@ -54,6 +56,7 @@ def write_synapses_page(folder: Path, raw: str | None, segmentation: str | None,
         truth: true synapses: a CREMI file, a table, or a folder that holds one. Sites are looked up in the
             neuron ids of a CREMI file that has them, else in the segmentation; where there is neither, nothing is
             judged, and the page says so.
+        counted: what was counted on the way, to be shown after the pictures.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -71,6 +74,7 @@ def write_synapses_page(folder: Path, raw: str | None, segmentation: str | None,
         scores=_cards(scene),
         sections=[
             *_galleries(scene),
+            *([] if counted is None else [counted]),
             _scores(scene),
             *_swept(scene),
             _numbers(table),

@@ -17,8 +17,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +44,10 @@ from emloom.tasks.synapsedecoders import (
     SynapsesJob,
     VectorsDecoder,
 )
+from emloom.tasks.synapsepage import write_synapses_page
 from emloom.tasks.synapsescene import HEADS
 from emloom.tasks.synapsestages import NOTES, Place, heads_in, open_scene, stages_of
-from emloom.view.report import Report, Score, Section, Table
+from emloom.view.report import Section, Table
 
 PREDICTION = "prediction.zarr"
 OnBlock = Callable[[str, int, int], None]
@@ -59,7 +58,6 @@ _DECODERS: dict[str, type[Any]] = {
     "polarity": PolarityDecoder,
     "clefts": CleftsDecoder,
 }
-_PAGE = "emloom.tasks.synapsepage"
 
 
 def find_synapses(
@@ -120,10 +118,10 @@ def find_synapses(
         report = run_stage(stage, folder, executor, progress=tell)
         seconds[stage.name] = report.seconds
     seconds["all"] = time.perf_counter() - started
-    record = write_provenance(
+    write_provenance(
         folder / "provenance.json", job.to_dict() | {"decoder": decoder.to_dict()}, inputs, seconds, words
     )
-    _write_page(folder, place, record)
+    _write_page(folder, place)
     space.finish()
     return space.output
 
@@ -213,35 +211,10 @@ def _predict(
     predict_volume(spec, engine, tell, executor)
 
 
-def _write_page(folder: Path, place: Place, record: dict[str, Any]) -> None:
-    """Write the page: the full one where it is known how, else one of counts."""
-    if find_spec(_PAGE) is not None:
-        import_module(_PAGE).write_synapses_page(folder, place.job.raw, place.job.segmentation, None)
-        return
+def _write_page(folder: Path, place: Place) -> None:
     table, notes = read_result(folder)
-    counts_page(table, notes, place.decoder, record).write(folder / "report.html")
-
-
-def counts_page(table: SynapseTable, notes: dict[str, int], decoder: Decoder, record: dict[str, Any]) -> Report:
-    """Return a page of counts."""
-    n = len(table)
-    polyads = len(set(table.polyads.tolist()))
-    segments = {*table.pre_segments.tolist(), *table.post_segments.tolist()}
-    scores = [
-        Score("synapses", n, "contacts of a pre and a post site"),
-        Score("pre sites", polyads, "a pre site with several post sites is a polyad"),
-        Score("segments", len(segments), "that take part in one"),
-    ]
-    made = f"{record['written']} · emloom {record['environment']['emloom']}"
-    return Report(
-        title="Synapses",
-        subtitle=f"{record['spec']['segmentation']} · {made}",
-        scores=scores,
-        sections=[
-            Section("What was found", " ".join(told(n, decoder)), tables=[_counts(notes)]),
-        ],
-        provenance=record,
-    )
+    counted = Section("What was counted", " ".join(told(len(table), place.decoder)), tables=[_counts(notes)])
+    write_synapses_page(folder, place.job.raw, place.job.segmentation, None, counted)
 
 
 def told(n: int, decoder: Decoder) -> list[str]:

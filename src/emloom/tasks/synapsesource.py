@@ -2,19 +2,11 @@
 
 ::
 
-    .parquet .csv, or the folder of `emloom synapses`     `emloom.io.synapsetable`
+    .parquet .csv, or a folder that holds `synapses.parquet`     `emloom.io.synapsetable`
     .h5 .hdf .hdf5      a CREMI file: partners are joined by the ids of their sites, in whatever order they stand,
                         and half a voxel is added, since CREMI counts from half a voxel earlier
-    .nml .zip .nmx      a tracing: every tree with a node commented `pre` is a synapse, see below
-
-In a tracing a synapse is a tree of its own. The comment of one node is, or begins with, ``pre``, and that of one
-or more others ``post`` (upper or lower case; ``presynaptic``, ``post 2``)::
-
-    o pre                    o pre ── o post               two contacts of one polyad:
-     `── o post                  `── o ── o post 2         other nodes do not matter
-
-Trees without such a comment are tracings of something else. A tree with one of both words only, or with two pre
-nodes, is an error: nothing is guessed.
+    .nml .zip .nmx      tracings: a tree with one node commented `pre` and others commented `post`
+                        (`emloom.ops.synapsetracing`); of an archive all of them
 
 Where neurons are given, every site is looked up in them: the segments of the result are those under the sites,
 whatever the file says.
@@ -22,60 +14,101 @@ whatever the file says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
+from emloom.geometry.grid import Vec3
 from emloom.geometry.skeletons import voxels_containing
-from emloom.geometry.synapses import SynapseTable
-from emloom.geometry.tracings import Tracing
-from emloom.io import hdf5
+from emloom.geometry.synapses import SynapseTable, joined
 from emloom.io.checks import require_labels
 from emloom.io.cremi import read_annotations
+from emloom.io.cremisynapses import repeated, table_of, unpaired
 from emloom.io.nml import read_nml_tracings
-from emloom.io.synapsetable import read_synapse_table
+from emloom.io.open import inspect
+from emloom.io.synapsetable import FINGERPRINT, ORIENTED, SEGMENTATION, read_synapse_table, words_of_table
 from emloom.io.volume import Volume, borrow
+from emloom.ops.synapsetracing import synapses_of
 from emloom.tasks.nodelookup import by_chunk
-from emloom.tasks.synapsesites import HDF5
 
 F64 = NDArray[np.float64]
 Ids = NDArray[np.uint64]
 
+CREMI = (".h5", ".hdf", ".hdf5")
 NML = (".nml", ".zip", ".nmx")
-_VOLUMES = ("volumes/raw", "volumes/labels/neuron_ids", "volumes/labels/clefts")
 
 
-def read_any_synapses(
-    path: str | Path, neurons: Volume | None = None, *, voxel_size_nm: Sequence[float] | None = None
-) -> SynapseTable:
-    """Read synapses from a file of any kind; see the module.
+@dataclass(frozen=True, eq=False)
+class SynapseSource:
+    """A table of synapses, as it was found.
+
+    Attributes:
+        table: the contacts.
+        words: that were kept with it: of which segmentation its segments are, whether sides are known.
+        notes: what a person should know.
+    """
+
+    table: SynapseTable
+    words: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def is_of(self, segmentation: str, mark: str) -> bool | None:
+        """Whether its segments are of a segmentation of this path and fingerprint; None where it does not say."""
+        said = self.words.get(SEGMENTATION)
+        if said is None:
+            return None
+        return mark == self.words.get(FINGERPRINT) or Path(said).resolve() == Path(segmentation).resolve()
+
+
+def read_source(path: str | Path, voxel_size_nm: Sequence[float] | None = None) -> SynapseSource:
+    """Read synapses from a file of any kind, with what it says about them; see the module.
 
     Args:
         path: table, CREMI file or tracing.
-        neurons: labels to look the sites up in; without, segments are those of a table, else 0.
-        voxel_size_nm: voxel size (z, y, x) that a CREMI file or a tracing counts in, only where it does not state
-            it; `neurons` state it, too.
+        voxel_size_nm: (z, y, x) that a CREMI file or a tracing counts in, only where it does not state it.
 
     Raises:
         InputError: it is of no such kind, missing or damaged, its parts contradict each other, or the voxel size
             that half a voxel is of is not known.
     """
     ending = Path(path).suffix.lower()
-    if ending in HDF5:
-        table = _of_cremi(path, _voxel_size(path, neurons, voxel_size_nm))
-    elif ending in NML:
-        table = _of_nml(path, voxel_size_nm)
-    elif ending in (".parquet", ".csv") or Path(path).is_dir():
-        table = read_synapse_table(path)
-    else:
+    if ending in CREMI:
+        return _of_cremi(path, voxel_size_nm)
+    if ending in NML:
+        tracings = read_nml_tracings(path, voxel_size_nm=voxel_size_nm)
+        table = joined([synapses_of(tracing) for tracing in tracings.values()], str(path))
+        return SynapseSource(table, {}, ())
+    if (ending or Path(path).is_file()) and ending not in (".parquet", ".csv") and not Path(path).is_dir():
         raise InputError(
             f"{path} is no file of synapses: give a table (.parquet, .csv), the folder of `emloom synapses`, a "
-            f"CREMI file ({', '.join(HDF5)}) or a tracing ({', '.join(NML)})"
+            f"CREMI file ({', '.join(CREMI)}) or a tracing ({', '.join(NML)})"
         )
+    words = words_of_table(path)
+    told = words.get(ORIENTED) == "no"
+    notes = (f"{path} does not know which side of a contact is pre: edges have no direction",) if told else ()
+    return SynapseSource(read_synapse_table(path), words, notes)
+
+
+def read_any_synapses(
+    path: str | Path, neurons: Volume | None = None, *, voxel_size_nm: Sequence[float] | None = None
+) -> SynapseTable:
+    """Read the synapses of a file of any kind, between the neurons under their sites.
+
+    Args:
+        path: table, CREMI file or tracing.
+        neurons: labels to look the sites up in; without, segments are those of a table, else 0.
+        voxel_size_nm: as of `read_source`; `neurons` state it, too.
+
+    Raises:
+        InputError: as `read_source`, or `neurons` are no labels.
+    """
+    if voxel_size_nm is None and neurons is not None and Path(path).suffix.lower() in CREMI:
+        voxel_size_nm = neurons.info.grid.voxel_size_nm
+    table = read_source(path, voxel_size_nm).table
     if neurons is None:
         return table
     return table.with_segments(segments_at(neurons, table.pre_nm), segments_at(neurons, table.post_nm))
@@ -85,11 +118,12 @@ def read_any_sites(path: str | Path, voxel_size_nm: Sequence[float] | None = Non
     """Return every site of a file once, pre and post, partners or not: float64 [n, 3], world nm (z, y, x).
 
     Raises:
-        InputError: as `read_any_synapses`.
+        InputError: as `read_source`.
     """
-    if Path(path).suffix.lower() in HDF5:
-        return read_annotations(path).locations_nm + _half(_voxel_size(path, None, voxel_size_nm))
-    table = read_any_synapses(path, voxel_size_nm=voxel_size_nm)
+    if Path(path).suffix.lower() in CREMI:
+        half = np.asarray(voxel_size_nm or _voxel_size(path), np.float64) / 2
+        return read_annotations(path).locations_nm + half
+    table = read_source(path, voxel_size_nm).table
     sites: F64 = np.concatenate([table.pre_nm[first_rows(table.polyads)], table.post_nm])
     return sites
 
@@ -116,85 +150,28 @@ def segments_at(volume: Volume, points_nm: F64) -> Ids:
     return found
 
 
-def _half(voxel_size_nm: Sequence[float]) -> F64:
-    return np.asarray(voxel_size_nm, np.float64) / 2
-
-
-def _voxel_size(path: str | Path, neurons: Volume | None, given: Sequence[float] | None) -> Sequence[float]:
-    """Return the voxel size that the sites of a CREMI file count in."""
-    if given is not None:
-        return given
-    if neurons is not None:
-        return neurons.info.grid.voxel_size_nm
-    if Path(path).is_file():
-        with hdf5.opened(Path(path), "r") as h5:
-            for name in _VOLUMES:
-                if name in h5 and "resolution" in h5[name].attrs:
-                    z, y, x = (float(v) for v in h5[name].attrs["resolution"])
-                    return (z, y, x)
-    raise InputError(
-        f"{path} holds no volume that states a voxel size, and CREMI's sites count from the middle of a voxel: "
-        "give the voxel size, or the neurons that the sites are of"
-    )
-
-
-def _of_cremi(path: str | Path, voxel_size_nm: Sequence[float]) -> SynapseTable:
+def _of_cremi(path: str | Path, voxel_size_nm: Sequence[float] | None) -> SynapseSource:
     annotations = read_annotations(path)
-    order = np.argsort(annotations.ids)
-    ids, at = annotations.ids[order], annotations.locations_nm[order] + _half(voxel_size_nm)
-    # Sorted, so that the order in which partners stand changes nothing; every pair counts once.
-    partners = np.unique(annotations.partners.reshape(-1, 2), axis=0)
-    pre, post = (np.searchsorted(ids, partners[:, side]) for side in range(2))
-    _, polyads = np.unique(partners[:, 0], return_inverse=True)
-    return _table(polyads + 1, at[pre], at[post], str(path))
+    table = table_of(annotations, voxel_size_nm or _voxel_size(path))
+    counted = {
+        "sites have no partner: they are no contacts": unpaired(annotations),
+        "pairs of partners stand there once more: each is one contact": repeated(annotations),
+    }
+    notes = tuple(f"{path}: {n} {what}" for what, n in counted.items() if n)
+    return SynapseSource(replace(table, source=str(path)), {}, notes)
 
 
-def _of_nml(path: str | Path, voxel_size_nm: Sequence[float] | None) -> SynapseTable:
-    polyads: list[int] = []
-    pre: list[Any] = []
-    post: list[Any] = []
-    found = 0
-    for name, tracing in read_nml_tracings(path, voxel_size_nm=voxel_size_nm).items():
-        at = tracing.skeletons.positions_nm
-        for tree, (heads, ends) in sorted(_marked(tracing).items()):
-            if len(heads) != 1 or not ends:
-                number = int(tracing.skeletons.ids[tree])
-                raise InputError(
-                    f"{path}: tree {number} of {name} has {len(heads)} nodes commented 'pre' and {len(ends)} "
-                    "commented 'post': a synapse is a tree of its own with one pre node and at least one post node"
-                )
-            found += 1
-            polyads += [found] * len(ends)
-            pre += [at[heads[0]]] * len(ends)
-            post += [at[end] for end in ends]
-    pre_nm, post_nm = (np.array(side, np.float64).reshape(-1, 3) for side in (pre, post))
-    return _table(np.array(polyads, np.int64), pre_nm, post_nm, str(path))
-
-
-def _marked(tracing: Tracing) -> dict[int, tuple[list[int], list[int]]]:
-    """Return the rows of pre and of post nodes of every tree that has any."""
-    marked: dict[int, tuple[list[int], list[int]]] = {}
-    comments = tracing.comments
-    texts = comments.columns["content"].tolist() if "content" in comments.columns else [""] * len(comments.rows)
-    for row, text in sorted(zip(comments.rows.tolist(), (str(text or "") for text in texts), strict=True)):
-        word = text.strip().lower()
-        side = 0 if word.startswith("pre") else 1 if word.startswith("post") else None
-        if side is not None:
-            marked.setdefault(int(tracing.skeletons.skeletons[row]), ([], []))[side].append(row)
-    return marked
-
-
-def _table(polyads: NDArray[Any], pre_nm: F64, post_nm: F64, source: str) -> SynapseTable:
-    n = len(polyads)
-    none = np.zeros(n, np.uint64)
-    return SynapseTable(
-        ids=np.arange(1, n + 1, dtype=np.uint64),
-        polyads=polyads.astype(np.uint64),
-        pre_nm=pre_nm,
-        post_nm=post_nm,
-        pre_segments=none,
-        post_segments=none,
-        sizes_vox=np.zeros(n, np.int64),
-        scores=np.ones(n, np.float32),
-        source=source,
-    )
+def _voxel_size(path: str | Path) -> Vec3:
+    """Return what the volumes of a CREMI file say; raises `InputError` where that is nothing, or several."""
+    try:
+        found = inspect(path)
+    except InputError:  # no volume in it; its annotations are read all the same
+        found = []
+    sizes = {tuple(hit.voxel_size_nm) for hit in found if hit.voxel_size_nm is not None}
+    if len(sizes) != 1:
+        raise InputError(
+            f"{path} {'says several voxel sizes' if sizes else 'holds no volume that states a voxel size'}: "
+            "CREMI's positions differ from ours by half a voxel, so give the voxel size (--voxel-size z,y,x in nm)"
+        )
+    z, y, x = sizes.pop()
+    return (z, y, x)
