@@ -23,6 +23,7 @@ from emloom.nn.sampling import CropSampler
 from emloom.nn.strategies import Foreground, Rejection
 from emloom.recipes import phantom_synapses
 from emloom.tasks.anyjob import Where, carry_out, check_job, load_any_job
+from emloom.tasks.checktraining import Finding
 from emloom.tasks.data import StackSpec, check_boxes, open_stack
 from emloom.tasks.synapsejob import CleftsJob, PartnersJob, open_stacks
 from tests.tasks.synaptic import GRID, tissue, write_tissue
@@ -141,6 +142,24 @@ def test_check_says_what_it_found(folder: Path) -> None:
     assert any("53 contacts of 40 pre sites" in text for text in texts)
     bare = check_job(PartnersJob.from_dict(partners(folder, data={"neurons": None})))
     assert any(f.level == "warning" and "reach into other neurons" in f.text for f in bare)
+
+
+@pytest.mark.parametrize("variant", ["sites", "vectors", "proximity"])
+def test_check_decodes_perfect_targets(folder: Path, variant: str) -> None:
+    def decoded(**objective: Any) -> Finding:
+        spec = partners(folder, objective={"variant": variant, "proximity_scale_nm": 12, **objective})
+        (finding,) = [f for f in check_job(PartnersJob.from_dict(spec)) if f.what == "decoded"]
+        return finding
+
+    good = decoded(post_radius_nm=15)
+    assert good.level == "ok", good.text
+    told = re.search(r"of (\d+) contacts .* bring back (\d+)", good.text)
+    assert told is not None
+    true, both = (int(number) for number in told.groups())
+    assert true > 30
+    assert both > 0.9 * true
+    merged = decoded(post_radius_nm=25)  # the two post sites of a polyad are 40 nm apart
+    assert merged.level == "warning", merged.text
 
 
 def test_the_jobs_of_the_page_are_valid() -> None:

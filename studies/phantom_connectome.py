@@ -1,0 +1,99 @@
+"""The connectome of phantoms, found by trained networks: the table of docs/synapses-training.md.
+
+    python studies/phantom_connectome.py OUT [STEPS [TRAINING_SEED]]
+
+Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites` for STEPS, default 1600),
+chooses threshold and least size of sites on a second, and scores the connectome of three others against their own
+tables, between their true neurites. Half an hour on one core; goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from emloom.geometry.synapses import SynapseTable
+from emloom.io.synapsetable import read_synapse_table
+from emloom.metrics.connections import ConnectionScores, Connectome, connection_scores
+from emloom.nn.engine import Engine
+from emloom.nn.hardware import Hardware
+from emloom.recipes.phantom_synapses import HELD_OUT, TRAINING, found, sites
+from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.synapsedecoders import EvidenceSpec, SitesDecoder, SynapsesJob
+from emloom.tasks.synapsejob import run
+from emloom.tasks.synapses import find_synapses
+from emloom.testing.phantom import PhantomSpec, write_phantom
+
+CHOSEN_ON, SCORED_ON = 2, (3, 4, 5)
+THRESHOLDS, SIZES = (0.3, 0.4, 0.5, 0.6), (50, 100, 200, 300)
+LARGEST_NM = 200.0
+"""From pre to post site; those of phantoms are closer."""
+
+
+def main(out: Path, steps: int = 1600, seed: int = 0) -> None:
+    model = trained(out, steps, seed)
+    choices = {how: scores_of(out, model, CHOSEN_ON, how) for how in product(THRESHOLDS, SIZES)}
+    best = max(choices, key=lambda how: choices[how].edge_weight_f1)
+    print(f"threshold {best[0]}, least size {best[1]} voxels, chosen on seed {CHOSEN_ON}")
+    names = ("tissue", "precision", "recall", "edge-weight F1", "F1 of connections", "true contacts")
+    print(f"| {' | '.join(names)} |\n" + "|---" * len(names) + "|")
+    for tissue in (CHOSEN_ON, *SCORED_ON):
+        s = choices[best] if tissue == CHOSEN_ON else scores_of(out, model, tissue, best)
+        cells = (s.synapse_precision, s.synapse_recall, s.edge_weight_f1, s.f1)
+        print(
+            f"| seed {tissue} | " + " | ".join(f"{v:.3f}" for v in cells) + f" | {s.true_synapses} |", flush=True
+        )
+
+
+def trained(out: Path, steps: int, seed: int) -> Path:
+    """Train on one phantom; return the model."""
+    data, hardware = str(grown(out, TRAINING)), Hardware("cpu", 1, 0)
+    first, second = out / f"found-{seed}", out / f"sites-{seed}-{steps}"
+    run(found(data, seed), first, hardware, until="train")
+    start = str(first / "train" / "model.safetensors")
+    run(sites(data, seed, steps, start), second, hardware, until="train")
+    return second / "train" / "model.safetensors"
+
+
+def grown(out: Path, spec: PhantomSpec) -> Path:
+    """Grow a phantom, unless it is there; return its folder."""
+    folder = out / f"phantom-{spec.seed}"
+    if not (folder / "synapses.parquet").exists():
+        write_phantom(spec, folder)
+    return folder
+
+
+def scores_of(out: Path, model: Path, tissue: int, how: tuple[float, int]) -> ConnectionScores:
+    """Return the scores of the connectome of a phantom that the network never saw."""
+    folder = grown(out, HELD_OUT.model_copy(update={"seed": tissue}))
+    prediction = out / f"prediction-{model.parts[-3]}-{tissue}.zarr"
+    if not (prediction / "provenance.json").exists():
+        job = PredictJob(raw=f"{folder}/raw.zarr", model=str(model), output=str(prediction), orientations=8)
+        predict_volume(job, Engine())
+    evidence = EvidenceSpec(threshold=how[0], min_size_vox=how[1])
+    output = out / f"synapses-{model.parts[-3]}-{tissue}-{how[0]:g}-{how[1]}"
+    find_synapses(
+        SynapsesJob(
+            prediction=str(prediction),
+            segmentation=f"{folder}/labels.zarr",
+            output=str(output),
+            decoder=SitesDecoder(pre=evidence, post=evidence, max_distance_nm=LARGEST_NM),
+        )
+    )
+    true, seen = (edges(read_synapse_table(path)) for path in (folder / "synapses.parquet", output))
+    return connection_scores(true, seen)
+
+
+def edges(table: SynapseTable) -> Connectome:
+    """Return the edges of a table, every contact counting once."""
+    known = (table.pre_segments != 0) & (table.post_segments != 0)
+    return Connectome.from_rows(np.asarray(table.pre_segments[known]), np.asarray(table.post_segments[known]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:]))
