@@ -3,7 +3,7 @@
     python studies/phantom_connectome.py OUT [STEPS [TRAINING_SEED]]
 
 Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites` for STEPS, default 1600),
-chooses threshold and least size of sites on a second, and scores the connectome of three others against their own
+chooses thresholds and the least size of sites on a second, and scores the connectome of three others against their own
 tables, between their true neurites. Half an hour on one core; goes on where it was interrupted.
 """
 
@@ -28,16 +28,17 @@ from emloom.tasks.synapses import find_synapses
 from emloom.testing.phantom import PhantomSpec, write_phantom
 
 CHOSEN_ON, SCORED_ON = 2, (3, 4, 5)
-THRESHOLDS, SIZES = (0.3, 0.4, 0.5, 0.6), (50, 100, 200, 300)
+PRE, POST, SIZES = (0.3, 0.4, 0.5), (0.2, 0.3, 0.4), (50, 150, 250)
+"""Thresholds of pre and of post sites, and least sizes, of which one each is chosen."""
 LARGEST_NM = 200.0
 """From pre to post site; those of phantoms are closer."""
 
 
 def main(out: Path, steps: int = 1600, seed: int = 0) -> None:
     model = trained(out, steps, seed)
-    choices = {how: scores_of(out, model, CHOSEN_ON, how) for how in product(THRESHOLDS, SIZES)}
+    choices = {how: scores_of(out, model, CHOSEN_ON, how) for how in product(PRE, POST, SIZES)}
     best = max(choices, key=lambda how: choices[how].edge_weight_f1)
-    print(f"threshold {best[0]}, least size {best[1]} voxels, chosen on seed {CHOSEN_ON}")
+    print(f"thresholds {best[0]} (pre), {best[1]} (post), least size {best[2]} voxels, chosen on seed {CHOSEN_ON}")
     names = ("tissue", "precision", "recall", "edge-weight F1", "F1 of connections", "true contacts")
     print(f"| {' | '.join(names)} |\n" + "|---" * len(names) + "|")
     for tissue in (CHOSEN_ON, *SCORED_ON):
@@ -66,21 +67,21 @@ def grown(out: Path, spec: PhantomSpec) -> Path:
     return folder
 
 
-def scores_of(out: Path, model: Path, tissue: int, how: tuple[float, int]) -> ConnectionScores:
+def scores_of(out: Path, model: Path, tissue: int, how: tuple[float, float, int]) -> ConnectionScores:
     """Return the scores of the connectome of a phantom that the network never saw."""
     folder = grown(out, HELD_OUT.model_copy(update={"seed": tissue}))
     prediction = out / f"prediction-{model.parts[-3]}-{tissue}.zarr"
     if not (prediction / "provenance.json").exists():
         job = PredictJob(raw=f"{folder}/raw.zarr", model=str(model), output=str(prediction), orientations=8)
         predict_volume(job, Engine())
-    evidence = EvidenceSpec(threshold=how[0], min_size_vox=how[1])
-    output = out / f"synapses-{model.parts[-3]}-{tissue}-{how[0]:g}-{how[1]}"
+    pre, post = (EvidenceSpec(threshold=threshold, min_size_vox=how[2]) for threshold in how[:2])
+    output = out / f"synapses-{model.parts[-3]}-{tissue}-{how[0]:g}-{how[1]:g}-{how[2]}"
     find_synapses(
         SynapsesJob(
             prediction=str(prediction),
             segmentation=f"{folder}/labels.zarr",
             output=str(output),
-            decoder=SitesDecoder(pre=evidence, post=evidence, max_distance_nm=LARGEST_NM),
+            decoder=SitesDecoder(pre=pre, post=post, max_distance_nm=LARGEST_NM),
         )
     )
     true, seen = (edges(read_synapse_table(path)) for path in (folder / "synapses.parquet", output))

@@ -108,7 +108,14 @@ def test_a_page_with_truth(tmp_path: Path) -> None:
     seen = Outline(page)
     assert page == folder / "report.html"
     assert seen.headings[:1] == ["Synapses of raw.zarr"]
-    wanted = ["Detections", "Missed synapses", "Scores", "Threshold of the score", "Numbers", "In neuroglancer"]
+    wanted = [
+        "Detections",
+        "Missed synapses",
+        "How sure they are",
+        "Threshold of the score",
+        "Numbers",
+        "In neuroglancer",
+    ]
     assert [h for h in seen.headings if h in wanted] == wanted
     assert seen.scripts == 0
     # Best, median, worst; missed; histogram, kept, sweep.

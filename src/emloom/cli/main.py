@@ -41,7 +41,7 @@ from emloom.errors import InputError
 
 app = typer.Typer(
     name="emloom",
-    help="From a raw volume-electron-microscopy stack to segmented neurons.",
+    help="From a raw volume-electron-microscopy stack to neurons and their synapses.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -186,7 +186,7 @@ def _missed(scene: _Scene) -> list[Section]:
 def _scores(scene: _Scene) -> Section:
     table = scene.table
     if not len(table):
-        return Section("Scores", "There is no score, as nothing was detected.")
+        return Section("How sure they are", "There is no score, as nothing was detected.")
     right = None if scene.judged is None else scene.judged.right
     counts: list[list[Cell]] = []
     for threshold in _THRESHOLDS:
@@ -196,7 +196,7 @@ def _scores(scene: _Scene) -> Section:
     figures = [score_histogram(table.scores, right), kept_plot(table.scores)]
     columns = ["threshold", "contacts", "pre sites", "pairs of neurons"]
     text = "How sure detections are, and how many a threshold would keep: those with at least that score."
-    return Section("Scores", text, figures, [Table(columns, counts, "what thresholds keep")])
+    return Section("How sure they are", text, figures, [Table(columns, counts, "what thresholds keep")])
 
 
 def _swept(scene: _Scene) -> list[Section]:
