@@ -3,8 +3,8 @@
     python studies/phantom_connectome.py OUT [STEPS [TRAINING_SEED]]
 
 Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites` for STEPS, default 1600),
-chooses thresholds and the least size of sites on a second, and scores the connectome of three others against their own
-tables, between their true neurites. Half an hour on one core; goes on where it was interrupted.
+chooses thresholds and the least size of sites on a second, and scores the connectome of three others against their
+own tables, between their true neurites. Half an hour on one core; goes on where it was interrupted.
 """
 
 from __future__ import annotations
