@@ -90,24 +90,24 @@ def found(data: str = DATA, seed: int = 0, steps: int = 400) -> PartnersJob:
     return _partners("found", data, _training(seed, steps, _SMALL, None), _BALANCED)
 
 
-def sites(data: str = DATA, seed: int = 0, steps: int = 800, start: str | None = None) -> PartnersJob:
+def sites(data: str = DATA, seed: int = 0, steps: int = 1600, start: str | None = None) -> PartnersJob:
     """Return the job that learns pre and post balls; `start` is the model of `found`."""
     return _partners("sites", data, _training(seed, steps, _LARGE, start))
 
 
-def vectors(data: str = DATA, seed: int = 0, steps: int = 800, start: str | None = None) -> PartnersJob:
+def vectors(data: str = DATA, seed: int = 0, steps: int = 1600, start: str | None = None) -> PartnersJob:
     """Return the job that learns post balls and the way to their pre site."""
     training = _training(seed, steps, _LARGE, start)
     return _partners("vectors", data, training, variant="vectors", vector_scale_nm=200.0)
 
 
-def proximity(data: str = DATA, seed: int = 0, steps: int = 800, start: str | None = None) -> PartnersJob:
+def proximity(data: str = DATA, seed: int = 0, steps: int = 1600, start: str | None = None) -> PartnersJob:
     """Return the job that learns a signed proximity."""
     training = _training(seed, steps, _LARGE, start)
     return _partners("proximity", data, training, variant="proximity", proximity_scale_nm=24.0)
 
 
-def polarity(data: str = DATA, seed: int = 0, steps: int = 800, start: str | None = None) -> PartnersJob:
+def polarity(data: str = DATA, seed: int = 0, steps: int = 1600, start: str | None = None) -> PartnersJob:
     """Return the job that learns pre, post and either."""
     return _partners("polarity", data, _training(seed, steps, _LARGE, start), variant="polarity")
 
