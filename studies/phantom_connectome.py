@@ -1,10 +1,10 @@
 """The connectome of phantoms, found by trained networks: the table of docs/synapses-training.md.
 
-    python studies/phantom_connectome.py OUT [STEPS [TRAINING_SEED]]
+    python studies/phantom_connectome.py OUT [TRAINING_SEED]
 
-Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites` for STEPS, default 1600),
-chooses thresholds and the least size of sites on a second, and scores the connectome of three others against their
-own tables, between their true neurites. Half an hour on one core; goes on where it was interrupted.
+Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites`, twice), chooses thresholds
+and the least size of sites on a second, and scores the connectome of three others against their own tables, between
+their true neurites. Half an hour on one core; goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from emloom.tasks.synapses import find_synapses
 from emloom.testing.phantom import PhantomSpec, write_phantom
 
 CHOSEN_ON, SCORED_ON = 2, (3, 4, 5)
-PRE, POST, SIZES = (0.3, 0.4, 0.5), (0.2, 0.3, 0.4), (50, 150, 250)
+STEPS = (1600, 1200)
+"""Of `sites`, each from where the one before ended: the learning rate rises and falls again."""
+PRE, POST, SIZES = (0.4, 0.5, 0.6), (0.1, 0.15, 0.2, 0.3), (150, 250, 400)
 """Thresholds of pre and of post sites, and least sizes, of which one each is chosen."""
 LARGEST_NM = 200.0
 """From pre to post site; those of phantoms are closer."""
 
 
-def main(out: Path, steps: int = 1600, seed: int = 0) -> None:
-    model = trained(out, steps, seed)
+def main(out: Path, seed: int = 0) -> None:
+    model = trained(out, seed)
     choices = {how: scores_of(out, model, CHOSEN_ON, how) for how in product(PRE, POST, SIZES)}
     best = max(choices, key=lambda how: choices[how].edge_weight_f1)
     print(f"thresholds {best[0]} (pre), {best[1]} (post), least size {best[2]} voxels, chosen on seed {CHOSEN_ON}")
@@ -49,14 +51,16 @@ def main(out: Path, steps: int = 1600, seed: int = 0) -> None:
         )
 
 
-def trained(out: Path, steps: int, seed: int) -> Path:
+def trained(out: Path, seed: int) -> Path:
     """Train on one phantom; return the model."""
     data, hardware = str(grown(out, TRAINING)), Hardware("cpu", 1, 0)
-    first, second = out / f"found-{seed}", out / f"sites-{seed}-{steps}"
-    run(found(data, seed), first, hardware, until="train")
-    start = str(first / "train" / "model.safetensors")
-    run(sites(data, seed, steps, start), second, hardware, until="train")
-    return second / "train" / "model.safetensors"
+    folder = out / f"found-{seed}"
+    run(found(data, seed), folder, hardware, until="train")
+    for number, steps in enumerate(STEPS):
+        start = str(folder / "train" / "model.safetensors")
+        folder = out / f"sites-{seed}-{number}"
+        run(sites(data, seed, steps, start), folder, hardware, until="train")
+    return folder / "train" / "model.safetensors"
 
 
 def grown(out: Path, spec: PhantomSpec) -> Path:
