@@ -2,8 +2,8 @@
 
     python studies/phantom_connectome.py OUT [TRAINING_SEED]
 
-Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites`, twice), chooses thresholds
-and the least size of sites on a second, and scores the connectome of three others against their own tables, between
+Learns synapses on one phantom (`emloom.recipes.phantom_synapses`: `found`, then `sites` twice), chooses thresholds
+and the least size of sites on a second, and scores the connectome of three more against their own tables, between
 their true neurites. Half an hour on one core; goes on where it was interrupted.
 """
 
