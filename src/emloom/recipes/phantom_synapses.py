@@ -4,7 +4,7 @@
 
     phantom of TRAINING   folder `data`: raw.zarr, labels.zarr, clefts.zarr, synapses.parquet
     found(data)           first a network that sees where synapses are: small crops, a balanced loss
-    sites(data, start=..) then one that tells pre from post: large crops, every voxel counts alike
+    sites(data, start=..) then one that tells pre from post: large crops, every voxel counts alike; and once more
     phantom of HELD_OUT   `emloom synapses`, `emloom connectome`, scored against its own table
 
 `vectors`, `proximity`, `polarity` and `clefts` are the other ways to learn. There are ten times as many synapses
