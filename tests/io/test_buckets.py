@@ -292,6 +292,18 @@ def test_a_removal_that_stops_halfway_leaves_what_says_that_it_is_unfinished(gcs
     assert sorted(gcs.buckets["bucket"]) == ["out.zarr/0/zarr.json", "out.zarr/zarr.json"]
 
 
+def test_what_a_stopped_removal_left_may_be_overwritten_whatever_went_first(gcs: Gcs) -> None:
+    address = "gs://bucket/out.zarr"
+    create_volume(address, INFO).write(INFO.box, VALUES)
+    gcs.refused = "out.zarr/0/c/1/1/1"
+    with pytest.raises(InputError, match="cannot remove"):
+        create_volume(address, INFO, overwrite=True)
+    gcs.refused = ""
+    gcs.buckets["bucket"].pop("out.zarr/0/zarr.json", None)  # deletions run at once, in any order
+    create_volume(address, INFO, overwrite=True)
+    assert sorted(gcs.buckets["bucket"]) == ["out.zarr/0/zarr.json", "out.zarr/zarr.json"]
+
+
 def test_metadata_that_cannot_be_written_are_taken_back(gcs: Gcs) -> None:
     gcs.refused = "out.zarr/zarr.json"
     for make in (create_volume, lambda path, info: staged_volume(path, info).__enter__()):

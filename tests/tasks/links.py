@@ -15,7 +15,6 @@ import pytest
 from emloom.cli.main import main
 from emloom.tasks.view import named_volumes
 from emloom.view.neuroglancer import Viewer, serve
-from emloom.view.spot import Spot
 
 
 class Links(HTMLParser):
@@ -49,8 +48,9 @@ def started(command: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Viewer]:
     """Start what a command line of the report starts, on any free port; it goes on until the block ends."""
     asked: dict[str, Any] = {}
 
-    def show(paths: Sequence[str], port: int, say: Any, *, spot: Spot, token: str | None) -> None:
-        asked.update(paths=paths, port=port, spot=spot, token=token)
+    def show(paths: Sequence[str], port: int, say: Any, **more: Any) -> None:
+        assert set(more) == {"spot", "token", "synapses"}
+        asked.update(paths=paths, port=port, **more)
 
     monkeypatch.setattr("emloom.tasks.view.show", show)
     monkeypatch.setattr(sys, "argv", shlex.split(command))

@@ -45,6 +45,12 @@ class Node:
         return [] if self.image is None else levels_of(self.image)
 
 
+def levels_said(node: Node) -> list[str]:
+    """Return the paths of levels that a node's metadata list, whether they exist or not."""
+    image = None if node.is_array else image_of(node.attributes)
+    return [] if image is None else levels_of(image)
+
+
 def is_store(folder: Place) -> bool:
     """Whether a folder is a zarr group or array."""
     return any(exists(folder / name) for name in MARKERS)

@@ -43,7 +43,17 @@ from emloom.io.metadata import (
     read_plain,
 )
 from emloom.io.ngff import image_attributes, read_image
-from emloom.io.nodes import MARKERS, Node, ensure_groups, image_around, is_unlisted, names_in, node_at, write_group
+from emloom.io.nodes import (
+    MARKERS,
+    Node,
+    ensure_groups,
+    image_around,
+    is_unlisted,
+    levels_said,
+    names_in,
+    node_at,
+    write_group,
+)
 from emloom.io.places import Place, Remote, is_folder, kvstore, place_of
 from emloom.io.remote import as_created, draft_of, finished, is_taken, names_below, new_folder
 from emloom.io.tensors import StoreVolume, dtype_of, kept_axes, open_store, told
@@ -138,10 +148,12 @@ def _refuse_loss(target: Place) -> None:
     """Raise where overwriting a volume would take with it anything but that volume."""
     node = node_at(target) if is_folder(target) else None
     shown = finished(target)
-    if node is None or not (node.is_array or node.levels):
+    # A removal that was stopped may have taken the levels in a bucket and left what lists them.
+    levels = [] if node is None else levels_said(node) if isinstance(target, Remote) else node.levels
+    if node is None or not (node.is_array or levels):
         raise InputError(f"{shown} is not a zarr volume and is not overwritten: choose another name or remove it")
     if isinstance(target, Remote):
-        others = [str(place) for place in _below(replace(target, unfinished=False), node.levels)]
+        others = [str(place) for place in _below(replace(target, unfinished=False), levels)]
     else:
         others = [hit.path for hit in _walk(target) if Path(hit.path) != target]
     if others:
