@@ -161,6 +161,8 @@ class RoundTrip:
         if of == "undamaged":
             raw = self.phantom.raw
             store(self.path("tissue.zarr"), raw.info, raw.read(raw.info.box))
+        if of == "fixed":
+            _ = self.fixed  # made when it is first asked for
         path = {"undamaged": "tissue.zarr", "fixed": "fixed/raw.zarr", "damaged": "damaged/raw.zarr"}[of]
         segments = segmented(self.path(path), model, str(work / f"{of}.zarr"))
         if of != "damaged":
