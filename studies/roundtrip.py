@@ -4,7 +4,7 @@
 
 Trains a network for STEPS (default 300) on undamaged tissue of seed LESSON (1), plants DRAWS (8) draws of damage
 in other tissue, aligns, repairs, segments, brings back, and prints the Rand F-scores: undamaged, repaired and
-damaged; lost sections left out, and with them. Eight draws take six minutes on two cores.
+damaged; lost sections left out, and with them.
 """
 
 from __future__ import annotations

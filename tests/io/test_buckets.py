@@ -149,21 +149,18 @@ class TestS3Zarr3(BucketContract):
     name = "out.zarr/a/raw"
 
 
-@pytest.mark.slow  # the formats keep their contract on disk (test_contracts), and others of them here
 @pytest.mark.usefixtures("s3_server")
 class TestS3Zarr3Sharded(BucketContract):
     layouts = (Layout((8, 8, 16), {"shards": (16, 16, 32)}), Layout((4, 8, 8), {"shards": (8, 16, 16)}))
     crash_layout = Layout((16, 32, 32), {"shards": (32, 32, 32)})
 
 
-@pytest.mark.slow  # the formats keep their contract on disk (test_contracts), and others of them here
 @pytest.mark.usefixtures("s3_server")
 class TestS3Zarr2(BucketContract):
     layouts = tuple(Layout(chunks, {"zarr_format": 2}) for chunks in [(16, 16, 32), (8, 8, 16)])
     crash_layout = Layout((32, 32, 32), {"zarr_format": 2})
 
 
-@pytest.mark.slow  # the formats keep their contract on disk (test_contracts), and others of them here
 @pytest.mark.usefixtures("s3_server")
 class TestS3N5(BucketContract):
     name = "out.n5/raw"
@@ -182,7 +179,6 @@ class TestGcsZarr3(BucketContract):
     scheme = "gs"
 
 
-@pytest.mark.slow  # the formats keep their contract on disk (test_contracts), and others of them here
 @pytest.mark.usefixtures("gcs_server")
 class TestGcsPrecomputed(BucketContract):
     scheme = "gs"

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from emloom.geometry import Grid
 from emloom.geometry.skeletons import voxels_containing
-from emloom.geometry.synapses import SynapseTable, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.annotations import POST, PRE, Annotations
 from emloom.io.cremi import read_annotations, write_annotations
 from emloom.io.cremisynapses import annotations_of, repeated, table_of, unpaired
+from emloom.io.synapsetable import to_columns
 from emloom.metrics.partnerpairs import PartnerPairs, site_voxels
 from tests.tasks.drawnsynapses import GRID, drawn
 

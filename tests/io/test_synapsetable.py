@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emloom.errors import InputError
-from emloom.geometry.synapses import LARGEST_ID, SynapseTable, to_columns
-from emloom.io.synapsetable import SYNAPSES, read_synapse_table, write_synapse_table
+from emloom.geometry.synapses import LARGEST_ID, SynapseTable
+from emloom.io.synapsetable import SYNAPSES, read_synapse_table, to_columns, write_synapse_table
 from emloom.io.tables import write_table
 
 

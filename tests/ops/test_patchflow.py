@@ -64,7 +64,7 @@ def test_planted_shifts_come_back(seed: int, y: float, x: float, noise: float) -
     assert flow.valid.mean() > 0.8
     assert np.median(error(flow, truth)) < 0.12
     # Patches over the rim see less tissue: half a pixel off at times. Those wholly inside do not care.
-    assert np.percentile(error(flow, truth), 95) < 1.0
+    assert np.percentile(error(flow, truth), 95) < 0.7
     assert np.percentile(error(inside(flow, a.shape, 16), truth), 95) < 0.2
 
 

@@ -13,9 +13,10 @@ from emloom.errors import InputError
 from emloom.geometry.columns import Columns
 from emloom.geometry.elements import Group
 from emloom.geometry.skeletons import Skeletons
-from emloom.geometry.synapses import SynapseTable, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.geometry.tracings import Marks, Tracing
 from emloom.io.nml import read_nml_tracing, write_nml
+from emloom.io.synapsetable import to_columns
 from emloom.ops.synapsetracing import synapses_of, tracing_of
 from tests.tasks.drawnsynapses import drawn
 

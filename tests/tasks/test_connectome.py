@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
-from emloom.geometry.synapses import SynapseTable, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.annotations import POST, PRE, Annotations
 from emloom.io.cremi import write_annotations
 from emloom.io.graphstore import write_lut
 from emloom.io.nml import write_nml
-from emloom.io.synapsetable import SYNAPSES, read_synapse_table, write_synapse_table
+from emloom.io.synapsetable import SYNAPSES, read_synapse_table, to_columns, write_synapse_table
 from emloom.io.tables import read_table
 from emloom.io.volume import ArrayVolume
 from emloom.metrics.partnerpairs import PartnerPairs, segments_of

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
-from emloom.geometry.synapses import SynapseTable, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.annotations import POST, PRE, Annotations
 from emloom.io.cremi import NEURON_IDS, write_annotations
 from emloom.io.open import create_volume
-from emloom.io.synapsetable import SYNAPSES, read_synapse_table, write_synapse_table
+from emloom.io.synapsetable import SYNAPSES, read_synapse_table, to_columns, write_synapse_table
 from emloom.io.tables import write_table
 from emloom.io.volume import VolumeInfo
 from emloom.metrics.partnerpairs import site_voxels

@@ -14,7 +14,7 @@ voxel v is at ``offset + (v + 1/2) * voxel size``. CREMI counts from half a voxe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -150,47 +150,3 @@ _COLUMNS: tuple[tuple[str, tuple[int, ...], type], ...] = (
     ("scores", (), np.float32),
 )
 assert [name for name, _, _ in _COLUMNS] == [f.name for f in fields(SynapseTable)][:-1]
-
-
-def to_columns(table: SynapseTable) -> dict[str, NDArray[Any]]:
-    """Return the columns by which tables are stored: `id`, `polyad`, `pre_z_nm` .., `score`."""
-    columns: dict[str, NDArray[Any]] = {"id": table.ids, "polyad": table.polyads}
-    for side, points in (("pre", table.pre_nm), ("post", table.post_nm)):
-        columns |= {f"{side}_{axis}_nm": points[:, k] for k, axis in enumerate("zyx")}
-    columns |= {"pre_segment": table.pre_segments, "post_segment": table.post_segments}
-    return columns | {"size_vox": table.sizes_vox, "score": table.scores}
-
-
-def of_columns(columns: Mapping[str, NDArray[Any]], source: str) -> SynapseTable:
-    """Return the table that was stored as such columns; inverse of `to_columns`.
-
-    Columns a person may not have are made up: `polyad` (every contact its own), segments (0), `size_vox` (0) and
-    `score` (1).
-
-    Raises:
-        InputError: a column that is needed is missing, or as `SynapseTable`.
-    """
-    needed = ["id", *(f"{side}_{axis}_nm" for side in ("pre", "post") for axis in "zyx")]
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise InputError(
-            f"{source} has no column {missing[0]!r}: a table of synapses needs {', '.join(needed)} (it has: "
-            f"{', '.join(columns)})"
-        )
-    n = len(columns["id"])
-    made_up = {
-        "polyad": columns["id"],
-        "pre_segment": np.zeros(n, np.uint64),
-        "post_segment": np.zeros(n, np.uint64),
-        "size_vox": np.zeros(n, np.int64),
-        "score": np.ones(n, np.float32),
-    }
-    got = {**made_up, **columns}
-    sides = {
-        f"{side}_nm": np.stack([np.asarray(got[f"{side}_{axis}_nm"], np.float64) for axis in "zyx"], axis=1)
-        for side in ("pre", "post")
-    }
-    return SynapseTable(
-        got["id"], got["polyad"], sides["pre_nm"], sides["post_nm"], got["pre_segment"], got["post_segment"],
-        got["size_vox"], got["score"], source,
-    )  # fmt: skip

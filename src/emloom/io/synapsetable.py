@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emloom.errors import InputError
-from emloom.geometry.synapses import SynapseTable, of_columns, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.files import explained
 from emloom.io.tables import Column, read_table, words_of, write_csv, write_table
 
@@ -51,7 +51,7 @@ def read_synapse_table(path: str | Path) -> SynapseTable:
     """Read a table of synapses: `.parquet`, `.csv`, or a folder of `emloom synapses` that holds one.
 
     Raises:
-        InputError: the file is missing or damaged, or as `geometry.synapses.of_columns`.
+        InputError: the file is missing or damaged, or as `of_columns`.
     """
     file = _file_of(path)
     columns = _read_csv(file) if _ending(file) == ".csv" else dict(read_table(file).columns)
@@ -77,6 +77,50 @@ def _file_of(path: str | Path) -> Path:
     if not (file / SYNAPSES).is_file():
         raise InputError(f"{path} holds no {SYNAPSES}: give a folder of emloom synapses, or the table itself")
     return file / SYNAPSES
+
+
+def to_columns(table: SynapseTable) -> dict[str, Column]:
+    """Return the columns by which tables are stored: `id`, `polyad`, `pre_z_nm` .., `score`."""
+    columns: dict[str, Column] = {"id": table.ids, "polyad": table.polyads}
+    for side, points in (("pre", table.pre_nm), ("post", table.post_nm)):
+        columns |= {f"{side}_{axis}_nm": points[:, k] for k, axis in enumerate("zyx")}
+    columns |= {"pre_segment": table.pre_segments, "post_segment": table.post_segments}
+    return columns | {"size_vox": table.sizes_vox, "score": table.scores}
+
+
+def of_columns(columns: Mapping[str, Column], source: str) -> SynapseTable:
+    """Return the table that was stored as such columns; inverse of `to_columns`.
+
+    Columns a person may not have are made up: `polyad` (every contact its own), segments (0), `size_vox` (0) and
+    `score` (1).
+
+    Raises:
+        InputError: a column that is needed is missing, or as `SynapseTable`.
+    """
+    needed = ["id", *(f"{side}_{axis}_nm" for side in ("pre", "post") for axis in "zyx")]
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise InputError(
+            f"{source} has no column {missing[0]!r}: a table of synapses needs {', '.join(needed)} (it has: "
+            f"{', '.join(columns)})"
+        )
+    n = len(columns["id"])
+    made_up = {
+        "polyad": columns["id"],
+        "pre_segment": np.zeros(n, np.uint64),
+        "post_segment": np.zeros(n, np.uint64),
+        "size_vox": np.zeros(n, np.int64),
+        "score": np.ones(n, np.float32),
+    }
+    got = {**made_up, **columns}
+    sides = {
+        f"{side}_nm": np.stack([np.asarray(got[f"{side}_{axis}_nm"], np.float64) for axis in "zyx"], axis=1)
+        for side in ("pre", "post")
+    }
+    return SynapseTable(
+        got["id"], got["polyad"], sides["pre_nm"], sides["post_nm"], got["pre_segment"], got["post_segment"],
+        got["size_vox"], got["score"], source,
+    )  # fmt: skip
 
 
 def _ending(path: str | Path) -> str:

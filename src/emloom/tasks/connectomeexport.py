@@ -27,7 +27,7 @@ import numpy as np
 
 from emloom.errors import InputError
 from emloom.geometry.grid import Grid, Vec3
-from emloom.geometry.synapses import SynapseTable, to_columns
+from emloom.geometry.synapses import SynapseTable
 from emloom.io.annotationlayers import write_annotation_layer, write_state
 from emloom.io.cremi import write_annotations
 from emloom.io.cremisynapses import annotations_of
@@ -35,6 +35,7 @@ from emloom.io.files import staged
 from emloom.io.graphml import write_graphml
 from emloom.io.neuprint import write_neuprint
 from emloom.io.nml import write_nml
+from emloom.io.synapsetable import to_columns
 from emloom.io.tables import write_csv
 from emloom.ops.synapsetracing import tracing_of
 from emloom.spec import Spec

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
-from emloom.geometry.synapses import SynapseTable, of_columns, to_columns
-from emloom.io.synapsetable import SYNAPSES
+from emloom.geometry.synapses import SynapseTable
+from emloom.io.synapsetable import SYNAPSES, of_columns, to_columns
 from emloom.io.tables import read_table, write_table
 from emloom.ops.connectome import REASONS, Edges, Neurons, Rules, Words, edges_of, left_out, neurons_of
 from emloom.tasks.connectomesource import SiteSegments

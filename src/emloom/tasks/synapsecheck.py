@@ -36,7 +36,7 @@ from emloom.tasks.synapsescene import Scene
 
 _FAR_SHARE = 0.02
 _LARGEST: Vec = (96, 384, 384)
-"""Voxels around a site that are decoded; targets take about a minute per 100 million."""
+"""Voxels around the middle of all sites that are decoded: enough to see, and seconds of work."""
 _COMES_BACK = 0.9
 
 
