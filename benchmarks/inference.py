@@ -35,7 +35,7 @@ from emloom.nn.openvino_backend import OpenVinoBackend
 from emloom.nn.reshape import crop
 from emloom.recipes import fib25, phantom
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.pipeline import run
+from emloom.tasks.neurons import run
 from emloom.testing.phantom import write_phantom
 
 STEPS = 100

@@ -20,7 +20,7 @@ from emloom.tasks.checktraining import Trained, check_library, check_room, check
 from emloom.tasks.data import open_stack
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.library import open_library
-from emloom.tasks.pipeline import Run, run
+from emloom.tasks.neurons import Run, run
 from emloom.tasks.preview import Preview
 from emloom.tasks.steps import Silent
 from tests.tasks.artifacts import VOXEL_NM, augmented, stained, write_library

@@ -17,7 +17,7 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import artifacts, check, forest, pipeline, reconstruction, semantic, synapsejob
+from emloom.tasks import artifacts, check, forest, neurons, reconstruction, semantic, synapsejob
 from emloom.tasks.artifactjob import ArtifactJob
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.forestjob import ForestJob
@@ -132,7 +132,7 @@ def carry_out(
     until: Literal["train", "report"] = "train" if only_train else "report"
     how = (where.hardware, where.listener, overwrite, until, where.executor)
     if isinstance(job, NeuronsJob):
-        return pipeline.run(job, folder, *how)
+        return neurons.run(job, folder, *how)
     if isinstance(job, SemanticJob):
         return semantic.run(job, folder, *how)
     if isinstance(job, ForestJob):

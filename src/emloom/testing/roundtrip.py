@@ -36,7 +36,7 @@ from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.movestack import MoveJob, move_volume
-from emloom.tasks.pipeline import run
+from emloom.tasks.neurons import run
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.repair import repair
 from emloom.tasks.repairspec import RepairJob

@@ -15,7 +15,7 @@ from emloom.io.open import open_volume
 from emloom.nn.hardware import Hardware
 from emloom.nn.model import load
 from emloom.run.cluster import executor_of
-from emloom.tasks.pipeline import STAGES, run
+from emloom.tasks.neurons import STAGES, run
 from emloom.tasks.segment import grow_tree, load_segmented
 from tests.tasks.cubes import job, write_stack
 

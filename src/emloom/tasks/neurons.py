@@ -1,4 +1,4 @@
-"""`emloom run`: train, predict, segment, evaluate, report — skipping what is already done.
+"""`emloom run` of neurons: train, predict, segment, evaluate, report — skipping what is already done.
 
 Everything of a job lives in one folder::
 
