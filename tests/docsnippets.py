@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,23 +51,22 @@ def snippets(page: Path, slow: bool) -> list[Snippet]:
     return found if slow else found[:first]
 
 
-def carry_out(found: list[Snippet], folder: Path) -> list[tuple[Snippet, str]]:
-    """Carry out blocks in a folder; return what each run printed. A run that fails is an AssertionError."""
+def carry_out(found: list[Snippet], folder: Path) -> Iterator[tuple[Snippet, str]]:
+    """Carry out blocks in a folder; yield each run and what it printed. A run that fails is an AssertionError."""
     bin_ = folder / ".bin"
     bin_.mkdir(parents=True)
     for name, words in {"emloom": " -m emloom", "python": ""}.items():
         (bin_ / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
         (bin_ / name).chmod(0o755)
-    printed: list[tuple[Snippet, str]] = []
+    printed = ""
     for snippet in found:
         if snippet.mark.startswith("file: "):
             (folder / snippet.mark.removeprefix("file: ")).write_text(snippet.text, encoding="utf-8")
         elif snippet.mark == "shows":
-            assert printed, f"line {snippet.line} shows what nothing printed"
-            assert fits(snippet.text, printed[-1][1]), f"line {snippet.line}: the page shows\n{snippet.text}\nbut it is\n{printed[-1][1]}"
+            assert fits(snippet.text, printed), f"line {snippet.line} shows\n{snippet.text}\nbut it is\n{printed}"
         else:
-            printed.append((snippet, _run(snippet, folder, bin_)))
-    return printed
+            printed = _run(snippet, folder, bin_)
+            yield snippet, printed
 
 
 def _run(snippet: Snippet, folder: Path, bin_: Path) -> str:

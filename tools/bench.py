@@ -56,8 +56,9 @@ class Run:
         return _RATIO.findall(self.output) if self.status == 0 else []
 
 
-def run(script: Path, say: Callable[[str], object] = sys.stdout.write) -> Run:
-    """Run a benchmark; whatever it prints is said at once."""
+def run(script: Path, say: Callable[[str], object] | None = None) -> Run:
+    """Run a benchmark; whatever it prints is said at once, on the terminal by default."""
+    say = say or _say
     about = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n")[0]
     load, start, lines = os.getloadavg()[0], time.monotonic(), []
     say(f"== {script}\n")
@@ -74,6 +75,11 @@ def run(script: Path, say: Callable[[str], object] = sys.stdout.write) -> Run:
             lines.append(line)
             say(line)
     return Run(script.stem, about, "".join(lines), process.returncode, time.monotonic() - start, load)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def page(runs: Sequence[Run], date: str, machine: Sequence[str]) -> str:
