@@ -18,7 +18,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,20 @@ def snippets(page: Path, slow: bool) -> list[Snippet]:
     return found if slow else found[:first]
 
 
-def carry_out(found: list[Snippet], folder: Path) -> Iterator[tuple[Snippet, str]]:
-    """Carry out blocks in a folder; yield each run and what it printed. A run that fails is an AssertionError."""
-    bin_ = folder / ".bin"
-    bin_.mkdir(parents=True)
-    for name, words in {"emloom": " -m emloom", "python": ""}.items():
-        (bin_ / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
-        (bin_ / name).chmod(0o755)
+def carry_out(
+    found: list[Snippet], folder: Path, how: Callable[[Snippet, Path], str] | None = None
+) -> Iterator[tuple[Snippet, str]]:
+    """Carry out blocks in a folder; yield each run and what it printed.
+
+    Args:
+        found: the blocks.
+        folder: where, empty at first.
+        how: runs one block there and returns what it prints; default: in a shell.
+
+    Raises:
+        AssertionError: a run fails, or prints something else than is shown.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     printed = ""
     for snippet in found:
         if snippet.mark.startswith("file: "):
@@ -65,11 +72,17 @@ def carry_out(found: list[Snippet], folder: Path) -> Iterator[tuple[Snippet, str
         elif snippet.mark == "shows":
             assert fits(snippet.text, printed), f"line {snippet.line} shows\n{snippet.text}\nbut it is\n{printed}"
         else:
-            printed = _run(snippet, folder, bin_)
+            printed = (how or in_a_shell)(snippet, folder)
             yield snippet, printed
 
 
-def _run(snippet: Snippet, folder: Path, bin_: Path) -> str:
+def in_a_shell(snippet: Snippet, folder: Path) -> str:
+    """Run a block as a reader would, and return what it prints."""
+    bin_ = folder / ".bin"
+    bin_.mkdir(exist_ok=True)
+    for name, words in {"emloom": " -m emloom", "python": ""}.items():
+        (bin_ / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        (bin_ / name).chmod(0o755)
     command = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[snippet.language]
     paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
