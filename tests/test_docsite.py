@@ -22,7 +22,7 @@ from emloom.spec import Spec
 from emloom.tasks.anyjob import KINDS as JOBS
 from emloom.tasks.pipelinespec import PipelineJob
 from tests.docsnippets import Snippet, carry_out, fits, snippets
-from tools import reference
+from tools import morepages, reference
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -83,7 +83,7 @@ def test_jobs_on_pages_of_the_beginning_are_valid(page: Path) -> None:
     if not page.stem.startswith(("tutorial-", "quickstart")):
         pytest.skip("its files are checked by tests of their own")
     kinds = {**JOBS, "pipeline": PipelineJob}
-    for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+    for text in re.findall(r"^```yaml[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
         kind = yaml.safe_load(text).get("kind")
         if kind is not None:
             kinds[kind].from_yaml(text, page.name)
@@ -178,6 +178,15 @@ def test_types_and_defaults_are_said_in_words() -> None:
     part = reference.section(PipelineJob)
     assert "| `raw` | text | **required** | The stack. |" in part
     assert "| `voxel_size_nm` | 3 × number or null, nm | `null` |" in part
+
+
+def test_pages_from_elsewhere_link_to_pages_that_exist() -> None:
+    made = morepages.pages()
+    fragments = [path for path in (ROOT / "changes").glob("*.md") if path.name != "README.md"]
+    assert made["more/changes.md"].count("\n* ") >= len(fragments)
+    for text in made.values():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (DOCS / "more" / target).resolve().exists() or (DOCS / Path(target).name).exists(), target
 
 
 # ---- the site ---------------------------------------------------------------------------------------------------
