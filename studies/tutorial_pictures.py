@@ -36,11 +36,24 @@ def section(path: Path, z: int) -> Picture:
     return volume.read(volume.info.box)[..., z, :, :]
 
 
+def named(segments: Picture, truth: Picture) -> Picture:
+    """Return segments under the true id that each finds most of; what is left over keeps other numbers."""
+    pairs, counts = np.unique(np.stack([segments.ravel(), truth.ravel()]), axis=1, return_counts=True)
+    names: dict[int, int] = {0: 0}
+    for segment, true in pairs.T[np.argsort(-counts)].tolist():
+        if segment not in names and true not in names.values():
+            names[segment] = true
+    spare = int(truth.max()) + 1
+    for number, segment in enumerate(np.unique(segments).tolist()):
+        names.setdefault(segment, spare + number)
+    keys = np.array(sorted(names), np.uint64)
+    return np.array([names[key] for key in keys.tolist()])[np.searchsorted(keys, segments)]
+
+
 def coloured(ids: Picture) -> Picture:
     """Return ids as colours, 0 black, the same id always the same."""
-    number = ids.astype(np.uint64)
-    mixed = (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-    rgb = np.stack([60 + (mixed >> np.uint64(8 * i)) % np.uint64(190) for i in range(3)], -1).astype(np.uint8)
+    palette = (255 * np.array([mpl.colormaps["tab20"](n)[:3] for n in range(20)])).astype(np.uint8)
+    rgb = palette[(ids.astype(np.int64) * 7) % 20]
     rgb[ids == 0] = 0
     return rgb
 
@@ -68,8 +81,10 @@ def neurons(run: Path) -> Any:
     show(axes[0], section(run / "unseen" / "raw.zarr", z), "raw, never seen")
     near = section(run / "pred.zarr" / "affinities", z)[:3].mean(0)
     show(axes[1], near, "predicted: mean near affinity")
-    show(axes[2], coloured(section(run / "seg.zarr" / "segmentation", z)), "segments")
-    show(axes[3], coloured(section(run / "unseen" / "labels.zarr", z)), "truth")
+    found, true = (open_volume(str(run / path)) for path in ("seg.zarr/segmentation", "unseen/labels.zarr"))
+    truth = true.read(true.info.box)
+    show(axes[2], coloured(named(found.read(found.info.box), truth)[z]), "segments")
+    show(axes[3], coloured(truth[z]), "truth")
     return figure
 
 
