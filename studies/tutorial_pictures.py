@@ -119,7 +119,9 @@ def frequency(run: Path) -> Any:
         axes = figure.add_subplot(grid[1, 2 * place : 2 * place + 2])
         for name in ("weak", "strong", "invented"):
             mine = [row for row in rows if row["output"].startswith(name)]
-            axes.plot([float(r["wavelength_nm"]) for r in mine], [float(r[statistic]) for r in mine], "o-", label=name)
+            axes.plot(
+                [float(r["wavelength_nm"]) for r in mine], [float(r[statistic]) for r in mine], "o-", label=name
+            )
         axes.set_xscale("log", base=2)
         axes.set_xticks([16, 32, 64, 128, 256], ["16", "32", "64", "128", "256"])
         axes.set_ylim(-0.05, 1.25)

@@ -5,7 +5,7 @@
     <!-- file: job.yaml -->   the block becomes a file
     <!-- run -->              `sh` goes to bash, `python` to Python, in the folder of the page; takes seconds
     <!-- run slow -->         the same, only among the slow tests; so is whatever comes after it on the page
-    <!-- shows -->            what the last run printed; a line `...` stands for any lines, `...` within for any text
+    <!-- shows -->            what the last run printed; `...` stands for any text, any lines
 
 The folder is empty at first, and `emloom` is the one under test.
 

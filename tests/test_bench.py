@@ -38,7 +38,9 @@ def test_everything_is_shown_as_it_comes(folder: Path) -> None:
     assert done.status == 0
 
 
-def test_the_page_holds_ratios_tables_and_failures(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_page_holds_ratios_tables_and_failures(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "page.md"
     assert main(folder, target) == 1
     text = target.read_text()

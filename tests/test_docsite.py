@@ -1,4 +1,4 @@
-"""The documentation as a site: snippets run, laws name tests that exist, the reference is whole, pages find each other."""
+"""The documentation as a site: snippets run, laws name their tests, the reference is whole, pages find each other."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_every_law_names_tests_that_exist() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_of_this_repository_that_are_named_exist(page: Path) -> None:
-    named = re.findall(r"`((?:tests|benchmarks|studies|tools)/[\w./-]+\.(?:py|md))", page.read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`((?:tests|benchmarks|studies|tools)/[\w./-]+\.(?:py|md))", page.read_text(encoding="utf-8")
+    )
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing
 
@@ -212,10 +214,14 @@ def test_the_site_asks_no_other_host() -> None:
         pytest.skip("the site is not built: make docs")
     for page in site.rglob("*.html"):
         for url in re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(https?:[^"]+)"', page.read_text()):
-            assert "rel=\"canonical\"" in url, f"{page.relative_to(site)} loads {url}"
+            assert 'rel="canonical"' in url, f"{page.relative_to(site)} loads {url}"
 
 
 def test_pictures_are_small() -> None:
-    large = {path.name: path.stat().st_size for path in (DOCS / "img").glob("tutorial-*.png") if path.stat().st_size > 150_000}
+    large = {
+        path.name: path.stat().st_size
+        for path in (DOCS / "img").glob("tutorial-*.png")
+        if path.stat().st_size > 150_000
+    }
     assert not large
     assert os.listdir(DOCS / "img")

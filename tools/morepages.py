@@ -1,7 +1,7 @@
-"""Pages of the documentation made from files that lie elsewhere: what changed, how to contribute, why things are so.
+"""Pages of the documentation made from files elsewhere: what changed, how to contribute, why things are so.
 
-A hook of mkdocs, as `tools/reference.py`. Links to pages of the documentation keep working, whatever folder they were
-written in; links to other files of the repository become their text.
+A hook of mkdocs, as `tools/reference.py`. Links to pages of the documentation keep working, whatever folder they
+were written in; links to other files of the repository become their text.
 """
 
 from __future__ import annotations

@@ -195,7 +195,12 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length
 
 
 def _bounds(metadata: Any) -> str:
-    found = [f"{sign} {getattr(each, name):,}" for each in metadata for name, sign in _BOUNDS.items() if hasattr(each, name)]
+    found = [
+        f"{sign} {getattr(each, name):,}"
+        for each in metadata
+        for name, sign in _BOUNDS.items()
+        if hasattr(each, name)
+    ]
     found += [f"a multiple of {each.multiple_of}" for each in metadata if hasattr(each, "multiple_of")]
     return f" {', '.join(found)}" if found else ""
 
@@ -315,15 +320,17 @@ def _opening(page: str) -> str:
 
 def _index() -> str:
     rows = [f"| [`{name}`](kind-{name}.md) | {_cell(_first_line(spec))} |" for name, spec in KINDS.items()]
-    verbs = [f"| [`emloom {verb}`](command-{verb}.md) | {_cell(_first_line(s[0]))} |" for verb, s in COMMANDS.items()]
+    verbs = [
+        f"| [`emloom {verb}`](command-{verb}.md) | {_cell(_first_line(s[0]))} |" for verb, s in COMMANDS.items()
+    ]
     areas = [f"* [{title}]({page}.md)" for title, page in _areas().items()]
     return "\n".join(
         [
             "# Reference",
             "",
             "Every key of every file, with its type, its default and its unit. These pages are made from the code",
-            "when the documentation is built. Unknown keys are errors, and `emloom schema` prints the same as a JSON",
-            "schema for editors.",
+            "when the documentation is built. Unknown keys are errors, and `emloom schema` prints the same as a",
+            "JSON schema for editors.",
             "",
             "## Kinds of jobs",
             "",
