@@ -1,4 +1,4 @@
-"""The documentation as a site: snippets run, laws name their tests, the reference is whole, pages find each other."""
+"""The documentation as a site: snippets run, laws name their tests, the reference is whole, pages meet."""
 
 from __future__ import annotations
 
@@ -179,6 +179,7 @@ def test_types_and_defaults_are_said_in_words() -> None:
     assert reference.words(tuple[int, ...] | None) == "list of (integer) or null"
     part = reference.section(PipelineJob)
     assert "| `raw` | text | **required** | The stack. |" in part
+    assert "| key | type | default | what it is |" in part
     assert "| `voxel_size_nm` | 3 × number or null, nm | `null` |" in part
 
 

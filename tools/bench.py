@@ -3,9 +3,9 @@
     python tools/bench.py [FOLDER [PAGE]]     # default: benchmarks docs/benchmarks.md
 
 A benchmark is a script that prints what it measured and, in the end, ``RATIO name value``: how many times as fast
-as the best peer. Everything it prints goes to the terminal as it comes, and onto the page. One that fails is on the
-page, too, with its last words, and the exit status is 1. The load of the machine before each script stands beside
-its ratio, so that a figure measured beside other work can be told.
+as the best peer. Everything it prints goes to the terminal as it comes, and onto the page. One that fails is on
+the page, too, with its last words, and the exit status is 1. The load of the machine before each script stands
+beside its ratio, so that a figure measured beside other work can be told.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def page(runs: Sequence[Run], date: str, machine: Sequence[str]) -> str:
             *(f"* {line}" for line in machine),
             "",
             "A ratio says how many times as fast as the best peer emloom was, on the same input, with the same",
-            "result; below 1 it was slower. One run on one machine: scripts interleave their rounds and take medians,",
-            "so a ratio is steadier than its seconds, but differences of a tenth are noise. A load well above the",
+            "result; below 1 it was slower. One run on one machine: scripts interleave their rounds and take",
+            "medians, so a ratio is steadier than its seconds, but a tenth is noise. A load well above the",
             "script's own means that other work ran beside it, and that its figures are worth less.",
             "",
             *([f"**{len(failed)} failed**: {', '.join(each.name for each in failed)}.", ""] if failed else []),

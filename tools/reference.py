@@ -191,7 +191,7 @@ def _variant(spec: SpecType) -> str:
     return _link(spec) + given
 
 
-_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤"}
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of length ≥", "max_length": "of length ≤"}
 
 
 def _bounds(metadata: Any) -> str:
@@ -246,8 +246,7 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Spec) and value == _plain(type(value)):
         return "its defaults"
-    holder = value.to_dict() if isinstance(value, Spec) else value
-    text = yaml.safe_dump(_listed(holder), default_flow_style=True, width=10_000, allow_unicode=True)
+    text = yaml.safe_dump(_listed(value), default_flow_style=True, width=10_000, allow_unicode=True)
     return f"`{text.removesuffix('...' + chr(10)).strip()}`"
 
 
@@ -257,8 +256,9 @@ def _plain(spec: SpecType) -> Spec | None:
 
 
 def _listed(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.to_dict()
+    if isinstance(value, Spec):  # what differs from its own defaults
+        kind = {"kind": value.kind} if hasattr(value, "kind") else {}
+        return kind | value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, tuple | list):
         return [_listed(each) for each in value]
     return value
@@ -294,7 +294,7 @@ def _cell(text: str) -> str:
 def section(spec: SpecType) -> str:
     """Return the part of a page that tells everything about one Spec."""
     lines = [f"## {spec.__name__} {{#{spec.__name__.lower()}}}", "", prose(spec), ""]
-    lines += ["| key | type | default | |", "|---|---|---|---|"]
+    lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
     fields = sorted(spec.model_fields.items(), key=lambda each: each[0] != "kind")
     for name, field in fields:
         kind = words(field.annotation) + _bounds(field.metadata) + _unit(name)
