@@ -28,14 +28,19 @@ def linked(text: str) -> str:
 
 def changes() -> str:
     """Return what changed since the last release, by kind."""
-    texts = [path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "changes").glob("*.md"))]
+    paths = sorted(path for path in (ROOT / "changes").glob("*.md") if path.name != "README.md")
+    texts = [path.read_text(encoding="utf-8").strip() for path in paths]
     lines = ["# Changes", "", "Since the last release.", ""]
     for kind in _ORDER:
-        mine = [text for text in texts if text.startswith(f"**{kind}**")]
+        mine = [text for text in texts if _kind(text) == kind]
         if mine:
             lines += [f"## {kind}", ""]
             lines += ["* " + " ".join(text.removeprefix(f"**{kind}**:").split()) for text in mine] + [""]
     return "\n".join(lines)
+
+
+def _kind(text: str) -> str:
+    return next((kind for kind in _ORDER if text.startswith(f"**{kind}**")), "Changed")
 
 
 def decisions() -> str:
