@@ -17,6 +17,7 @@ from emloom.cli import (
     blockwise,
     classify,
     combine,
+    confidence,
     connectome,
     data,
     datasets,
@@ -71,6 +72,7 @@ repair.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
+confidence.register(app)
 classify.register(app)
 refine.register(app)
 suggest.register(app)
