@@ -17,13 +17,16 @@ def register(app: typer.Typer) -> None:
 
 
 def confidence(  # noqa: PLR0913 (one parameter per option)
-    segmentation: Annotated[str, typer.Argument(metavar="SEG", help="What `emloom segment` wrote, e.g. seg.zarr.")],
+    segmentation: Annotated[
+        str, typer.Argument(metavar="SEG", help="What `emloom segment` wrote, e.g. seg.zarr.")
+    ],
     output: Output,
     prediction: Annotated[
         str | None, typer.Option("--prediction", help="Affinities that were segmented; default: where SEG says.")
     ] = None,
     second: Annotated[
-        str | None, typer.Option("--second", help="Other affinities of the same voxels, e.g. predicted with --tta 8.")
+        str | None,
+        typer.Option("--second", help="Other affinities of the same voxels, e.g. predicted with --tta 8."),
     ] = None,
     mask: Annotated[
         list[str] | None,

@@ -28,6 +28,7 @@ from emloom.cli import (
     labelling,
     machine,
     preview,
+    proofread,
     qc,
     refine,
     repair,
@@ -73,6 +74,7 @@ jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
 confidence.register(app)
+proofread.register(app)
 classify.register(app)
 refine.register(app)
 suggest.register(app)

@@ -139,7 +139,9 @@ def _cut(held: Held, edges: Rows, hard: Rows, pair: Pair) -> Held:
     if groups[a] != groups[b]:
         return held
     members = np.flatnonzero(groups == groups[a])
-    near = _source_side(_network(held, edges, hard, members), int(np.searchsorted(members, a)), int(np.searchsorted(members, b)))
+    near = _source_side(
+        _network(held, edges, hard, members), int(np.searchsorted(members, a)), int(np.searchsorted(members, b))
+    )
     if near is None:
         raise HeldTogetherError(pair)
     mine = np.zeros(len(held.ids), bool)
@@ -178,7 +180,9 @@ def _source_side(network: tuple[int, Rows, Rows], source: int, sink: int) -> Row
     rows, columns = np.concatenate([ends, ends[:, ::-1]]).T
     both = csr_array(coo_array((np.tile(capacity, 2), (rows, columns)), shape=(n, n)))
     both.data = np.minimum(both.data, _HARD)  # parallel edges added up
-    both = csr_array((both.data.astype(np.int32), both.indices.astype(np.int32), both.indptr.astype(np.int32)), shape=(n, n))
+    both = csr_array(
+        (both.data.astype(np.int32), both.indices.astype(np.int32), both.indptr.astype(np.int32)), shape=(n, n)
+    )
     found = maximum_flow(both, source, sink)
     if found.flow_value >= _HARD:
         return None

@@ -144,9 +144,7 @@ class RankChoices:
         nodes, graph = load_nodes(folder), load_graph(folder)
         graph = graph.take(graph.contacts > 0)
         statistic, quantile = _rule(site)
-        dropped = (
-            read_table(small_file(folder, made.threshold))["segment"] if made.min_segment_vox else None
-        )
+        dropped = read_table(small_file(folder, made.threshold))["segment"] if made.min_segment_vox else None
         found = choices_of(
             graph, load_tree(folder), made.threshold, nodes, statistic=statistic, quantile=quantile, dropped=dropped
         )  # fmt: skip

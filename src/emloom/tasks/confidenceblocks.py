@@ -130,9 +130,7 @@ class Doubted:
         size = [s * t for s, t in zip(info.grid.voxel_size_nm, self.tile, strict=True)]
         grid = type(info.grid)((size[0], size[1], size[2]), info.grid.offset_nm)
         cell = [c // t for c, t in zip(self.job.cell(info.grid), self.tile, strict=True)]
-        return VolumeInfo(
-            self.tiles_of(info.box)[1], np.dtype(np.uint8), grid, chunks=(cell[0], cell[1], cell[2])
-        )
+        return VolumeInfo(self.tiles_of(info.box)[1], np.dtype(np.uint8), grid, chunks=(cell[0], cell[1], cell[2]))
 
     def contacts(self, write: Box) -> tuple[Contacts, Sequence[Vec]]:
         """Return the contacts that a box owns, and the offsets of their channels."""

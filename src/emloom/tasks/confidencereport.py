@@ -47,7 +47,11 @@ def question_of(place: Place) -> str:
 def openings_of(site: Doubted) -> Openings:
     """Return what shows places of the segmentation in a viewer, with raw where it is known."""
     folder = Path(site.job.segmentation)
-    paths = {"raw": site.job.raw, "segmentation": str(folder / "segmentation"), "fragments": str(folder / "fragments")}
+    paths = {
+        "raw": site.job.raw,
+        "segmentation": str(folder / "segmentation"),
+        "fragments": str(folder / "fragments"),
+    }
     return Openings.of(paths, site.fragments(), "labels")
 
 

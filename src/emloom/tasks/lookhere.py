@@ -28,7 +28,6 @@ from emloom.geometry import Block, Box, Vec
 from emloom.io.open import open_volume
 from emloom.io.tables import Table, read_table, write_csv, write_table
 from emloom.ops.contacts import Sums, nearest_of
-from emloom.ops.doubts import is_neck
 from emloom.ops.mergechoices import Choices
 from emloom.run.stage import Output
 from emloom.tasks.confidenceblocks import Doubted
@@ -195,7 +194,9 @@ def _alone(row: dict[str, Any], boxes: Table) -> Place:
     z, y, x = ((int(boxes[f"{a}0"][k]) + int(boxes[f"{a}1"][k]) - 1) // 2 for a in "zyx")
     segment, voxels = int(row["orphan"]), int(row["voxels"])
     words = f"segment {segment} ({voxels} voxels) touches no face of the volume, and no other segment"
-    return Place(0, "orphan", round(float(row["score"]), 4), (z, y, x), (z, y, x), (segment, 0), (0, 0), voxels, 128, words)  # noqa: E501
+    return Place(
+        0, "orphan", round(float(row["score"]), 4), (z, y, x), (z, y, x), (segment, 0), (0, 0), voxels, 128, words
+    )
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,7 @@ def bad_places(site: Doubted, box: Box) -> list[Place]:
     for group in order.tolist():
         tiles = np.argwhere(groups == group)
         worst = tiles[np.argmax(voxels[tuple(tiles.T)])]
-        z, y, x = (
-            min(int(t) * s + s // 2, n - 1) for t, s, n in zip(worst, site.tile, box.shape, strict=True)
-        )
+        z, y, x = (min(int(t) * s + s // 2, n - 1) for t, s, n in zip(worst, site.tile, box.shape, strict=True))
         near = Box((z, y, x), (1, 1, 1)).grow(site.tile).intersect(box)
         ids, counts = np.unique(fragments.read(near), return_counts=True)
         ids, counts = ids[ids > 0], counts[ids > 0]
@@ -251,7 +250,9 @@ def bad_places(site: Doubted, box: Box) -> list[Place]:
         size = int(sizes[group])
         score = round(0.25 * float(np.log2(1 + size / site.job.least_vox)), 4)
         words = f"{size} voxels of bad or invented data in {len(tiles)} tiles"
-        places.append(Place(0, "bad data", score, (z, y, x), (z, y, x), (two[0], two[1]), (0, 0), size, 128, words))
+        places.append(
+            Place(0, "bad data", score, (z, y, x), (z, y, x), (two[0], two[1]), (0, 0), size, 128, words)
+        )
     return places
 
 
@@ -296,12 +297,8 @@ def read_places(path: str | Path) -> list[Place]:
         return [int(v) for v in table[name]]
 
     at, to = (list(zip(*(whole(f"{name}_{a}") for a in "zyx"), strict=True)) for name in ("at", "to"))
-    pairs = [
-        list(zip(whole(f"{name}_a"), whole(f"{name}_b"), strict=True)) for name in ("segment", "fragment")
-    ]
+    pairs = [list(zip(whole(f"{name}_a"), whole(f"{name}_b"), strict=True)) for name in ("segment", "fragment")]
     kinds = [cast(PlaceKind, str(v)) for v in table["kind"]]
     scores, reasons = [float(v) for v in table["score"]], [str(v) for v in table["reason"]]
-    rows = zip(
-        whole("rank"), kinds, scores, at, to, *pairs, whole("voxels"), whole("doubt"), reasons, strict=True
-    )
+    rows = zip(whole("rank"), kinds, scores, at, to, *pairs, whole("voxels"), whole("doubt"), reasons, strict=True)
     return [Place(*row) for row in rows]

@@ -8,7 +8,18 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from emloom.view.figures import BLUE, GREEN, INK, VERMILION, WIDTH_IN, Figure, add_legend, new_canvas, plot_axes, png_of
+from emloom.view.figures import (
+    BLUE,
+    GREEN,
+    INK,
+    VERMILION,
+    WIDTH_IN,
+    Figure,
+    add_legend,
+    new_canvas,
+    plot_axes,
+    png_of,
+)
 
 MARKS = {"merge?": (VERMILION, "o"), "split?": (BLUE, "s"), "orphan": (GREEN, "^"), "bad data": (INK, "x")}
 """Colour and mark of each kind of place: told apart without the colour, too."""
@@ -44,7 +55,15 @@ def where_figure(
         if not rows:
             continue
         for ax, axis in ((above, 1), (side, 0)):
-            ax.scatter(at_um[rows, 2], at_um[rows, axis], s=26, c=colour, marker=mark, label=f"{kind} ({len(rows)})", lw=1.2)
+            ax.scatter(
+                at_um[rows, 2],
+                at_um[rows, axis],
+                s=26,
+                c=colour,
+                marker=mark,
+                label=f"{kind} ({len(rows)})",
+                lw=1.2,
+            )
     for ax, axis in ((above, 1), (side, 0)):
         for k in range(min(_NUMBERED, len(kinds))):
             place = (at_um[k, 2], at_um[k, axis])
@@ -55,5 +74,7 @@ def where_figure(
     if kinds:
         add_legend(side)
     counts = ", ".join(f"{list(kinds).count(kind)} {kind}" for kind in MARKS if kind in kinds) or "none"
-    alt = f"Places to look at, from above and from the side: {counts}; the first {_NUMBERED} are numbered. {caption}"
+    alt = (
+        f"Places to look at, from above and from the side: {counts}; the first {_NUMBERED} are numbered. {caption}"
+    )
     return Figure(png_of(canvas), alt, caption)
