@@ -29,7 +29,7 @@ def _root() -> None:
     pass
 
 
-def apply(
+def apply(  # noqa: PLR0913 (one parameter per option)
     segmentation: Annotated[
         str, typer.Argument(metavar="SEG", help="What `emloom segment` or an earlier proofreading wrote.")
     ],

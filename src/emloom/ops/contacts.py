@@ -1,6 +1,6 @@
-"""Where fragments touch: the voxel pairs of every contact, their sums per pair of fragments, and the one in its middle.
+"""Where fragments touch: the voxel pairs of a contact, their sums per pair of fragments, and the middle one.
 
-A contact is a pair of face neighbours p, q = p + offset in two fragments, neither 0; it belongs to whoever owns p::
+A contact is a pair of face neighbours p and p + offset in two fragments, neither 0. It belongs to whoever owns p::
 
     u u u | v v        p = last voxel of u, or first of v, as the offset points: one of the two, once
     u u u | v v        sums over cells of disjoint p are sums over the volume, and so is the nearest to a point
@@ -128,8 +128,8 @@ def nearest_contacts(contacts: Contacts, u: Ids, v: Ids, targets: Counts) -> Sum
         targets: int64 [W, 3], points (z, y, x), voxels of the volume.
 
     Returns:
-        one row for each pair that has a contact here: `row` of the pair, `distance` (squared, in voxels), `z`, `y`,
-        `x` of p, `channel`, and `swapped`. Of equally near ones, the first in (z, y, x, channel).
+        one row for each pair that has a contact here: `row` of the pair, `distance` (squared, in voxels),
+        `z`, `y`, `x` of p, `channel`, and `swapped`. Of equally near ones, the first in (z, y, x, channel).
     """
     row = _rows_of(u, v, contacts.u, contacts.v)
     mine = np.flatnonzero(row >= 0)

@@ -1,16 +1,16 @@
 """How likely each choice of a segmentation is wrong, judged without the truth: 0 (sure) to 255 (surely wrong).
 
 A choice (`emloom.ops.mergechoices`) has a margin: how far its score lies from the threshold, on the side that was
-chosen. Where another prediction is known, its score lies elsewhere, perhaps beyond the threshold; the margin is the
-mean of the two::
+chosen. Where another prediction is known, its score lies elsewhere, perhaps beyond the threshold; then the margin
+is the mean of the two::
 
             apart                 threshold             merged
     0 ────────x───────────────────────|──────────x─────────────── 1       x  score          margin = distance
                                                                             negative where the other prediction
     chance of being wrong = 1 / (1 + exp(margin / SCALE))                   would have chosen otherwise
 
-At the threshold nothing speaks for either side, hence one half. Bad data nearby bring a choice closer to that: of a
-contact that lies in bad data altogether, the affinities say nothing.
+At the threshold nothing speaks for either side, hence one half. Bad data nearby bring a choice closer to that: the
+affinities say nothing of a contact that lies in bad data altogether.
 
 `SCALE` was set on the validation boxes of FIB-25 and looked at on others (`docs/confidence.md`).
 """

@@ -170,7 +170,7 @@ def _network(held: Held, edges: Rows, hard: Rows, members: Rows) -> tuple[int, R
 
 
 def _source_side(network: tuple[int, Rows, Rows], source: int, sink: int) -> Rows | None:
-    """Return the nodes on the side of the source of the minimum cut nearest to it; None where it cuts hard links."""
+    """Return the nodes on the side of the source of the cut nearest to it; None where that cuts hard links."""
     from scipy.sparse import coo_array, csr_array  # not at import: scipy takes its time
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 

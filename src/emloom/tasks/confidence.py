@@ -5,9 +5,9 @@ Stages follow one another; the cells of a stage are independent::
     contacts -> rank -> places -> paint -> list            see `emloom.tasks.confidenceblocks`
 
 Every contact of two fragments belongs to one choice of the segmentation (`emloom.ops.mergechoices`): a merge that
-was made, or a pair of segments kept apart. The margin of the choice, another prediction and bad data nearby say how
-likely it is wrong (`emloom.ops.doubts`). Nothing here knows the truth; how well the doubts tell where errors are is
-measured in `docs/confidence.md`.
+was made, or a pair of segments kept apart. The margin of the choice, another prediction and bad data nearby say
+how likely it is wrong (`emloom.ops.doubts`). Nothing here knows the truth; how well the doubts tell where errors
+are is measured in `docs/confidence.md`.
 
 The same bits for any number of workers, any order, crash and resume, and for any cells: sums are of integers, and
 the lattice of tiles is that of the volume.
@@ -145,15 +145,14 @@ class RankChoices:
         graph = graph.take(graph.contacts > 0)
         statistic, quantile = _rule(site)
         dropped = read_table(small_file(folder, made.threshold))["segment"] if made.min_segment_vox else None
-        found = choices_of(
-            graph, load_tree(folder), made.threshold, nodes, statistic=statistic, quantile=quantile, dropped=dropped
-        )  # fmt: skip
+        tree, rule = load_tree(folder), {"statistic": statistic, "quantile": quantile}
+        found = choices_of(graph, tree, made.threshold, nodes, dropped=dropped, **rule)
         sums = merge_sums(
             [dict(read_table(path).columns) for path in sorted((site.folder / "contacts").glob("*.parquet"))]
         )
         if not (np.array_equal(sums["u"], graph.u) and np.array_equal(sums["v"], graph.v)):
             raise InputError(
-                f"the graph of {site.job.segmentation} has other contacts than its fragments have by the offsets of "
+                f"the graph of {site.job.segmentation} has other contacts than its fragments, by the offsets of "
                 f"{site.prediction}: give the prediction that was segmented"
             )
         second = found.pooled(sums["total_second"]) if "total_second" in sums else None
@@ -185,7 +184,8 @@ class RankChoices:
         small = np.minimum(found.size_a, found.size_b) < self.site.job.least_vox
         told = np.where(small, 0, doubts).astype(np.uint8)
         rows = np.flatnonzero(found.of_edge >= 0)
-        return {"u": sums["u"][rows], "v": sums["v"][rows], "doubt": told[found.of_edge[rows]]}
+        choice = found.of_edge[rows]
+        return {**{name: sums[name][rows] for name in ("u", "v", "n")}, "choice": choice, "doubt": told[choice]}
 
 
 def _rule(site: Doubted) -> tuple[Statistic, int]:

@@ -93,8 +93,8 @@ class Doubted:
             info = volume.info
             if info.neighborhood is None or info.dtype != np.uint8:
                 raise InputError(
-                    f"{info.source} holds {info.kind or 'values'} of dtype {info.dtype}: give uint8 affinities, as "
-                    "`emloom predict` writes them"
+                    f"{info.source} holds {info.kind or 'values'} of dtype {info.dtype}: give uint8 affinities, "
+                    "as `emloom predict` writes them"
                 )
             common_box(fragments, volume)
             if info.neighborhood != volumes[0].info.neighborhood:

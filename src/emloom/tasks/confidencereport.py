@@ -118,8 +118,8 @@ def _list(places: list[Place]) -> Section:
         for p in places[:LISTED]
     ]
     text = (
-        "The whole list is in look_here.parquet and look_here.csv; look_here.nml is for webKnossos, look_here.json "
-        "a state of neuroglancer. Answers come back with `emloom proofread apply`."
+        "The whole list is in look_here.parquet and look_here.csv; look_here.nml is for webKnossos, "
+        "look_here.json a state of neuroglancer. Answers come back with `emloom proofread apply`."
     )
     return Section("Look here first", text, tables=[Table(columns, rows, f"The first {len(rows)} places.")])
 

@@ -1,4 +1,4 @@
-"""The list of places for other programs: a tracing for webKnossos, a state for neuroglancer; and answers read back.
+"""The list of places as a tracing for webKnossos and a state for neuroglancer, and answers read back.
 
 In the tracing every place is a tree of two nodes, one on either side, with the question as a comment on the first.
 Somebody writes ``merge``, ``split`` or ``ok`` behind its colon, or as a comment of its own on either node.

@@ -162,7 +162,8 @@ class ListPlaces:
         rows = {(int(u), int(v)): k for k, (u, v) in enumerate(zip(wanted["u"], wanted["v"], strict=True))}
         at_row = {int(row): k for k, row in enumerate(nearest["row"])}
         offsets = site.affinities()[0].info.neighborhood
-        assert offsets is not None and site.made_by.threshold is not None
+        assert offsets is not None
+        assert site.made_by.threshold is not None
         says = _Words(choices, site.made_by.threshold)
         boxes = read_table(site.folder / "segments.parquet")
         places = []

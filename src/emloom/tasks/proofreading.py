@@ -1,9 +1,9 @@
-"""`emloom proofread apply`: decisions of a person become a corrected segmentation, by a look-up table of fragments.
+"""`emloom proofread apply`: decisions of a person become a corrected segmentation.
 
 ::
 
     decisions (CSV, Parquet, NML) + SEG -> decide -> lut.parquet            fragment, segment: those that change
-                                                     decisions.parquet      all that was ever decided, table by table
+                                                     decisions.parquet      all that was decided, table by table
                                            [segmentation] -> segmentation/  voxels, cell by cell
 
 A corrected segmentation can be proofread again: its own decisions are applied first, table by table, then the new
@@ -259,14 +259,14 @@ def _refuse_conflicts(decided: Sequence[Applied], held: Held) -> None:
             )
         if each.decision.verb != "ok" and a == b:
             raise InputError(
-                f"{each.decision.row}: both sides lie in fragment {a}, which is never cut: put the points on either "
-                "side of a contact of two fragments, or segment with smaller ones"
+                f"{each.decision.row}: both sides lie in fragment {a}, which is never cut: put the points on "
+                "either side of a contact of two fragments, or segment with smaller ones"
             )
         first = known.setdefault((min(a, b), max(a, b)), each)
         if first.decision.verb != each.decision.verb:
             raise InputError(
-                f"{first.decision.row} says {first.decision.verb} of fragments {a} and {b}, {each.decision.row} says "
-                f"{each.decision.verb}: keep one"
+                f"{first.decision.row} says {first.decision.verb} of fragments {a} and {b}, {each.decision.row} "
+                f"says {each.decision.verb}: keep one"
             )
 
 
