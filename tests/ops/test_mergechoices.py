@@ -31,7 +31,9 @@ def chosen(seed: int, kind: Rule, threshold: float) -> tuple[np.ndarray, RegionG
     return fragments, graph, choices_of(graph, tree, threshold, node_table(fragments), statistic=kind)
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["mean", "quantile", "max"]), st.sampled_from([0.3, 0.5, 0.55, 0.8]))
+@given(
+    st.integers(0, 10_000), st.sampled_from(["mean", "quantile", "max"]), st.sampled_from([0.3, 0.5, 0.55, 0.8])
+)
 @settings(max_examples=25)
 def test_every_contact_belongs_to_one_choice_and_its_score_is_what_agglomeration_saw(
     seed: int, kind: Rule, threshold: float

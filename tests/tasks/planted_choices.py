@@ -88,7 +88,11 @@ def write_planted(folder: Path, made: Planted, cell: Vec = (32, 32, 32)) -> tupl
     create_volume(truth, labels).write(labels.box, made.labels)
     raw = VolumeInfo(SHAPE, np.dtype(np.uint8), grid, kind="raw")
     create_volume(folder / "raw.zarr", raw).write(raw.box, made.phantom.raw.read(raw.box))
-    spec = SegmentSpec(fragments=AscentSpec(smoothing_vox=(0, 0, 0), least_affinity=0.7), thresholds=(0.2, 0.5), cell_shape_vox=cell)
+    spec = SegmentSpec(
+        fragments=AscentSpec(smoothing_vox=(0, 0, 0), least_affinity=0.7),
+        thresholds=(0.2, 0.5),
+        cell_shape_vox=cell,
+    )
     output = str(folder / "seg.zarr")
     segment(SegmentJob(affinities=str(affinities), output=output, threshold=THRESHOLD, segmentation=spec))
     return str(truth), str(affinities), output

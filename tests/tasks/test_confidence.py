@@ -23,7 +23,14 @@ from emloom.tasks.lookhere import Place, read_places
 from emloom.tasks.resume import result_status, retry
 from tests.tasks.planted_choices import OFFSETS, SHAPE, Planted, planted, write_planted
 
-FILES = ("look_here.parquet", "look_here.csv", "look_here.nml", "look_here.json", "choices.parquet", "segments.parquet")
+FILES = (
+    "look_here.parquet",
+    "look_here.csv",
+    "look_here.nml",
+    "look_here.json",
+    "choices.parquet",
+    "segments.parquet",
+)
 
 
 @pytest.fixture(scope="module")
