@@ -1,4 +1,4 @@
-"""`emloom confidence` and `emloom proofread`: from a segmentation to a list, and from answers to a corrected one."""
+"""`emloom confidence` and `emloom proofread`: from a segmentation to a list, and back with answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_list_with_a_column_of_decisions_is_applied(capsys: pytest.CaptureFixt
         capsys, "proofread", "apply", segmentation, str(tmp_path / "answers.csv"), "-o", corrected
     )
     assert (code, out) == (0, f"{corrected}: 1 merge\n")
-    volume = open_volume(tmp_path / "corrected" / "segmentation")
+    volume = open_volume(tmp_path / "corrected" / "segmentation.zarr")
     before = open_volume(Path(segmentation) / "segmentation").read(volume.info.box)
     after = volume.read(volume.info.box)
     assert len(np.unique(after)) == len(np.unique(before)) - 1

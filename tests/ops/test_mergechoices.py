@@ -28,7 +28,7 @@ def drawn(seed: int, kind: Rule) -> tuple[np.ndarray, RegionGraph]:
 def chosen(seed: int, kind: Rule, threshold: float) -> tuple[np.ndarray, RegionGraph, Choices]:
     fragments, graph = drawn(seed, kind)
     tree = agglomerate(graph, linkage=kind, threshold=0.1)
-    return fragments, graph, choices_of(graph, tree, threshold, node_table(fragments), statistic=kind)
+    return fragments, graph, choices_of(graph, tree, threshold, node_table(fragments), rule=(kind, 50))
 
 
 @given(
@@ -52,7 +52,7 @@ def test_every_contact_belongs_to_one_choice_and_its_score_is_what_agglomeration
 
 
 def test_a_contact_belongs_to_the_merge_before_which_its_sides_were_apart() -> None:
-    fragments, graph, found = chosen(4, "mean", 0.45)
+    _, graph, found = chosen(4, "mean", 0.45)
     tree = agglomerate(graph, linkage="mean", threshold=0.1)
     scores = np.unique(np.r_[tree.scores, 1.0])
     for edge in range(len(graph)):

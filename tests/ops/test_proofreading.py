@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emloom.ops.agglomerate import agglomerate
-from emloom.ops.proofreading import Held, HeldTogetherError, apply_decisions
+from emloom.ops.proofreading import Held, HeldTogetherError, apply_decisions, strengths
 from emloom.ops.regions import RegionGraph, region_graph
 
 OFFSETS = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
@@ -106,7 +106,7 @@ def test_a_cut_costs_no_more_than_any_other_that_separates_the_two() -> None:
 
         def cost(side: np.ndarray, graph: RegionGraph = graph, members: np.ndarray = members) -> int:
             one, other = (side[np.searchsorted(members, end)] for end in (graph.u, graph.v))
-            return int((graph.total + 1)[one != other].sum())
+            return int((strengths(graph) + 1)[one != other].sum())
 
         best = min(
             cost(np.array([True, *rest, False]))

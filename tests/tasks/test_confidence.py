@@ -1,10 +1,9 @@
-"""Confidence: planted errors come first, the same for any cells and workers, and the list finds its way out and back."""
+"""Confidence: planted errors come first, whatever the cells, and the list finds its way out and back."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +33,10 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Planted]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planted]:
     folder = tmp_path_factory.mktemp("trust")
     write_planted(folder, planted())
-    yield folder, planted()
+    return folder, planted()
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +217,7 @@ def test_bad_input_says_the_way_out(made: tuple[Path, Planted], tmp_path: Path) 
     (tmp_path / "seg.zarr" / "run" / "job.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(InputError, match="made without a threshold"):
         confidence(job(tmp_path, "c"))
-    with pytest.raises(InputError, match="holds no look_here.parquet"):
+    with pytest.raises(InputError, match=r"holds no look_here\.parquet"):
         read_places(tmp_path)
 
 

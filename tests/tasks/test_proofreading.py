@@ -1,9 +1,9 @@
-"""Decisions in files become corrected segmentations: by ids, by points, by answers in a tracing; and are undone."""
+"""Decisions in files become corrected segmentations: by ids, points, or answers in a tracing; and are undone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,10 @@ Pair = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("proofread")
     write_planted(made, planted())
-    yield made
+    return made
 
 
 def voxels(path: Path) -> NDArray[np.uint64]:
@@ -40,7 +40,7 @@ def voxels(path: Path) -> NDArray[np.uint64]:
 
 
 def touching(folder: Path, one: int, other: int) -> Pair:
-    """Return two voxels that touch along z: the first in one true neurite, the second in another; both segmented."""
+    """Return two segmented voxels that touch along z, the first in one true neurite, the second in another."""
     labels, fragments = planted().labels, voxels(folder / "seg.zarr" / "fragments")
     there = (labels[:-1] == one) & (labels[1:] == other) & (fragments[:-1] > 0) & (fragments[1:] > 0)
     there &= fragments[:-1] != fragments[1:]
@@ -80,11 +80,11 @@ def test_the_planted_errors_are_mended_and_the_reversed_table_gives_the_original
         Decision("merge", point(wall[0]), point(wall[1])),
         Decision("ok", point(wall[0]), point(wall[1])),
     ]
-    with pytest.raises(InputError, match="says merge of fragments .* says ok"):
+    with pytest.raises(InputError, match=r"says merge of fragments .* says ok"):
         applied(folder, "both", table)
     made = applied(folder, "mended", table[:3])
     assert result_status(made, look=True).is_well
-    mended = voxels(made / "segmentation")
+    mended = voxels(made / "segmentation.zarr")
     assert mended[wall[0]] == mended[wall[1]]
     for one, other in (first, second):
         ids, counts = np.unique(mended[labels == one], return_counts=True)
@@ -100,7 +100,7 @@ def test_the_planted_errors_are_mended_and_the_reversed_table_gives_the_original
     verbs = {"merge": "split", "split": "merge"}
     turned = [replace(d, verb=verbs[d.verb]) for d in table[2::-1]]
     back = applied(folder, "back", turned, "mended")  # type: ignore[arg-type]
-    np.testing.assert_array_equal(voxels(back / "segmentation"), original)
+    np.testing.assert_array_equal(voxels(back / "segmentation.zarr"), original)
     record = read_table(back / "decisions.parquet")
     assert record["batch"].tolist() == [1, 1, 1, 2, 2, 2]
     assert record["decision"].tolist() == ["split", "split", "merge", "merge", "split", "split"][:3] + [
@@ -112,9 +112,9 @@ def test_the_planted_errors_are_mended_and_the_reversed_table_gives_the_original
 def test_rows_in_any_order_and_ids_for_points_give_the_same(folder: Path) -> None:
     fragments, whole = (voxels(folder / "seg.zarr" / name) for name in ("fragments", "segmentation"))
     segments = [int(s) for s in np.unique(whole[whole > 0])[:4]]
-    chain = [Decision("merge", a, b) for a, b in zip(segments, segments[1:], strict=False)]
+    chain = [Decision("merge", a, b) for a, b in pairwise(segments)]
     one = applied(folder, "forward", chain, render=False)
-    assert not (one / "segmentation").exists()
+    assert not (one / "segmentation.zarr").exists()
     turned = [Decision("merge", d.b, d.a) for d in chain[::-1]]
     two = applied(folder, "backward", turned, render=False)
     spots = {s: tuple(np.argwhere((whole == s) & (fragments == s))[0].tolist()) for s in segments}
@@ -136,10 +136,10 @@ def test_an_answered_tracing_is_applied(folder: Path) -> None:
     write_nml(folder / "answers.nml", answered, overwrite=True)
     words = {"segmentation": str(folder / "seg.zarr"), "decisions": str(folder / "answers.nml")}
     made = proofread(ProofreadJob(**words, output=str(folder / "traced")))
-    mended = voxels(made / "segmentation")
+    mended = voxels(made / "segmentation.zarr")
     assert mended[at] == mended[to]
+    write_nml(folder / "open.nml", tracing, overwrite=True)
     with pytest.raises(InputError, match="decides nothing"):
-        write_nml(folder / "open.nml", tracing, overwrite=True)
         proofread(ProofreadJob(**{**words, "decisions": str(folder / "open.nml")}, output=str(folder / "none")))
 
 

@@ -97,7 +97,8 @@ def tile_counts(marked_ZYX: NDArray[Any], tile: Vec) -> Counts:
     counts = (np.asarray(marked_ZYX) != 0).astype(np.int64)
     for axis, size in enumerate(tile):
         counts = np.add.reduceat(counts, np.arange(0, counts.shape[axis], size), axis=axis)
-    return counts
+    found: Counts = counts
+    return found
 
 
 def is_neck(choices: Choices) -> NDArray[np.bool_]:

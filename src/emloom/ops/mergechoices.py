@@ -28,6 +28,7 @@ from emloom.ops.regions import RegionGraph
 Ids = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 Statistic = Literal["mean", "quantile", "max"]
+Rule = tuple[Statistic, int]
 
 NEVER = np.iinfo(np.int64).max
 
@@ -87,8 +88,7 @@ def choices_of(
     threshold: float,
     nodes: Mapping[str, NDArray[Any]],
     *,
-    statistic: Statistic = "mean",
-    quantile: int = 50,
+    rule: Rule = ("mean", 50),
     dropped: Ids | None = None,
 ) -> Choices:
     """Return the choices that a merge tree makes at a threshold.
@@ -98,8 +98,8 @@ def choices_of(
         tree: of the graph.
         threshold: where merging stops.
         nodes: `id` and `size` of every fragment, by id (`ops.nodes`).
-        statistic: what the score of a pair is: that of the linkage, "mean" for the mutex linkage.
-        quantile: percentage of the statistic "quantile".
+        rule: what the score of a pair is, that of the linkage ("mean" for the mutex linkage); and the
+            percentage of the statistic "quantile".
         dropped: segments that are background in the end.
 
     Raises:
@@ -118,7 +118,7 @@ def choices_of(
     kept = ~np.isin(segment, gone)
     met[(graph.contacts == 0) | ~kept[u] | ~kept[v]] = -2
     pair, of_edge = _pairs(segment[u], segment[v], met, count)
-    scores = _pair_scores(graph, of_edge - count, len(pair), (statistic, quantile))
+    scores = _pair_scores(graph, of_edge - count, len(pair), rule)
     whole = np.zeros(len(ids), np.int64)
     np.add.at(whole, np.searchsorted(ids, segment), sizes.astype(np.int64))
     sides = np.searchsorted(ids, pair)
@@ -137,7 +137,7 @@ def choices_of(
         score_den=np.concatenate([tree.score_den[:count], scores[:, 1]]),
         of_edge=of_edge,
     )
-    own = _edge_scores(graph, (statistic, quantile))
+    own = _edge_scores(graph, rule)
     reaches = own[:, 0] >= np.float64(threshold) * own[:, 1]
     otherwise = graph.contacts * (reaches != merged[np.maximum(of_edge, 0)])
     np.add.at(found.contacts, of_edge[of_edge >= 0], graph.contacts[of_edge >= 0])
@@ -165,7 +165,7 @@ def _pairs(first: Ids, second: Ids, met: Counts, count: int) -> tuple[Ids, Count
     return pair.reshape(-1, 2), of_edge
 
 
-def _pair_scores(graph: RegionGraph, pair: Counts, n_pairs: int, rule: tuple[Statistic, int]) -> Counts:
+def _pair_scores(graph: RegionGraph, pair: Counts, n_pairs: int, rule: Rule) -> Counts:
     """Return numerator and denominator of the score of every pair, pooled over its edges, int64 [P, 2]."""
     rows = np.flatnonzero(pair >= 0)
     rows = rows[np.argsort(pair[rows], kind="stable")]
@@ -181,11 +181,11 @@ def _pair_scores(graph: RegionGraph, pair: Counts, n_pairs: int, rule: tuple[Sta
     return _scored(pooled(graph.n), pooled(graph.total), pooled(graph.peak, np.maximum), histogram, rule)
 
 
-def _edge_scores(graph: RegionGraph, rule: tuple[Statistic, int]) -> Counts:
+def _edge_scores(graph: RegionGraph, rule: Rule) -> Counts:
     return _scored(graph.n, graph.total, graph.peak, graph.histogram, rule)
 
 
-def _scored(n: Counts, total: Counts, peak: Counts, histogram: Counts | None, rule: tuple[str, int]) -> Counts:
+def _scored(n: Counts, total: Counts, peak: Counts, histogram: Counts | None, rule: Rule) -> Counts:
     """Return numerator and denominator of scores, as `ops.agglomerate` has them, int64 [K, 2]."""
     if rule[0] == "max":
         return np.stack([peak, np.full_like(peak, 255)], axis=1)

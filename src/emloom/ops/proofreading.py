@@ -11,7 +11,7 @@ A table of decisions is applied as a whole, so the order of its rows does not ma
 1. every `merge` becomes a link;
 2. every `split` of a and b, in the order of their ids, cuts what holds a and b together where it is weakest: a
    minimum cut of the graph whose nodes are the fragments of the segment, and whose edges are contacts inside a
-   piece, weighted by their sum of affinities, and links. A link of an earlier table weighs less than any contact;
+   piece, weighted by area and affinity (`strengths`), and links. A link of an earlier table weighs less than any contact;
    one of this table cannot be cut.
 
 So a split undoes an earlier merge of the same pair, and nothing else; a merge of the two parts of a split gives
@@ -101,10 +101,21 @@ def apply_decisions(held: Held, graph: RegionGraph, merges: Sequence[Pair], spli
     now = replace(held, links=np.unique(np.concatenate([held.links, hard]), axis=0))
     u, v = (np.searchsorted(held.ids, end) for end in (graph.u, graph.v))
     touching = graph.contacts > 0
-    edges = np.stack([u[touching], v[touching], graph.total[touching]], axis=1)
+    edges = np.stack([u[touching], v[touching], strengths(graph)[touching]], axis=1)
     for pair in sorted({(min(p), max(p)) for p in splits}):
         now = _cut(now, edges, hard, pair)
     return now
+
+
+def strengths(graph: RegionGraph) -> Rows:
+    """Return how much each contact holds, int64 [E]: its area times the squared odds of its mean affinity.
+
+    The odds are squared, so that a cut goes along a large weak contact and not around one small fragment: where
+    the mean is 0.5 a contact counts 1 for each voxel pair, at 0.9 it counts 81.
+    """
+    mean = np.clip(graph.total / (255 * np.maximum(graph.n, 1)), 0.02, 0.98)
+    held: Rows = np.rint(256 * graph.contacts * (mean / (1 - mean)) ** 2).astype(np.int64)
+    return held
 
 
 def _links(ids: Ids, pairs: Sequence[Pair]) -> Rows:

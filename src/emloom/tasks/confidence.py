@@ -143,10 +143,8 @@ class RankChoices:
         assert made.threshold is not None
         nodes, graph = load_nodes(folder), load_graph(folder)
         graph = graph.take(graph.contacts > 0)
-        statistic, quantile = _rule(site)
         dropped = read_table(small_file(folder, made.threshold))["segment"] if made.min_segment_vox else None
-        tree, rule = load_tree(folder), {"statistic": statistic, "quantile": quantile}
-        found = choices_of(graph, tree, made.threshold, nodes, dropped=dropped, **rule)
+        found = choices_of(graph, load_tree(folder), made.threshold, nodes, rule=_rule(site), dropped=dropped)
         sums = merge_sums(
             [dict(read_table(path).columns) for path in sorted((site.folder / "contacts").glob("*.parquet"))]
         )

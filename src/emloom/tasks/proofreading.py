@@ -2,9 +2,9 @@
 
 ::
 
-    decisions (CSV, Parquet, NML) + SEG -> decide -> lut.parquet            fragment, segment: those that change
-                                                     decisions.parquet      all that was decided, table by table
-                                           [segmentation] -> segmentation/  voxels, cell by cell
+    decisions (CSV, Parquet, NML) + SEG -> decide -> lut.parquet        fragment, segment: those that change
+                                                     decisions.parquet  all that was decided, table by table
+                                   [segmentation] -> segmentation.zarr  voxels, cell by cell
 
 A corrected segmentation can be proofread again: its own decisions are applied first, table by table, then the new
 ones. What a decision does is told in `emloom.ops.proofreading`; fragments, graph and thus ids stay those that
@@ -50,8 +50,10 @@ FORMAT = 1
 KIND = "proofread"
 LUT = "lut.parquet"
 DECISIONS = "decisions.parquet"
+VOLUME = "segmentation.zarr"
 
 Ids = NDArray[np.uint64]
+Columns = dict[str, NDArray[Any]]
 OnBlock = Callable[[str, int, int], None]
 _TRACINGS = (".nml", ".zip", ".nmx")
 
@@ -109,11 +111,10 @@ def proofread(
     """
     started = time.perf_counter()
     space, executor = Workspace(job.output), executor or Serial()
-    base, _ = _history(job.segmentation)
-    paths = {
-        "segmentation": job.segmentation if base.output != job.segmentation else str(Path(base.output) / "graph"),
-        "decisions": job.decisions,
-    }
+    base, earlier = _history(job.segmentation)
+    tables = _decide(job, base, earlier)  # before anything is touched: mistakes are found here
+    graph = str(Path(base.output) / "graph")
+    paths = {"segmentation": job.segmentation if earlier else graph, "decisions": job.decisions}
     inputs = space.claim(KIND, job, paths, discard)
     if space.finished and not again:
         return space.output
@@ -121,13 +122,13 @@ def proofread(
     info = open_volume(Path(base.output) / "fragments").info
     cell = base.segmentation.cell
     key = key_of(FORMAT, job.decisions, job.segmentation, inputs)
-    stages: list[Stage[Any]] = [
-        Stage("decide", key, [Block((0, 0, 0), info.box, info.box)], Decide(job, folder), False)
-    ]
+    one = [Block((0, 0, 0), info.box, info.box)]
+    run_stage(Stage("decide", key, one, WriteTables(folder, tables), False), folder, Serial())
+    stages: list[Stage[Any]] = []
     if job.render:
-        if not (folder / "segmentation").exists():
+        if not (folder / VOLUME).exists():
             ids = VolumeInfo(info.shape, np.dtype(np.uint64), info.grid, kind="labels", chunks=chunk_within(cell))
-            create_volume(folder / "segmentation", ids)
+            create_volume(folder / VOLUME, ids)
         stages.append(Stage("segmentation", key, blocks(info.box, cell), Render(base.output, folder, key)))
     seconds: dict[str, float] = {}
     for stage in stages:
@@ -173,40 +174,39 @@ def load_decisions(path: str) -> list[Decision]:
     return found
 
 
-@dataclass(frozen=True)
-class Decide:
-    """Applies all decisions to the fragments."""
+def _decide(job: ProofreadJob, base: SegmentJob, earlier: Sequence[Path]) -> dict[str, Columns]:
+    """Return the look-up table and the list of all decisions; raises `InputError` where they contradict."""
+    folder = Path(base.output)
+    ids, graph = load_nodes(folder)["id"], load_graph(folder)
+    before = segments_of(base, ids)
+    held, history = Held.of(ids, np.where(before == 0, ids, before)), list[Applied]()
+    for number, done in enumerate(earlier, 1):
+        batch = _read_applied(done / DECISIONS, number)
+        held, history = _applied(held, graph, batch), [*history, *batch]
+    look = _Fragments(ids, open_volume(folder / "fragments"))
+    decided = [
+        Applied(d, (look.under(d.a, d.row, "a"), look.under(d.b, d.row, "b")), len(earlier) + 1)
+        for d in load_decisions(job.decisions)
+    ]
+    _refuse_conflicts(decided, held)
+    after = _with_dropped(_applied(held, graph, decided).segments(), before)
+    changed = after != ids
+    lut = {"fragment": ids[changed], "segment": after[changed]}
+    return {LUT: lut, DECISIONS: _columns([*history, *decided])}
 
-    job: ProofreadJob
+
+@dataclass(frozen=True)
+class WriteTables:
+    """Writes what was decided."""
+
     folder: Path
+    tables: dict[str, Columns]
 
     def __call__(self, block: Block) -> list[Output]:
-        """Write the look-up table, and what was decided."""
-        base, earlier = _history(self.job.segmentation)
-        folder = Path(base.output)
-        ids, graph = load_nodes(folder)["id"], load_graph(folder)
-        before = segments_of(base, ids)
-        held, history = Held.of(ids, np.where(before == 0, ids, before)), list[Applied]()
-        for number, done in enumerate(earlier, 1):
-            batch = _read_applied(done / DECISIONS, number)
-            held, history = _applied(held, graph, batch), [*history, *batch]
-        fragments = open_volume(folder / "fragments")
-        decided = [
-            Applied(
-                d,
-                (_fragment(d.a, ids, fragments, d.row, "a"), _fragment(d.b, ids, fragments, d.row, "b")),
-                len(earlier) + 1,
-            )
-            for d in load_decisions(self.job.decisions)
-        ]
-        _refuse_conflicts(decided, held)
-        held = _applied(held, graph, decided)
-        after = _with_dropped(held.segments(), before)
-        changed = after != ids
-        paths = [self.folder / LUT, self.folder / DECISIONS]
-        write_table(paths[0], {"fragment": ids[changed], "segment": after[changed]})
-        write_table(paths[1], _columns([*history, *decided]))
-        return [Output.file(self.folder, path.name) for path in paths]
+        """Write the look-up table and the list of decisions."""
+        for name, columns in self.tables.items():
+            write_table(self.folder / name, columns)
+        return [Output.file(self.folder, name) for name in self.tables]
 
 
 def segments_of(base: SegmentJob, ids: Ids) -> Ids:
@@ -228,22 +228,31 @@ def _with_dropped(after: Ids, before: Ids) -> Ids:
     return np.where(np.isin(after, kept), after, np.uint64(0))
 
 
-def _fragment(side: Side, ids: Ids, fragments: Volume, row: str, name: str) -> int:
-    """Return the fragment of a side; raises `InputError` where there is none."""
-    if isinstance(side, int):
-        at = int(np.searchsorted(ids, np.uint64(side)))
-        if at == len(ids) or int(ids[at]) != side:
-            raise InputError(f"{row}: {name} is {side}, which is no fragment or segment: check the id")
-        return side
-    info = fragments.info
-    voxel = info.grid.containing(side)
-    place = f"{row}: point {name} at {side} nm is voxel {voxel}"
-    if not info.box.contains(Box(voxel, (1, 1, 1))):
-        raise InputError(f"{place}, outside of the segmentation, which has {info.shape}: check unit and offset")
-    found = int(fragments.read(Box(voxel, (1, 1, 1)))[0, 0, 0])
-    if not found:
-        raise InputError(f"{place}, which is background: move the point into the segment that is meant")
-    return found
+@dataclass(frozen=True)
+class _Fragments:
+    """Tells which fragment a side of a decision means."""
+
+    ids: Ids
+    volume: Volume
+
+    def under(self, side: Side, row: str, name: str) -> int:
+        """Return the fragment; raises `InputError` where there is none."""
+        if isinstance(side, int):
+            at = int(np.searchsorted(self.ids, np.uint64(side)))
+            if at == len(self.ids) or int(self.ids[at]) != side:
+                raise InputError(f"{row}: {name} is {side}, which is no fragment or segment: check the id")
+            return side
+        info = self.volume.info
+        voxel = info.grid.containing(side)
+        place = f"{row}: point {name} at {side} nm is voxel {voxel}"
+        if not info.box.contains(Box(voxel, (1, 1, 1))):
+            raise InputError(
+                f"{place}, outside of the segmentation, which has {info.shape}: check unit and offset"
+            )
+        found = int(self.volume.read(Box(voxel, (1, 1, 1)))[0, 0, 0])
+        if not found:
+            raise InputError(f"{place}, which is background: move the point into the segment that is meant")
+        return found
 
 
 def _refuse_conflicts(decided: Sequence[Applied], held: Held) -> None:
@@ -320,8 +329,8 @@ class Render:
         table = once(("proofread", str(self.folder), self.key), lambda: read_table(self.folder / LUT))
         fragments = open_volume(Path(self.base) / "fragments").read(block.write)
         ids = apply_lut(fragments, table["fragment"], table["segment"])
-        open_volume(self.folder / "segmentation", writable=True).write(block.write, ids)
-        return [Output.voxels("segmentation", block.write, ids)]
+        open_volume(self.folder / VOLUME, writable=True).write(block.write, ids)
+        return [Output.voxels(VOLUME, block.write, ids)]
 
 
 def corrected_lut(path: str | Path) -> tuple[Ids, Ids]:
