@@ -254,7 +254,10 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder: Path = asked.output.absolute()
-    rows = [row for name in asked.sets for row in scored(Study(name, folder / name, asked.data, asked.seed))]
+    rows = []
+    for name in asked.sets:
+        rows += scored(Study(name, folder / name, asked.data, asked.seed))
+        log.info("\n%s", markdown(rows))
     (folder / "scores.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     (folder / "summary.md").write_text(markdown(rows), encoding="utf-8")
     if asked.page is not None:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from emloom.errors import InputError
 from emloom.geometry.decisions import Decision, Side, verb_of
 from emloom.geometry.grid import as_nm
-from emloom.io.tables import read_table, write_csv, write_table
+from emloom.io.files import explained
+from emloom.io.tables import write_csv, write_table
 
 DECISION = "decision"
 _POINTS = {"a": [f"at_{axis}_nm" for axis in "zyx"], "b": [f"to_{axis}_nm" for axis in "zyx"]}
@@ -46,8 +49,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} is not a file: give a table of decisions, .csv or .parquet")
     if path.suffix.lower() == ".parquet":
-        columns = read_table(path).columns
-        return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()))]  # noqa: B905
+        with explained(path, "read"):
+            try:
+                # Empty cells are allowed here: a side is an id or a point.
+                columns = pq.read_table(path, partitioning=None).to_pydict()
+            except pa.ArrowInvalid as problem:
+                raise InputError(f"{path} is not a readable Parquet file ({problem}): copy it again") from problem
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if path.suffix.lower() != ".csv":
         raise InputError(f"{path} is no table of decisions: give .csv or .parquet")
     try:
