@@ -14,6 +14,7 @@ from emloom.io.nml import read_nml_tracing, write_nml
 from emloom.io.open import create_volume, open_volume
 from emloom.io.tables import read_table
 from emloom.io.volume import VolumeInfo
+from emloom.ops.contacts import contacts_of, rows_of_pairs
 from emloom.tasks import confidencespec
 from emloom.tasks.choicetruth import judged_choices
 from emloom.tasks.confidence import confidence
@@ -138,15 +139,19 @@ def test_another_prediction_that_disagrees_raises_the_doubt(made: tuple[Path, Pl
     places = read_places(looked)
     sure = next(p for p in places if p.doubt == 0 and p.kind == "merge?")
     other = what.affinities.copy()
-    z, y, x = sure.at
-    near = tuple(slice(max(0, v - 12), v + 12) for v in (z, y, x))
-    other[(slice(None), *near)] = 60
+    edges = read_table(looked / "doubts.parquet")
+    row = np.flatnonzero((edges["u"] == sure.fragments[0]) & (edges["v"] == sure.fragments[1]))[0]
+    fragments = open_volume(folder / "seg.zarr" / "fragments")
+    contacts = contacts_of(fragments.read(fragments.info.box), OFFSETS)
+    mine = edges["choice"][rows_of_pairs(edges["u"], edges["v"], contacts)] == edges["choice"][row]
+    other[(contacts.channel[mine], *contacts.p[mine].T)] = 0
     info = VolumeInfo(SHAPE, np.dtype(np.uint8), what.phantom.labels.info.grid, 3, None, "affinities", OFFSETS)
     create_volume(folder / "other.zarr" / "affinities", info).write(info.box, other)
     again = read_places(confidence(job(folder, "second", second=str(folder / "other.zarr" / "affinities"))))
     there = [p for p in again if p.fragments == sure.fragments]
     assert there
-    assert there[0].doubt > 60
+    assert there[0].doubt > 128
+    assert there[0].rank < sure.rank
     assert "another prediction has -" in there[0].reason
 
 
@@ -236,5 +241,5 @@ def test_an_answered_tracing_is_a_table_of_decisions(looked: Path, tmp_path: Pat
     assert [d.verb for d in found] == ["split", "merge", "ok"]
     texts[3] = f"{texts[3]} spilt"
     write_nml(tmp_path / "typo.nml", replace(tracing, comments=Marks.of(tracing.comments.rows, content=texts)))
-    with pytest.raises(InputError, match=r"tree 4 .*'spilt'.* did you mean 'split'"):
+    with pytest.raises(InputError, match=r"tree 4 .*'spilt' is unknown; did you mean 'split'"):
         decisions_in(tmp_path / "typo.nml")

@@ -45,8 +45,8 @@ def verb_of(text: str, row: str) -> Verb | None:
         return None
     if word not in VERBS:
         raise InputError(
-            f"{row}: the decision {text!r} is unknown{did_you_mean(word, VERBS)}: write merge, split or ok, or "
-            "nothing"
+            f"{row}: the decision {text.strip()!r} is unknown{did_you_mean(word, VERBS)}: write merge, split or ok, "
+            "or nothing"
         )
     return cast(Verb, word)
 
