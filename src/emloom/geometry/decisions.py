@@ -44,9 +44,9 @@ def verb_of(text: str, row: str) -> Verb | None:
     if not word:
         return None
     if word not in VERBS:
+        hint = did_you_mean(word, VERBS)
         raise InputError(
-            f"{row}: the decision {text.strip()!r} is unknown{did_you_mean(word, VERBS)}: write merge, split or ok, "
-            "or nothing"
+            f"{row}: the decision {text.strip()!r} is unknown{hint}: write merge, split or ok, or nothing"
         )
     return cast(Verb, word)
 

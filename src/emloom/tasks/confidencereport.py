@@ -89,13 +89,14 @@ def _where(site: Doubted, places: list[Place]) -> Section:
     size = np.array(info.grid.voxel_size_nm)
     volume = open_volume(site.folder / VOLUME)
     worst = 255 - volume.read(volume.info.box).min(axis=0)
-    at = (np.array([p.at for p in places]).reshape(-1, 3) + 0.5) * size / 1000
+    shown = places[:LISTED]
+    at = (np.array([p.at for p in shown]).reshape(-1, 3) + 0.5) * size / 1000
     z, y, x = (np.array(info.shape) * size / 1000).tolist()
     caption = (
-        "Left: from above, with the largest doubt below every tile in orange. Right: from the side. "
-        f"Numbers are ranks; the first {SHOWN} are shown below."
+        f"The first {len(shown)} places. Left: from above, with the largest doubt below every tile in orange. Right: "
+        f"from the side. Numbers are ranks; the first {SHOWN} are shown below."
     )
-    figure = where_figure(worst, (z, y, x), at, [p.kind for p in places], caption)
+    figure = where_figure(worst, (z, y, x), at, [p.kind for p in shown], caption)
     text = (
         "Nothing here knows the truth. Doubt is judged from how close every merge, and every gap, was to the "
         "threshold, from another prediction where there is one, and from bad data nearby."
