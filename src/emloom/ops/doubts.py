@@ -12,8 +12,8 @@ is the mean of the two::
 At the threshold nothing speaks for either side, hence one half. Bad data nearby bring a choice closer to that: the
 affinities say nothing of a contact that lies in bad data altogether.
 
-`SCALE` is chosen by hand. It hardly changes which place comes first, but how many errors are expected; what came of
-both on held-out boxes is in `docs/confidence.md`.
+`SCALE` is chosen by hand. It hardly changes which place comes first, but how many errors are expected; what came
+of both on held-out boxes is in `docs/confidence.md`.
 """
 
 from __future__ import annotations

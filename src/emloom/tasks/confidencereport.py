@@ -28,7 +28,7 @@ from emloom.view.report import Cell, Report, Score, Section, Table, show
 
 SHOWN = 12
 """Places in pictures."""
-LISTED = 50
+LISTED = 25
 """Places in the table of the page."""
 _WINDOW_NM = 900.0
 _QUESTIONS = {
@@ -64,7 +64,7 @@ def write_confidence_report(site: Doubted, provenance: Mapping[str, Any]) -> Pat
         subtitle=f"{site.job.segmentation} · threshold {site.made_by.threshold:g} · {provenance['written']} · "
         f"emloom {provenance['environment']['emloom']}",
         scores=_cards(site, places),
-        sections=[_where(site, places), _list(places), _pictures(site, places), _oddities(site)],
+        sections=[_where(site, places), _pictures(site, places), _list(places), _oddities(site)],
         provenance=provenance,
     )
     report.write(site.folder / "report.html")
@@ -93,8 +93,8 @@ def _where(site: Doubted, places: list[Place]) -> Section:
     at = (np.array([p.at for p in shown]).reshape(-1, 3) + 0.5) * size / 1000
     z, y, x = (np.array(info.shape) * size / 1000).tolist()
     caption = (
-        f"The first {len(shown)} places. Left: from above, with the largest doubt below every tile in orange. Right: "
-        f"from the side. Numbers are ranks; the first {SHOWN} are shown below."
+        f"The first {len(shown)} places. Left: from above, with the largest doubt below every tile in orange. "
+        f"Right: from the side. Numbers are ranks; the first {SHOWN} are shown below."
     )
     figure = where_figure(worst, (z, y, x), at, [p.kind for p in shown], caption)
     text = (
