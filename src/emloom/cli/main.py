@@ -17,6 +17,7 @@ from emloom.cli import (
     blockwise,
     classify,
     combine,
+    confidence,
     connectome,
     data,
     datasets,
@@ -28,6 +29,7 @@ from emloom.cli import (
     machine,
     models,
     preview,
+    proofread,
     qc,
     refine,
     repair,
@@ -72,6 +74,8 @@ repair.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
+confidence.register(app)
+proofread.register(app)
 classify.register(app)
 refine.register(app)
 suggest.register(app)
