@@ -180,7 +180,9 @@ class _Sampled:
 
     def add(self, array: NDArray[Any]) -> None:
         if not np.isfinite(array).all():
-            raise InputError(f"{self.source} holds NaN or infinite values: replace them, or import the stack again")
+            raise InputError(
+                f"{self.source} holds NaN or infinite values: replace them, or import the stack again"
+            )
         self.kept.append(array.ravel()[:: max(1, prod(array.shape) // self.most)].astype(np.float64))
         self.steps += _steps(array)
 
@@ -197,4 +199,3 @@ def _steps(array: NDArray[Any]) -> list[float]:
 
 def _unlike(means: NDArray[np.float64], seen: NDArray[np.bool_]) -> list[float]:
     return [float(v) for v in np.diff(means)[seen[1:] & seen[:-1]]]
-
