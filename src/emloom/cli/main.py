@@ -26,6 +26,7 @@ from emloom.cli import (
     jobs,
     labelling,
     machine,
+    plan,
     preview,
     qc,
     refine,
@@ -68,6 +69,7 @@ combine.register(app)
 qc.register(app)
 align.register(app)
 repair.register(app)
+plan.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)

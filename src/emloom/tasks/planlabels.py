@@ -8,7 +8,8 @@
         ─► zeros             far from any object: unlabelled, not a membrane
         ─► widths            twice the largest distance to the border, object by object: the median
 
-Labels of at most 32 Mvoxel are looked at whole; of larger ones up to eight boxes of 2 Mvoxel, and where they begin and
+Labels of at most 32 Mvoxel are looked at whole; of larger ones up to eight boxes of 2 Mvoxel, and where they
+begin and
 end is felt for on a lattice of small probes.
 """
 
@@ -114,7 +115,8 @@ def look_at_labels(volume: Volume) -> LabelsLook:
 
 
 def extent(volume: Volume) -> Box:
-    """Return the smallest box that holds all labels but 0; of large volumes, to a probe's distance; or an empty one."""
+    """Return the smallest box that holds all labels but 0; of large volumes, to a probe's distance; or an "
+    "empty one."""
     info = volume.info
     if info.box.size <= WHOLE_VOX:
         return _hull(volume.read(info.box) != 0)

@@ -138,7 +138,8 @@ def look_at_raw(volume: Volume) -> RawLook:
     low, high, void = tally.ends()
     if not low < high:
         raise InputError(
-            f"{info.source}: all {sum(box.size for box in boxes):,} voxels of the sample are {low:g}: there is nothing "
+            f"{info.source}: all {sum(box.size for box in boxes):,} voxels of the sample are {low:g}: there "
+            f"is nothing "
             "to be seen; is this the right volume, and are its files all there?"
         )
     jitter = float(np.std(tally.steps) / np.sqrt(2) / ((high - low) / 2)) if tally.steps else 0.0

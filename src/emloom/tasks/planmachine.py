@@ -1,4 +1,5 @@
-"""What a plan costs on a machine: reckoned from multiply-adds and measured rates, never timed, so that a plan is the
+"""What a plan costs on a machine: reckoned from multiply-adds and measured rates, never timed, so that a
+plan is the
 same each time it is made.
 
 Rates of a core were measured with the lean network on two idle cores (`docs/results.md`, `docs/prediction.md`,
@@ -38,6 +39,7 @@ CHECKS = 5
 _FORWARD_AND_BACK = 3
 _KEPT = 3  # of every number a layer answers: itself, its activation, its gradient
 _MEMORY = 0.6
+_PROCESS_GIB = 0.8  # what a process takes before it trains
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def weigh(model: ModelSpec, crop: Vec) -> Weight:
     answered = _answered(network, shown)
     parameters = sum(p.numel() for p in network.parameters())
     n_bytes = 4 * (_KEPT * answered + 5 * parameters)  # weights, gradients, two moments, the moving average
-    return Weight(parameters, sum(multiply_adds(network, shown).values()), n_bytes / 2**30, shape.output)
+    return Weight(
+        parameters, sum(multiply_adds(network, shown).values()), _PROCESS_GIB + n_bytes / 2**30, shape.output
+    )
 
 
 def _answered(network: Network, shown: Tensor) -> int:

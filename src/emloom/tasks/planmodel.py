@@ -27,7 +27,8 @@ def model_stage(path: str, seen: Seen) -> tuple[NeuronsStage, Notes]:
     model = ModelSpec.from_yaml(text, f"the spec inside {path}")
     if model.objective.kind != "neurons":
         raise InputError(
-            f"{path} learned {model.objective.kind}, not neurons: give a model of a job of kind neurons, or labels to "
+            f"{path} learned {model.objective.kind}, not neurons: give a model of a job of kind neurons, or "
+            f"labels to "
             "train one"
         )
     require_voxel_size(model, seen.look.size_nm, seen.path)
@@ -46,7 +47,8 @@ def model_stage(path: str, seen: Seen) -> tuple[NeuronsStage, Notes]:
 
 
 def chosen_threshold(path: str) -> float | None:
-    """Return the threshold that the job of a model chose, from the scores in its folder; None where there are none."""
+    """Return the threshold that the job of a model chose, from the scores in its folder; None where there "
+    "are none."""
     scores = Path(path).absolute().parent.parent / "evaluate" / "scores.json"
     try:
         threshold = json.loads(scores.read_text(encoding="utf-8"))["threshold"]

@@ -102,10 +102,8 @@ def neighborhood_for(scale: Scale, long_nm: float) -> tuple[Vec, ...]:
     reach = [max(1, round(long_nm / size)) for size in scale.size_nm]
     lags = []
     for axis, far in enumerate(reach):
-        if scale.flat and axis == 0:
-            steps = {1, 2, max(2, far)}
-        else:
-            steps = {1, max(1, round(0.4 * far)), far}
+        sections = scale.flat and axis == 0
+        steps = {1, 2, max(2, far)} if sections else {1, max(1, round(0.4 * far)), far}
         lags.append(sorted(steps))
     offsets = [
         tuple(-lags[axis][k] if axis == at else 0 for axis in range(3))
@@ -129,7 +127,8 @@ def network_for(scale: Scale, machine: Machine) -> tuple[BackboneSpec, Notes]:
     lean = UNetSpec.lean(isotropic=not scale.flat)
     ratio = scale.size_nm[0] / max(scale.size_nm[1:])
     shape = (
-        f"a voxel is {ratio:.1f} times as long along z as in the plane: the first convolutions look within sections"
+        f"a voxel is {ratio:.1f} times as long along z as in the plane: the first convolutions look within "
+        f"sections"
         if scale.flat
         else f"voxels are cubes, or nearly so (z is {ratio:.2g} times y, x): all axes are treated alike"
     )

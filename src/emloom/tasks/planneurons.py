@@ -1,4 +1,5 @@
-"""The job that learns neurons, as `emloom plan` writes it: a value made of what was seen, and a reason per choice."""
+"""The job that learns neurons, as `emloom plan` writes it: a value made of what was seen, and a reason per "
+"choice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from emloom.tasks.plansplit import Split, Wish
 from emloom.tasks.planwords import Notes
 from emloom.tasks.segmentspec import AscentSpec, QuantileLinkage, SegmentSpec
 
-_LEAST_HELD: dict[bool, Vec] = {False: (40, 40, 40), True: (20, 64, 64)}
+_LEAST_HELD: dict[bool, Vec] = {False: (24, 24, 24), True: (20, 64, 64)}
 _MOST_HELD: dict[bool, Vec] = {False: (128, 128, 128), True: (40, 256, 256)}
 _CUT_SECTIONS = 50
 """Flat stacks of fewer sections are held out in full along z."""
@@ -102,7 +103,9 @@ def course_for(size_nm: Vec3, labels: LabelsLook, region: Box, machine: Machine)
     scale = scale_of(size_nm, labels)
     objective, reasons = objective_for(scale, labels)
     network, why = network_for(scale, machine)
-    context = objective.context_vox(Grid(size_nm))
+    # Whether a boundary is grown may be decided later: the gap covers both.
+    grown = objective.model_copy(update={"grow_boundary_vox": max(1, objective.grow_boundary_vox)})
+    context = grown.context_vox(Grid(size_nm))
     cut = range(3) if not scale.flat or region.shape[0] >= _CUT_SECTIONS else range(1, 3)
     gap = max(context[axis] * size_nm[axis] for axis in cut)
     notes = Notes({**reasons.below("objective"), **why.below("network")})
@@ -152,12 +155,23 @@ class Planned:
         notes: reasons, below the job.
         weight: of a training crop.
         minutes: of the training, as an estimate.
+        lost: bits of VOI of a validation box, from targets of the labels themselves to segments.
     """
 
     job: NeuronsJob
     notes: Notes
     weight: Weight
     minutes: float
+    lost: float = 0.0
+
+
+def with_boundary(planned: Planned, steps: int) -> Planned:
+    """Return the same job with a boundary of so many voxels grown between objects."""
+    flat = planned.job.evaluation.border_in_plane
+    grown = {"grow_boundary_vox": steps, "grow_in_plane": flat and steps > 0}
+    job = planned.job.model_copy(update={"objective": planned.job.objective.model_copy(update=grown)})
+    notes = Notes({path: text for path, text in planned.notes.items() if path != ("objective", "grow_in_plane")})
+    return replace(planned, job=job, notes=notes)
 
 
 def neurons_job(
@@ -239,13 +253,15 @@ def _stack(paths: Paths, look: RawLook, course: Course, split: Split) -> tuple[S
     held = len(split.validation) + len(split.test)
     some = f"{held} box{'es' if held > 1 else ''} of {split.validation[0].shape} voxels (z, y, x)"
     notes["validation",] = (
-        f"{some}, held out; these choose checkpoint and threshold. They were chosen to be as full as the whole, without "
+        f"{some}, held out; these choose checkpoint and threshold. They were chosen to be as full as the "
+        f"whole, without "
         f"an object that fills a quarter: {_told(split)}"
     )
     if split.test:
         notes["test",] = "scored once, at the end; as like the validation boxes as could be found"
     notes["gap_nm",] = (
-        f"as far as targets look, so that nothing of a held-out box is learned; {split.room:.0%} of the crops remain"
+        f"as far as targets look, so that nothing of a held-out box is learned; {split.room:.0%} of the crops "
+        f"remain"
     )
     if background is not None:
         why = (

@@ -1,6 +1,7 @@
 """Everything `emloom plan` opens and looks at, and how labels lie on the raw.
 
-Labels that cover a part of the raw only have voxels of their own. A job needs labels on the grid of the raw, so a plan
+Labels that cover a part of the raw only have voxels of their own. A job needs labels on the grid of the raw,
+so a plan
 writes them out once, beside the job file, with a mask of where they are known. What is outside takes no space::
 
     raw     ┌────────────────────┐        connectome-labels.zarr/labels   on the grid of the raw, 0 outside
@@ -129,7 +130,8 @@ def see_labels(path: str, seen: Seen, voxel_size_nm: Vec3 | None) -> Labels:
     part = info.box.shift(start).intersect(raw.box)
     if part.is_empty:
         raise InputError(
-            f"{path} covers voxels {info.box.shift(start)} of {raw.source}, which has {raw.box}: they do not meet; "
+            f"{path} covers voxels {info.box.shift(start)} of {raw.source}, which has {raw.box}: they do not "
+            f"meet; "
             "check offsets, or name other labels"
         )
     if info.box.size <= WHOLE_VOX:

@@ -4,10 +4,11 @@
 
     ┌─────────┬─────┬────┐     candidates   boxes at corners, edges and middles of what is labelled
     │  val 0  │     │test│     good ones    as full as the whole, many objects, none that fills a quarter: a soma,
-    │         │     │ 1  │                  sheets of glia choose thresholds that merge everything; synapses, if any
+    │         │     │ 1  │                  sheets of glia choose thresholds that merge everything; synapses,
+    if any
     ├─────────┘     └────┤     a set        four, two to choose by and two to score once, apart by the gap; those
     │      training      │                  go together that resemble each other most
-    ├────┐     ┌─────────┤     room         an eighth of the crops that there were before is left at least
+    ├────┐     ┌─────────┤     room         three tenths of the crops that there were are left, or an eighth
     │test│     │  val 1  │
     └────┴─────┴─────────┘
 
@@ -31,7 +32,8 @@ from emloom.nn.starts import free_starts
 
 SHARES = (0.4, 0.34, 0.28, 0.22)
 """Parts of an axis that a held-out box may take, tried in this order."""
-LEAST_ROOM = 0.125
+ROOMS = (0.3, 0.125)
+"""Shares of the crops that shall be left for training: the second only where no split leaves the first."""
 _LARGEST = 0.25
 _FEW = 8
 _SETS = 400
@@ -118,14 +120,15 @@ def split(wish: Wish, tally: Callable[[Box], Tally]) -> Split:
             known[box] = tally(box)
         return known[box]
 
-    for number in (4, 2, 1):
+    for number, room in product((4, 2, 1), ROOMS):
         for crop, share in product(wish.crops, SHARES):
-            found = _best(wish, _held_shape(wish, share), number, crop, of)
+            found = _best(wish, (number, room), _held_shape(wish, share), crop, of)
             if found is not None:
                 return found
     raise InputError(
         f"the labels cover {wish.region.shape} voxels (z, y, x): too small for one held-out box and, {wish.gap} "
-        f"voxels away from it, a training crop of {wish.crops[-1]}: label more, or use a model that exists (--model)"
+        f"voxels away from it, a training crop of {wish.crops[-1]}: label more, or use a model that exists "
+        f"(--model)"
     )
 
 
@@ -146,7 +149,9 @@ def _candidates(region: Box, shape: Vec) -> list[Box]:
     return [Box(as_vec(start), shape) for start in product(*starts)]
 
 
-def _best(wish: Wish, shape: Vec, number: int, crop: Vec, of: Callable[[Box], Tally]) -> Split | None:
+def _best(wish: Wish, least: tuple[int, float], shape: Vec, crop: Vec, of: Callable[[Box], Tally]) -> Split | None:
+    """Return the best split into a number of boxes that leaves room; None where there is none."""
+    number, least_room = least
     boxes = _candidates(wish.region, shape)
     apart = _apart(boxes, wish.gap)
     if number > len(boxes) or (number > 1 and not apart.any()) or not _fits(crop, wish.region):
@@ -165,7 +170,7 @@ def _best(wish: Wish, shape: Vec, number: int, crop: Vec, of: Callable[[Box], Ta
     for each in sets[:_SETS]:
         chosen = [boxes[k] for k in each]
         room = free_starts(wish.region, [box.grow(wish.gap) for box in chosen], crop).count / whole
-        if room >= LEAST_ROOM:
+        if room >= least_room:
             validation, test = _parts(chosen, of)
             tallies = tuple(of(box) for box in (*validation, *test))
             return Split(validation, test, crop, room, tallies)

@@ -80,7 +80,8 @@ def look_at_synapses(path: str, raw: Volume) -> SynapseLook:
     """Look at annotated synapses on a raw stack.
 
     Raises:
-        InputError: it is neither a file of synapses nor a volume of clefts on the grid of the raw, or holds nothing.
+        InputError: it is neither a file of synapses nor a volume of clefts on the grid of the raw, or holds
+        nothing.
     """
     size = raw.info.grid.voxel_size_nm
     if _is_volume(path):
@@ -138,7 +139,8 @@ def why_not(look: SynapseLook, split: Split) -> str | None:
         return f"{look.path} does not say which side of a contact is pre, so sides cannot be learned from it"
     if not sum(look.inside(box) for box in split.validation):
         return (
-            f"no validation box holds a synapse of {look.path}, so no checkpoint could be chosen; annotate more, or "
+            f"no validation box holds a synapse of {look.path}, so no checkpoint could be chosen; annotate "
+            f"more, or "
             "choose boxes by hand"
         )
     return None

@@ -1,4 +1,5 @@
-"""What `emloom plan` says: what was found, what was chosen, what it costs, what it cannot do, and what comes next."""
+"""What `emloom plan` says: what was found, what was chosen, what it costs, what it cannot do, and what comes "
+"next."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Told:
         found: rows of a word and a sentence.
         costs: the same; estimates.
         hints: what is not done and why, what looks wrong.
-        lost_bits: of a validation box, from targets of the labels themselves to segments; None: nothing is trained.
+        lost_bits: of a validation box, from targets of the labels themselves to segments; None: nothing is
+        trained.
         file: the job file.
     """
 
@@ -85,7 +87,8 @@ def found_rows(seen: Seen, labels: Labels | None, synapses: SynapseLook | None) 
         yield "sections", f"not judged: quality control counts 8 and 16 bits, not {info.dtype}"
     else:
         flags = "none stands out" if not quality.flags else f"{len({z for z, _ in quality.flags})} stand out"
-        aside = "" if quality.aside_nm is None else f"; a tenth lies {quality.aside_nm:.0f} nm or more aside"
+        near = f"; nine of ten lie within {quality.aside_nm or 0:.0f} nm of where the one before does"
+        aside = near if quality.aside_nm is not None else ""
         yield "sections", f"{quality.sections} looked at, {flags}{aside}"
     if labels is not None:
         yield "labels", _labels_words(labels, labels.look)
@@ -120,7 +123,8 @@ def cost_rows(
         yield "training", f"{' and '.join(trained)}; neurons about {planned.minutes:.0f} min on {machine.text}"
         yield (
             "memory",
-            f"about {planned.weight.memory_gib:.1f} GiB to train {planned.weight.parameters / 1e6:.1f} M parameters",
+            f"about {planned.weight.memory_gib:.1f} GiB to train {planned.weight.parameters / 1e6:.1f} M "
+            f"parameters",
         )
         predict = machine.predict_seconds(planned.weight.per_voxel, voxels)
         segment = machine.segment_seconds(voxels)
@@ -151,7 +155,8 @@ def chosen_rows(job: PipelineJob) -> Iterator[tuple[str, str]]:
     yield "network", f"{learned.network.kind} of {learned.network.features} maps"
     yield (
         "targets",
-        f"{len(learned.objective.neighborhood)} affinities, descriptors of sigma {learned.objective.lsd_sigma_nm:g} nm",
+        f"{len(learned.objective.neighborhood)} affinities, descriptors of sigma "
+        f"{learned.objective.lsd_sigma_nm:g} nm",
     )
     crop = " x ".join(map(str, training.crop_shape_vox))
     yield (
@@ -172,11 +177,14 @@ def why_no_neurons(labels: Labels | None, seen: Seen) -> list[str]:
     look, source = labels.look, labels.volume.info.source
     say = {
         "nothing": f"{source} holds no label but 0",
-        "classes": f"{source} tells {look.ids} classes in {look.pieces} pieces, not neurons, of which each has an id of "
+        "classes": f"{source} tells {look.ids} classes in {look.pieces} pieces, not neurons, of which each "
+        f"has an id of "
         "its own: it can teach classes (a job of kind semantic, docs/semantic.md), not affinities",
-        "mask": f"{source} is a mask: it can teach a class (a job of kind semantic, docs/semantic.md); of clefts, give it "
+        "mask": f"{source} is a mask: it can teach a class (a job of kind semantic, docs/semantic.md); of "
+        f"clefts, give it "
         "as --synapses beside neuron ids or a model",
-        "objects": f"{source} holds {look.ids} single objects, {look.zeros:.0%} of it is 0 and {look.neighbours:.0%} of "
+        "objects": f"{source} holds {look.ids} single objects, {look.zeros:.0%} of it is 0 and "
+        f"{look.neighbours:.0%} of "
         "their ends have a neighbour: affinities need dense labels; for organelles, learn a class (kind semantic)",
     }
     return [f"{say[look.kind]}; for neurons, give dense neuron ids, or a model that exists (--model)"]

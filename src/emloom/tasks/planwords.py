@@ -19,6 +19,8 @@ from emloom.spec import Spec
 Path = tuple[str | int, ...]
 _WIDTH = 112
 _PER_LINE = 6
+_FIRST = ("kind", "name", "raw", "labels", "synapses", "neurons")
+"""What a person looks for first."""
 
 
 class Notes(dict[Path, str]):
@@ -45,13 +47,18 @@ def annotated(job: Spec, notes: Mapping[Path, str], head: Sequence[str] = (), ta
 
 
 def _comment(lines: Sequence[str]) -> list[str]:
-    return [f"# {line}".rstrip() for line in lines]
+    return [f"# {part}".rstrip() for line in lines for part in _wrapped(line)]
+
+
+def _wrapped(line: str) -> list[str]:
+    return [line] if len(line) <= _WIDTH else textwrap.wrap(line, _WIDTH)
 
 
 def _fields(spec: Spec, notes: Mapping[Path, str], path: Path, depth: int) -> Iterator[str]:
     """Yield the lines of the fields of a value."""
-    plain = spec.to_dict()
-    for name, field in type(spec).model_fields.items():
+    plain, known = spec.to_dict(), type(spec).model_fields
+    for name in sorted(known, key=lambda each: _FIRST.index(each) if each in _FIRST else len(_FIRST)):
+        field = known[name]
         value = getattr(spec, name)
         here = (*path, name)
         noted = any(each[: len(here)] == here for each in notes)
