@@ -242,7 +242,7 @@ class _Desk:
     def split(self) -> Split | None:
         """Return held-out boxes, where something is trained."""
         dense = self.dense
-        if dense is None:
+        if dense is None or (self.spec.model is not None and self.synapses is None):
             return None
         course = course_for(self.seen.look.size_nm, dense.look, dense.region, self.machine)
         wish = course.wish(self.machine, grey_of(self.seen.look)[0])
@@ -275,7 +275,9 @@ class _Desk:
         if reason is not None:
             return None, Notes(), reason
         grey, augment = grey_of(self.seen.look)[0], augment_of(self.seen.look)[0]
-        ground = Ground(self.name, self.seen.path, self.paths.labels, self.spec.voxel_size_nm, cut, grey, augment)
+        whole = self.dense is None or self.dense.region == self.seen.look.info.box
+        region = None if self.dense is None or whole else self.dense.region
+        ground = Ground(self.paths, region, cut, grey, augment)
         minutes = self.minutes * (1 - _NEURONS_SHARE if planned is not None else 1.0)
         job, why = synapse_job(self.synapses, ground, self.seen.look.size_nm, self.machine, minutes)
         notes = why.below("source", "job")
@@ -287,8 +289,7 @@ class _Desk:
         if self.dense is None:
             return None, Notes()
         points = self.synapses if self.synapses is not None and self.synapses.clefts is None else None
-        trained = self.spec.model is None
-        boxes = cut.test if cut is not None and trained else (self.dense.region,)
+        boxes = (self.dense.region,) if cut is None else cut.test
         if not boxes:
             return None, Notes()
         spec = TruthSpec(
@@ -296,7 +297,7 @@ class _Desk:
             synapses=None if points is None else points.path,
             boxes=tuple({"start": box.start, "shape": box.shape} for box in boxes),  # type: ignore[misc]
         )
-        why = "the test boxes: neither training nor thresholds saw them" if trained else "where labels are"
+        why = "where labels are" if cut is None else "the test boxes: neither training nor thresholds saw them"
         return spec, Notes({("boxes",): why})
 
     def why_not(self) -> list[str]:

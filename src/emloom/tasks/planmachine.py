@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from emloom.geometry import Vec
 from emloom.nn.cost import multiply_adds
 from emloom.nn.devices import devices
+from emloom.nn.hardware import native_bf16
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.train import crop_shape
 from emloom.run import machine
@@ -67,7 +68,7 @@ class Machine:
         gpu = found.gpus[0] if found.gpus and device != "cpu" else None
         free = machine.memory().available / 2**30
         if gpu is None:
-            return cls(machine.cores().usable, free, bf16=found.bf16 and not found.gpus)
+            return cls(machine.cores().usable, free, bf16=native_bf16("cpu"))
         return cls(machine.cores().usable, free, gpu.name, gpu.memory / 2**30, found.bf16)
 
     @property

@@ -31,9 +31,10 @@ from emloom.nn.preprocess import Preprocessing
 from emloom.nn.strategies import Foreground
 from emloom.nn.train import OptimizerSpec, TrainingSpec
 from emloom.nn.unet import UNetSpec
-from emloom.tasks.data import BoxSpec, StackSpec
+from emloom.tasks.data import BoxSpec, MarksSpec, StackSpec
 from emloom.tasks.planlook import is_flat
 from emloom.tasks.planmachine import Machine, steps_within, validate_every, weigh
+from emloom.tasks.planneurons import Paths
 from emloom.tasks.plansplit import Split
 from emloom.tasks.planwords import Notes
 from emloom.tasks.synapsedata import SynapseStackSpec
@@ -115,19 +116,15 @@ class Ground:
     """What a synapse job stands on: paths as they are written, and what was chosen for neurons.
 
     Attributes:
-        name: of the job.
-        raw: path.
-        neurons: labels that balls are clipped to.
-        voxel_size_nm: as the user gave it.
+        paths: of raw and labels; balls are clipped to these.
+        region: voxels of the raw where labels are, and synapses are looked for; None: everywhere.
         split: held-out boxes.
         grey: how grey values are scaled.
         augment: what happens to samples.
     """
 
-    name: str
-    raw: str
-    neurons: str | None
-    voxel_size_nm: tuple[float, float, float] | None
+    paths: Paths
+    region: Box | None
     split: Split
     grey: Preprocessing
     augment: AugmentSpec
@@ -178,9 +175,16 @@ def synapse_job(
         for part, found in (("validation", on.split.validation), ("test", on.split.test))
     }
     gap = max(n * s for n, s in zip(objective.context_vox(Grid(size_nm)), size_nm, strict=True))
-    shared = {"raw": on.raw, "voxel_size_nm": on.voxel_size_nm, "gap_nm": float(gap), **boxes}
+    shared = {
+        "raw": on.paths.raw,
+        "voxel_size_nm": on.paths.voxel_size_nm,
+        "region": None if on.region is None else BoxSpec(start=on.region.start, shape=on.region.shape),
+        "marks": MarksSpec(mask=on.paths.known),
+        "gap_nm": float(gap),
+        **boxes,
+    }
     chosen = {
-        "name": f"{on.name}-synapses",
+        "name": f"{on.paths.name}-synapses",
         "network": network,
         "preprocessing": on.grey,
         "training": training,
@@ -188,7 +192,7 @@ def synapse_job(
     if isinstance(objective, CleftsObjective):
         return CleftsJob(data=(StackSpec(labels=look.path, **shared),), objective=objective, **chosen), notes
     outside = "omit" if look.outside else "error"
-    stack = SynapseStackSpec(synapses=look.path, neurons=on.neurons, outside=outside, **shared)
+    stack = SynapseStackSpec(synapses=look.path, neurons=on.paths.labels, outside=outside, **shared)
     return PartnersJob(data=(stack,), objective=objective, **chosen), notes
 
 
