@@ -214,7 +214,9 @@ class _Desk:
             None if planned is None else planned.lost,
             str(self.output),
         )
-        head = (f"The way from {Path(self.seen.path).name} to a connectome, planned by `emloom plan`.",)
+        head: tuple[str, ...] = (
+            f"The way from {Path(self.seen.path).name} to a connectome, planned by `emloom plan`.",
+        )
         head += (f"For {self.machine.text}. Change what you know better, then:", "", f"  emloom run {self.output}")
         part = None if self.dense is None or self.dense.whole else self.dense
         return Plan(job, notes, told, head, tuple(add_lines(job, hints)), part, self.seen)
@@ -295,7 +297,7 @@ class _Desk:
         spec = TruthSpec(
             labels=self.paths.labels,
             synapses=None if points is None else points.path,
-            boxes=tuple({"start": box.start, "shape": box.shape} for box in boxes),  # type: ignore[misc]
+            boxes=tuple({"start": box.start, "shape": box.shape} for box in boxes),
         )
         why = "where labels are" if cut is None else "the test boxes: neither training nor thresholds saw them"
         return spec, Notes({("boxes",): why})

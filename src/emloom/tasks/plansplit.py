@@ -35,6 +35,7 @@ SHARES = (0.4, 0.34, 0.28, 0.22)
 ROOMS = (0.3, 0.125)
 """Shares of the crops that shall be left for training: the second only where no split leaves the first."""
 _LARGEST = 0.25
+_SEVERAL = 1.5  # of four boxes, sides that are cut are longer than the least by this
 _FEW = 8
 _SETS = 400
 _INNER, _NEAR = 0.3, 0.2
@@ -122,7 +123,9 @@ def split(wish: Wish, tally: Callable[[Box], Tally]) -> Split:
 
     for number, room in product((4, 2, 1), ROOMS):
         for crop, share in product(wish.crops, SHARES):
-            found = _best(wish, (number, room), _held_shape(wish, share), crop, of)
+            found = _best(
+                wish, (number, room), _held_shape(wish, share, _SEVERAL if number == 4 else 1.0), crop, of
+            )
             if found is not None:
                 return found
     raise InputError(
@@ -132,12 +135,14 @@ def split(wish: Wish, tally: Callable[[Box], Tally]) -> Split:
     )
 
 
-def _held_shape(wish: Wish, share: float) -> Vec:
+def _held_shape(wish: Wish, share: float, longer: float) -> Vec:
     """Return the shape of held-out boxes: a part of each axis that can be cut, all of the others."""
     shape = []
     for n, gap, least, most in zip(wish.region.shape, wish.gap, wish.least, wish.most, strict=True):
         side = min(int(share * n), most)
-        shape.append(side if side >= least and 2 * side + gap <= n else min(n, most) if n <= most else most)
+        shape.append(
+            side if side >= longer * least and 2 * side + gap <= n else min(n, most) if n <= most else most
+        )
     return as_vec(shape)
 
 
@@ -200,16 +205,16 @@ def _parts(boxes: Sequence[Box], of: Callable[[Box], Tally]) -> tuple[tuple[Box,
     if len(boxes) < 3:
         return tuple(boxes[:1]), tuple(boxes[1:])
     options = [((boxes[0], boxes[k]), tuple(b for b in boxes[1:] if b != boxes[k])) for k in (1, 2, 3)]
-    return min(options, key=lambda option: round(_difference(*option, of), 9))
+    return min(options, key=lambda option: round(_difference(option[0], option[1], of), 9))
 
 
 def _difference(a: Sequence[Box], b: Sequence[Box], of: Callable[[Box], Tally]) -> float:
     """Return how unlike two halves are: in what is labelled, in objects, in synapses; nearness counts a little."""
-    halves = []
+    halves: list[tuple[float, float, float]] = []
     for half in (a, b):
         tallies = [of(box) for box in half]
-        halves.append([sum(t.labelled for t in tallies), sum(t.objects for t in tallies), _sites(tallies)])
-    return sum(abs(x - y) / max(x + y, 1e-9) for x, y in zip(*halves, strict=True))
+        halves.append((sum(t.labelled for t in tallies), sum(t.objects for t in tallies), _sites(tallies)))
+    return float(sum(abs(x - y) / max(x + y, 1e-9) for x, y in zip(*halves, strict=True)))
 
 
 def _sites(tallies: Sequence[Tally]) -> int:

@@ -93,7 +93,8 @@ def look_at_synapses(path: str, raw: Volume) -> SynapseLook:
     source = read_source(path, size)
     table = source.table
     sides = [voxels_containing(raw.info.grid, points) for points in (table.pre_nm, table.post_nm)]
-    kept = np.logical_and(*(((v >= 0) & (v < raw.info.shape)).all(axis=1) for v in sides))
+    inside = [((v >= 0) & (v < np.array(raw.info.shape))).all(axis=1) for v in sides]
+    kept = inside[0] & inside[1]
     if not kept.any():
         raise InputError(
             f"{path}: none of its {len(table)} synapses lies in {raw.info.source}: check units (nm) and offsets"
@@ -166,7 +167,7 @@ def synapse_job(
         crop_shape_vox=on.split.crop,
         validate_every=validate_every(steps),
         optimizer=OptimizerSpec(learning_rate=2e-3),
-        sampling=Foreground(around=around, probability=0.9),  # type: ignore[arg-type]
+        sampling=Foreground(around=around, probability=0.9),
         augment=on.augment,
     )
     notes = _notes(look, radius, weight.parameters, minutes)

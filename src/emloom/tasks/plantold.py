@@ -16,7 +16,7 @@ from emloom.tasks.planseen import Labels, Seen
 from emloom.tasks.plansynapses import SynapseLook
 from emloom.tasks.planwords import columns
 
-LOST_BITS = 0.1
+LOST_BITS, MUCH_BITS = 0.1, 0.5
 Rows = tuple[tuple[str, str], ...]
 
 
@@ -54,23 +54,18 @@ class Told:
         """Return what a person reads."""
         lines = ["found", *columns(self.found), "chosen", *columns(chosen)]
         if self.lost_bits is not None:
-            verdict = (
-                "as good as nothing"
-                if self.lost_bits <= LOST_BITS
-                else "more than it should be: look at the labels"
-            )
-            lines += columns(
-                [
-                    (
-                        "proof",
-                        f"ground truth -> targets -> segments loses {self.lost_bits:.3f} bits of VOI: {verdict}",
-                    )
-                ]
-            )
+            text = f"ground truth -> targets -> segments loses {self.lost_bits:.3f} bits of VOI"
+            lines += columns([("proof", f"{text}: {_verdict(self.lost_bits)}")])
         lines += ["costs (estimates)", *columns(self.costs)] if self.costs else []
         for hint in self.hints:
             lines += columns([("note", hint)])
         return "\n".join([*lines, f"next: emloom run {self.file}"])
+
+
+def _verdict(bits: float) -> str:
+    if bits <= LOST_BITS:
+        return "as good as nothing"
+    return "less than a network loses" if bits <= MUCH_BITS else "much: are these labels one piece per neurite?"
 
 
 def found_rows(seen: Seen, labels: Labels | None, synapses: SynapseLook | None) -> Iterator[tuple[str, str]]:
