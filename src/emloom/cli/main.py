@@ -28,6 +28,7 @@ from emloom.cli import (
     labelling,
     machine,
     models,
+    plan,
     preview,
     proofread,
     qc,
@@ -71,6 +72,7 @@ combine.register(app)
 qc.register(app)
 align.register(app)
 repair.register(app)
+plan.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
