@@ -51,7 +51,12 @@ NO_SITES = Sites(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros((0, 3))
 
 
 def centre_line(
-    mask_ZYX: Bits, grid: Grid, segment: int, reach: tuple[float, float], tolerance_nm: float, sites: Sites = NO_SITES
+    mask_ZYX: Bits,
+    grid: Grid,
+    segment: int,
+    reach: tuple[float, float],
+    tolerance_nm: float,
+    sites: Sites = NO_SITES,
 ) -> Tracing:
     """Return the centre line of an object; a tree for each of its pieces, all under one id.
 

@@ -9,7 +9,7 @@
                                                    skeletons.nml     all, if asked for
                                                    segment_properties/, info, provenance.json
 
-The folder is one neuroglancer can be pointed at, for each of mesh, skeletons and segment_properties. The same files
+Neuroglancer can be pointed at the folders mesh, skeletons and segment_properties. The same files
 come out for any blocks, workers and crashes: the same command goes on.
 """
 
@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.io.checks import require_labels
-from emloom.io.files import refuse_existing
 from emloom.io.meshfiles import write_mesh_info
 from emloom.io.nml import write_nml
 from emloom.io.precomputedskeletons import write_segment_properties, write_skeleton_info
@@ -110,9 +109,7 @@ def export_neurons(
     labels = Labels(labels_path(job.segmentation), job.voxel_size_nm)
     require_labels(labels.open())
     space = Workspace(job.output)
-    inputs = space.claim(
-        "export-neurons", job, {"segmentation": labels.path, "synapses": job.synapses}, discard
-    )
+    inputs = space.claim("export-neurons", job, {"segmentation": labels.path, "synapses": job.synapses}, discard)
     if again or not space.finished:
         folder = space.folder.absolute()
         runner = _Runner(job, labels, folder, executor or Serial(), on_block, tuple(inputs.values()))
@@ -133,7 +130,9 @@ def labels_path(path: str) -> str:
         return path
     inside = Path(path) / "segmentation"
     if not inside.is_dir():
-        raise InputError(f"{path} was made without a threshold, so there is no segmentation: give --threshold there")
+        raise InputError(
+            f"{path} was made without a threshold, so there is no segmentation: give --threshold there"
+        )
     return str(inside)
 
 
