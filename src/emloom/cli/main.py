@@ -21,6 +21,7 @@ from emloom.cli import (
     data,
     datasets,
     evaluate,
+    exporting,
     frequency,
     graph,
     jobs,
@@ -82,6 +83,7 @@ results.register(app)
 synapses.register(app)
 graph.register(app)
 connectome.register(app)
+exporting.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)

@@ -24,6 +24,8 @@ from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.connectome import ConnectomeJob, connectome
+from emloom.tasks.exportneurons import export_neurons
+from emloom.tasks.exportneuronsspec import ExportNeuronsJob
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.refine import RefineJob, refine
@@ -154,6 +156,9 @@ _AGAIN = {
     ),
     "classify": _Again(
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
+    ),
+    "export-neurons": _Again(
+        ExportNeuronsJob, lambda job, run, tell, _: export_neurons(job, tell, run, again=True)
     ),
     "connectome": _Again(ConnectomeJob, lambda job, run, tell, _: connectome(job, tell, run, again=True)),
     "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),

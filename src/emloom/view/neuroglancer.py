@@ -76,13 +76,18 @@ class Viewer:
             InputError: the place is outside of the first volume, or a layer is not there or holds no labels.
         """
         selected = _selected(spot, self.volumes)
-        position = None if spot.at is None else _position(spot.at, self.volumes[0][1].info)
+        self.look(spot)
         with self.viewer.txn() as state:
-            if position is not None:
-                state.position = position
             for layer in state.layers:
                 if layer.name in selected:
                     layer.layer.segments = selected[layer.name]
+
+    def look(self, spot: Spot) -> None:
+        """Show a place, and leave selected what is; raises `InputError` outside of the first volume."""
+        if spot.at is not None:
+            position = _position(spot.at, self.volumes[0][1].info)
+            with self.viewer.txn() as state:
+                state.position = position
 
     def close(self) -> None:
         """Stop the server; the page stops working."""
@@ -167,8 +172,11 @@ def serve(
         for each in lines:
             state.layers.append(name=each.name, layer=package.AnnotationLayer(each.layer()))
     running = Viewer(viewer.get_viewer_url(), viewer, tuple(volumes))
-    if spot.at is not None or spot.segments:
+    chosen = {name: look.selected for name, look in scene.looks.items() if look.selected}
+    if spot.segments or not chosen:
         running.go(spot)
+    else:
+        running.look(spot)
     answer_links(token, running.go)
     return running
 
