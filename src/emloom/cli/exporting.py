@@ -26,6 +26,7 @@ from emloom.errors import InputError
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("export-neurons")(export_neurons)
+    app.command("publish")(publish)
 
 
 def export_neurons(  # noqa: PLR0913 (one parameter per option)
@@ -109,3 +110,54 @@ def _ids(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise InputError(f"ids {text!r} are not understood: write whole numbers, like 5,9,12") from None
+
+
+def publish(  # noqa: PLR0913 (one parameter per option)
+    output: Output,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[RESULT]", help="Folder of a pipeline, or of any result.")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="neuroglancer or webknossos.")] = "neuroglancer",
+    raw: Annotated[str | None, typer.Option("--raw", help="The stack, where the folder does not hold it.")] = None,
+    segmentation: Annotated[
+        str | None, typer.Option("--segmentation", metavar="SEG", help="Labels, likewise.")
+    ] = None,
+    synapses: Annotated[str | None, typer.Option("--synapses", metavar="SYN", help="Synapses, likewise.")] = None,
+    min_size: Annotated[
+        int, typer.Option("--min-size", metavar="VOXELS", help="Smaller segments get no mesh and no skeleton.")
+    ] = 0,
+    no_meshes: Annotated[bool, typer.Option("--no-meshes", help="Leave out surfaces.")] = False,
+    no_skeletons: Annotated[bool, typer.Option("--no-skeletons", help="Leave out centre lines.")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="URL", help="Where it will be: adds a state to open it.")
+    ] = None,
+    workers: Workers = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an unfinished result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a whole result into one folder that neuroglancer, or webKnossos, opens as it is.
+
+    Examples: emloom publish OUT/ -o public/ --address https://example.org/public | emloom publish -o public/
+    --to webknossos --raw raw.zarr --segmentation seg.zarr
+    """
+    from emloom.cli.progress import blocks_bar
+    from emloom.run.cluster import executor_of
+    from emloom.tasks.publish import PublishJob
+    from emloom.tasks.publish import publish as run
+
+    given: dict[str, Any] = {
+        "output": output,
+        "source": source,
+        "to": to,
+        "raw": raw,
+        "segmentation": segmentation,
+        "synapses": synapses,
+        "min_size_vox": min_size,
+        "address": address,
+    }
+    given |= {"meshes": None} if no_meshes else {}
+    given |= {"skeletons": None} if no_skeletons else {}
+    job = PublishJob.from_dict(given, "publish")
+    with executor_of(workers, None, None) as executor, blocks_bar() as tell:
+        report = run(job, tell, executor, overwrite)
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())

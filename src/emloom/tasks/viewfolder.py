@@ -66,7 +66,7 @@ def holding_of(path: str | Path) -> Holding:
     parts: dict[str, Part] = {}
     for part in _parts(folder):
         parts.setdefault(part.name, part)
-    homes = (folder, folder / "restored", folder / "connectome", folder / "synapses")
+    homes = (folder, folder / "connectome", folder / "synapses")
     return Holding(
         tuple(parts.values()),
         next((home for home in homes if (home / SYNAPSES).is_file()), None),

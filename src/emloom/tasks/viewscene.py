@@ -29,7 +29,7 @@ from emloom.view.ngllayers import MASK, PLAIN, Look, grey, heat
 
 _WINDOW = 384  # voxels along y and x that decide the contrast
 _PATCH = 48
-_MOST_SELECTED = 12
+_MOST_SELECTED = 6
 _OPACITY = 0.45
 _CANDIDATES = (0.5, 0.25, 0.75, 0.1, 0.9)
 
