@@ -78,8 +78,8 @@ def centre_lines(
     Args:
         mask_ZYX: bool [Z, Y, X].
         spacing_nm: voxel size (z, y, x).
-        scale: a path clears the voxels within ``scale * radius + constant_nm`` of it; the next starts in what is
-            left, so larger values give fewer, longer branches.
+        scale: a node clears the voxels within ``scale * radius + constant_nm`` of it; the next path starts in
+            what is left, so larger values give fewer, longer branches.
         constant_nm: see `scale`.
 
     Returns:
@@ -91,7 +91,7 @@ def centre_lines(
     """
     package = _module("bioimage_cpp.skeleton")
     nodes, edges, radii = package.teasar(
-        np.ascontiguousarray(mask_ZYX), spacing=spacing_nm, scale=scale, constant=constant_nm
+        np.ascontiguousarray(mask_ZYX), spacing=spacing_nm, scale=scale, constant=constant_nm, invalidation="ball"
     )
     return np.asarray(nodes, np.float64), np.asarray(edges, np.int64), np.asarray(radii, np.float64)
 
