@@ -19,9 +19,10 @@ from scipy.spatial import KDTree
 
 from emloom.geometry import Grid
 from emloom.geometry.columns import Columns
+from emloom.geometry.elements import Element
 from emloom.geometry.skeletons import Skeletons
 from emloom.geometry.synapses import SynapseTable
-from emloom.geometry.tracings import Marks, Tracing
+from emloom.geometry.tracings import Marks, Others, Tracing
 from emloom.ops.bioimage import centre_lines
 from emloom.ops.tracingredraw import simplified_tracing
 
@@ -30,6 +31,11 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 PRE, POST = 7, 8
 _FORK, _END = 5, 6
+# Of an SWC file, whose format says neither.
+_HEAD = (
+    " unit: nm; id type x y z radius parent",
+    " types: 5 fork, 6 end, 7 pre site, 8 post site; ids of synapses behind their nodes",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,7 @@ def centre_line(
         Columns(n).replaced("radius", radii.round(3)),
         Columns(1),
         Columns(len(edges)),
+        others=Others(document=tuple(Element.of("meta", {"name": "swc", "content": text}) for text in _HEAD)),
     )
     if n == 0:
         return tracing
