@@ -162,5 +162,9 @@ def _existing(path: Any, folder: Path) -> str | None:
     if "://" in path:
         return path
     tried = (Path(path), folder / path, folder.parent / path)
-    # A file may hold several volumes, so a part of the path may be inside of one.
-    return next((str(each) for each in tried if any(p.exists() for p in (each, *list(each.parents)[:2]))), None)
+    return next((str(each) for each in tried if each.exists() or _is_inside_file(each)), None)
+
+
+def _is_inside_file(path: Path) -> bool:
+    """Whether a path leads into a file that holds several volumes, ``a.h5/volumes/raw``."""
+    return any(parent.is_file() for parent in list(path.parents)[:3])

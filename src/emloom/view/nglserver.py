@@ -31,8 +31,14 @@ def refuse_strangers() -> None:
         def match(self, request: Any) -> dict[str, Any] | None:
             return None if request.host_name.strip("[]") in _OURS else {}
 
+    class NoIcon(web.RequestHandler):  # type: ignore[name-defined, misc]
+        def get(self) -> None:
+            # Every browser asks for one; that there is none is no error of the page.
+            self.set_status(204)
+
     rule = routing.Rule(OtherHosts(), web.ErrorHandler, {"status_code": 404})
     _app().wildcard_router.rules.insert(0, rule)
+    _app().add_handlers(re.escape(LOOPBACK), [("/favicon.ico", NoIcon)])
 
 
 def answer_links(token: str, go: Callable[[Spot], None]) -> None:
