@@ -195,8 +195,13 @@ def test_a_person_is_told_what_is_shown(result: Path) -> None:
     # Names that are given come first, and a raw that was named is not shown twice.
     both = gather([f"mine={result.parent / 'data/raw.zarr'}", f"one={result}"])
     assert [name for name, _ in both.volumes] == ["mine", "one segmentation", "one qc", "one confidence doubt"]
+    neurons = gather(
+        [f"raw={result.parent / 'data/raw.zarr'}", f"n={result / 'segmentation.zarr'}", str(result / "neurons3d")]
+    )
+    assert [name for name, _ in neurons.volumes] == ["raw", "n"]
+    assert list(composed(neurons, START, None)[0].neurons) == ["n"]
     with pytest.raises(InputError, match="two layers are called"):
-        gather([str(result), str(result)])
+        gather([f"qc={result.parent / 'data/raw.zarr'}", str(result)])
     scene, spot = composed(both, Spot((1, 2, 3)), None)
     assert spot.at == (1, 2, 3)
 

@@ -52,7 +52,7 @@ from emloom.tasks.synapsesource import read_any_synapses
 OnBlock = Callable[[str, int, int], None]
 NEURONS, NML, PROPERTIES = "neurons.parquet", "skeletons.nml", "segment_properties"
 _FORMAT = 1
-_MOST_IDS, _MOST_VOX = 64, 1 << 25  # of a group
+_MOST_IDS, _MOST_VOX = 16, 1 << 21  # of a group: small, so that many workers share a block of neurons
 _CHOSEN, _TABLE = "run/chosen.parquet", f"run/{SYNAPSES}"
 
 
@@ -166,7 +166,7 @@ class _Runner:
         table = self._synapses(volume)
         for folder in self._prepared():
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        key = key_of(key, "neurons", job.to_dict(), self.marks)
+        key = key_of(key, "neurons", replace_output(job).to_dict(), self.marks, _MOST_IDS, _MOST_VOX)
         groups = list(_groups(chosen, homes))
         write = WriteNeurons(replace_output(job), self.labels, self.folder, table)
         # A neuron may be as large as the volume: no limit of time is right for all.

@@ -58,13 +58,14 @@ def gather(paths: Sequence[str], labels: Collection[str] = ()) -> Gathered:
         holding = holding_of(path)
         if holding:
             prefix = f"{name} " if name else ""
-            here = {found_name for found_name, _ in found.volumes}
+            named = {volume.info.source for _, volume in found.volumes}
             for part in holding.parts:
+                # A volume that was named by hand is not shown twice, nor is another stack beside it.
+                if part.path in named or (part.role == "raw" and named):
+                    continue
                 layer = f"{prefix}{part.name}"
-                # A stack that was named by hand is not shown twice.
-                if not (part.role == "raw" and here):
-                    _add(found, layer, open_volume(part.path, kind=_kind_of(part.path, part.role)))
-                    found.roles[layer] = part.role
+                _add(found, layer, open_volume(part.path, kind=_kind_of(part.path, part.role)))
+                found.roles[layer] = part.role
             found.synapses, found.neurons = found.synapses or holding.synapses, found.neurons or holding.neurons
             continue
         for layer, volume in _opened(name, path, labels):
