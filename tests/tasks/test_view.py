@@ -206,6 +206,13 @@ def test_a_person_is_told_what_is_shown(result: Path) -> None:
     assert spot.at == (1, 2, 3)
 
 
+def test_every_head_of_a_prediction_is_a_layer(tmp_path: Path) -> None:
+    (tmp_path / "synapses.parquet").touch()
+    for name in ("pre", "post"):
+        write(tmp_path / "prediction.zarr" / name, np.full((4, 5, 6), 99, np.uint8), "probabilities", 8.0)
+    assert [name for name, _ in gather([str(tmp_path)]).volumes] == ["prediction post", "prediction pre"]
+
+
 def test_the_first_look_avoids_what_is_blank() -> None:
     array = np.zeros((20, 200, 200), np.uint8)
     array[:, 140:, 140:] = np.random.default_rng(0).integers(50, 200, (20, 60, 60))

@@ -16,7 +16,7 @@ from emloom.io.open import inspect, open_volume
 from emloom.io.synapsetable import read_synapse_table
 from emloom.io.volume import Kind, Volume
 from emloom.tasks.synapselines import lines_of
-from emloom.tasks.viewfolder import Role, holding_of
+from emloom.tasks.viewfolder import Part, Role, holding_of
 from emloom.tasks.viewscene import first_look, largest_neurons, look_of
 from emloom.view.neuroglancer import Scene, serve
 from emloom.view.ngllayers import PLAIN
@@ -63,9 +63,9 @@ def gather(paths: Sequence[str], labels: Collection[str] = ()) -> Gathered:
                 # A volume that was named by hand is not shown twice, nor is another stack beside it.
                 if part.path in named or (part.role == "raw" and named):
                     continue
-                layer = f"{prefix}{part.name}"
-                _add(found, layer, open_volume(part.path, kind=_kind_of(part.path, part.role)))
-                found.roles[layer] = part.role
+                for layer, volume in _of_part(part):
+                    _add(found, f"{prefix}{layer}", volume)
+                    found.roles[f"{prefix}{layer}"] = part.role
             found.synapses, found.neurons = found.synapses or holding.synapses, found.neurons or holding.neurons
             continue
         for layer, volume in _opened(name, path, labels):
@@ -82,12 +82,14 @@ def named_volumes(paths: Sequence[str], labels: Collection[str] = ()) -> list[tu
     return gather(paths, labels).volumes
 
 
-def _kind_of(path: str, role: Role) -> Kind | None:
-    """Return the kind a volume has by its role, where its file does not say one."""
-    (hit,) = inspect(path)[:1]
-    if hit.kind is not None:
-        return None
-    return _KINDS.get(role)
+def _of_part(part: Part) -> Iterator[tuple[str, Volume]]:
+    """Yield (layer name, volume) of a part; one for each head where it is a container of several."""
+    hits = inspect(part.path)
+    for hit in hits:
+        name = part.name if len(hits) == 1 else f"{part.name} {Path(hit.path).name}"
+        # Only where the file does not say what it is.
+        kind = None if hit.kind is not None else _KINDS.get(part.role)
+        yield name, open_volume(hit.path, kind=kind)
 
 
 _KINDS: dict[Role, Kind] = {"labels": "labels", "hidden labels": "labels", "defects": "labels", "raw": "raw"}
