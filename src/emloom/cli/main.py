@@ -22,6 +22,7 @@ from emloom.cli import (
     data,
     datasets,
     evaluate,
+    exporting,
     frequency,
     graph,
     jobs,
@@ -89,6 +90,7 @@ results.register(app)
 synapses.register(app)
 graph.register(app)
 connectome.register(app)
+exporting.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)

@@ -26,6 +26,8 @@ from emloom.tasks.combinespec import CombineJob
 from emloom.tasks.confidence import confidence
 from emloom.tasks.confidencespec import ConfidenceJob
 from emloom.tasks.connectome import ConnectomeJob, connectome
+from emloom.tasks.exportneurons import export_neurons
+from emloom.tasks.exportneuronsspec import ExportNeuronsJob
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.proofreading import ProofreadJob, proofread
@@ -159,6 +161,9 @@ _AGAIN = {
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
     "confidence": _Again(ConfidenceJob, lambda job, run, tell, _: confidence(job, run, tell, again=True)),
+    "export-neurons": _Again(
+        ExportNeuronsJob, lambda job, run, tell, _: export_neurons(job, tell, run, again=True)
+    ),
     "connectome": _Again(ConnectomeJob, lambda job, run, tell, _: connectome(job, tell, run, again=True)),
     "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
     "proofread": _Again(ProofreadJob, lambda job, run, tell, _: proofread(job, run, tell, again=True)),

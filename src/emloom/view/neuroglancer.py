@@ -2,9 +2,9 @@
 
 The `neuroglancer` package (Apache-2.0, extra ``emloom[view]``) runs a small web server that hands voxels to a
 browser page on demand. It is bound to 127.0.0.1 and every address holds a secret token, so nobody else on the
-network or the machine can guess it; nothing is uploaded. The page and this process share one state. Addresses that
-end in ``/at?...`` move it to a place and select ids (see `emloom.view.spot`), then lead to the page: layout, zoom
-and contrast stay as they are while somebody goes from one place to the next.
+network or the machine can guess it; nothing is uploaded, and the page needs no network. The page and this process
+share one state. What the server answers besides voxels is in `emloom.view.nglserver`, how layers look in
+`emloom.view.ngllayers`.
 
 Dimensions are named z, y, x with the voxel size as scale, as stored; the view shows x to the right and y down.
 World offsets are kept as the translation of each layer, so volumes with different grids line up, and offsets that
@@ -14,29 +14,43 @@ volume is never loaded.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Box, Vec
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.view.ngllayers import PLAIN, Look, files_layer, is_segmentation, layer_of, offset_vox, space
+from emloom.view.nglserver import answer_links, hand_out, refuse_strangers
 from emloom.view.partnerlines import PartnerLines
 from emloom.view.spot import LOOPBACK, START, Spot, check_token, new_token
 
-_NM = 1e-9
+# Pixels of a panel that a small volume fills; and how far a large one is from one voxel per pixel, at most.
+_PANEL_PX = 380
+_FARTHEST, _NEAREST = 4.0, 1 / 16
 
-# The first three affinities as red, green, blue: bright where voxels belong together.
-_CHANNELS_SHADER = """void main() {{
-  emitRGB(vec3({channels}));
-}}
-"""
+
+@dataclass(frozen=True)
+class Scene:
+    """What a page shows besides volumes as they are.
+
+    Attributes:
+        lines: layers of lines, above the volumes.
+        looks: how layers are drawn, by name.
+        neurons: folders of `emloom export-neurons`, by the name of the layer of labels that they belong to; a
+            name that no volume has makes a layer of meshes alone.
+    """
+
+    lines: tuple[PartnerLines, ...] = ()
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    neurons: Mapping[str, Path] = field(default_factory=dict)
+
+
+NOTHING_ELSE = Scene()
 
 
 @dataclass(frozen=True)
@@ -62,13 +76,18 @@ class Viewer:
             InputError: the place is outside of the first volume, or a layer is not there or holds no labels.
         """
         selected = _selected(spot, self.volumes)
-        position = None if spot.at is None else _position(spot.at, self.volumes[0][1].info)
+        self.look(spot)
         with self.viewer.txn() as state:
-            if position is not None:
-                state.position = position
             for layer in state.layers:
                 if layer.name in selected:
                     layer.layer.segments = selected[layer.name]
+
+    def look(self, spot: Spot) -> None:
+        """Show a place, and leave selected what is; raises `InputError` outside of the first volume."""
+        if spot.at is not None:
+            position = _position(spot.at, self.volumes[0][1].info)
+            with self.viewer.txn() as state:
+                state.position = position
 
     def close(self) -> None:
         """Stop the server; the page stops working."""
@@ -90,6 +109,7 @@ def serve(
     token: str | None = None,
     spot: Spot = START,
     lines: Sequence[PartnerLines] = (),
+    scene: Scene = NOTHING_ELSE,
 ) -> Viewer:
     """Show volumes as layers of one neuroglancer page.
 
@@ -100,6 +120,7 @@ def serve(
         token: secret part of the address; a random one by default. With a port it makes an address that stays.
         spot: where to look first; the middle of the first volume by default.
         lines: layers of lines, above the volumes.
+        scene: what else is shown, and how.
 
     Returns:
         The viewer; its `url` opens on this machine only.
@@ -108,7 +129,10 @@ def serve(
         InputError: neuroglancer is not installed, there is no volume, two layers share a name, one port serves
             two viewers, the token is no secret, or the spot is not in these volumes.
     """
-    names = [*(name for name, _ in volumes), *(each.name for each in lines)]
+    lines = [*lines, *scene.lines]
+    held = {name for name, _ in volumes}
+    alone = [name for name in scene.neurons if name not in held]
+    names = [*(name for name, _ in volumes), *alone, *(each.name for each in lines)]
     if not volumes:
         raise InputError("there is nothing to show: give at least one volume")
     if len(set(names)) < len(names):
@@ -129,60 +153,53 @@ def serve(
         raise InputError(
             f"cannot listen on port {port}: {problem.strerror}; choose another, or 0 for any"
         ) from None
+    refuse_strangers()
+    addresses = _addresses(token, scene)
     with viewer.txn() as state:
         first = volumes[0][1].info
-        state.dimensions = _space(package, first)
+        state.dimensions = space(package, first)
         state.display_dimensions = ["x", "y", "z"]
         state.position = _centre(first)
+        state.cross_section_scale, state.projection_scale = _zoom(first)
         state.layout = "4panel"
         for name, volume in volumes:
-            state.layers.append(name=name, layer=_layer(package, volume))
+            look = scene.looks.get(name, PLAIN)
+            layer = layer_of(package, volume, look, addresses.get(name, ()))
+            state.layers.append(name=name, layer=layer, visible=look.visible)
+        for name in alone:
+            look = scene.looks.get(name, PLAIN)
+            state.layers.append(name=name, layer=files_layer(package, look, addresses[name]))
         for each in lines:
             state.layers.append(name=each.name, layer=package.AnnotationLayer(each.layer()))
     running = Viewer(viewer.get_viewer_url(), viewer, tuple(volumes))
-    running.go(spot)
-    _answer_links(running)
+    chosen = {name: look.selected for name, look in scene.looks.items() if look.selected}
+    if spot.segments or not chosen:
+        running.go(spot)
+    else:
+        running.look(spot)
+    answer_links(token, running.go)
     return running
 
 
-def _answer_links(running: Viewer) -> None:
-    """Let the server of the package answer addresses that lead to a spot."""
-    token, web = running.viewer.token, import_module("tornado.web")
-
-    class Spots(web.RequestHandler):  # type: ignore[name-defined, misc]
-        def get(self) -> None:
-            self.set_header("Cache-Control", "no-store")
-            try:
-                running.go(Spot.of_query(self.request.query))
-            except InputError as problem:
-                self.set_status(400)
-                self.set_header("Content-Type", "text/plain; charset=utf-8")
-                self.set_header("X-Content-Type-Options", "nosniff")
-                self.finish(f"{problem}\n")
-            else:
-                self.redirect(f"/v/{token}/")
-
-    server = import_module("neuroglancer.server").global_server
-    # Under no other host: names that others point at this machine are not answered.
-    server.app.add_handlers(re.escape(LOOPBACK), [(f"/v/{re.escape(token)}/at", Spots)])
+def _addresses(token: str, scene: Scene) -> dict[str, tuple[str, ...]]:
+    """Return where the page finds meshes, skeletons and properties, by the name of their layer."""
+    made = hand_out(token, list(scene.neurons.values()))
+    return {
+        name: tuple(
+            f"precomputed://{place}/{part}"
+            for part in ("mesh", "skeletons", "segment_properties")
+            if (folder / part / "info").is_file()
+        )
+        for (name, folder), place in zip(scene.neurons.items(), made, strict=True)
+    }
 
 
-class _Lazy:
-    """What neuroglancer needs of an array, read from a volume box by box."""
-
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
-        self.shape = volume.info.array_shape
-        # neuroglancer draws bool as nothing; a mask is 0 and 1.
-        self.dtype = np.dtype(np.uint8) if volume.info.dtype == np.bool_ else volume.info.dtype
-
-    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        ranges = [range(*part.indices(size)) for part, size in zip(index, self.shape, strict=True)]
-        box = Box.of([r.start for r in ranges[-3:]], [r.stop for r in ranges[-3:]])
-        voxels = self._volume.read(box)
-        if len(ranges) == 4:
-            voxels = voxels[ranges[0].start : ranges[0].stop]
-        return np.asarray(voxels, self.dtype)
+def _zoom(info: VolumeInfo) -> tuple[float, float]:
+    """Return (voxels per pixel of sections, voxels across the view in space): a small volume fills its panel."""
+    size = min(info.grid.voxel_size_nm)
+    across = [n * s / size for n, s in zip(info.shape, info.grid.voxel_size_nm, strict=True)]
+    per_pixel = max(across[1:]) / _PANEL_PX
+    return min(_FARTHEST, max(_NEAREST, per_pixel)), 1.6 * max(across)
 
 
 def _neuroglancer() -> Any:
@@ -194,28 +211,16 @@ def _neuroglancer() -> Any:
         raise InputError("viewing needs the neuroglancer package: pip install 'emloom[view]'") from None
 
 
-def _space(package: Any, info: VolumeInfo, *, channels: bool = False) -> Any:
-    """Return the coordinate space of a volume; ``c^`` is neuroglancer's name for a channel dimension."""
-    scales = [size * _NM for size in info.grid.voxel_size_nm]
-    if channels:
-        return package.CoordinateSpace(names=["c^", "z", "y", "x"], units=["", "m", "m", "m"], scales=[1, *scales])
-    return package.CoordinateSpace(names=["z", "y", "x"], units="m", scales=scales)
-
-
-def _offset_vox(info: VolumeInfo) -> list[float]:
-    return [o / s for o, s in zip(info.grid.offset_nm, info.grid.voxel_size_nm, strict=True)]
-
-
 def _position(at: Vec, info: VolumeInfo) -> list[float]:
     """Return the middle of a voxel of the first volume, in the coordinates of the page."""
     if not info.box.contains(Box(at, (1, 1, 1))):
         raise InputError(f"voxel {at} is outside of the first volume, {info.source}: it has {info.box}")
-    return [o + v + 0.5 for o, v in zip(_offset_vox(info), at, strict=True)]
+    return [o + v + 0.5 for o, v in zip(offset_vox(info), at, strict=True)]
 
 
 def _selected(spot: Spot, volumes: Sequence[tuple[str, Volume]]) -> dict[str, list[int]]:
     """Return the ids to select in every layer of labels."""
-    chosen: dict[str, list[int]] = {name: [] for name, volume in volumes if _is_segmentation(volume.info)}
+    chosen: dict[str, list[int]] = {name: [] for name, volume in volumes if is_segmentation(volume.info)}
     for layer, ids in spot.segments:
         if (layer and layer not in chosen) or not chosen:
             every, known = ", ".join(name for name, _ in volumes), ", ".join(chosen) or "none"
@@ -228,48 +233,5 @@ def _selected(spot: Spot, volumes: Sequence[tuple[str, Volume]]) -> dict[str, li
     return chosen
 
 
-def _is_segmentation(info: VolumeInfo) -> bool:
-    return info.kind == "labels" and info.channels is None
-
-
 def _centre(info: VolumeInfo) -> list[float]:
-    return [o + n / 2 for o, n in zip(_offset_vox(info), info.shape, strict=True)]
-
-
-def _layer(package: Any, volume: Volume) -> Any:
-    info = volume.info
-    channels = info.channels is not None
-    segmentation = _is_segmentation(info)
-    space = _space(package, info, channels=channels)
-    local = package.LocalVolume(
-        _Lazy(volume),
-        dimensions=space,
-        volume_type="segmentation" if segmentation else "image",
-        # On-the-fly downsampling reads whole chunks: 2d keeps thin section stacks sharp and reads the least.
-        downsampling="3d" if _is_isotropic(info) else "2d",
-    )
-    rank = 4 if channels else 3
-    shift = [0.0] * (rank - 3) + _offset_vox(info)
-    matrix = np.concatenate([np.eye(rank), np.array(shift)[:, None]], axis=1)
-    source = package.LayerDataSource(
-        url=local,
-        transform=package.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix),
-        # No meshes: the package makes them of the whole volume in memory as soon as an id is selected.
-        subsources={"default": True, "bounds": True},
-        enable_default_subsources=False,
-    )
-    if segmentation:
-        return package.SegmentationLayer(source=source)
-    layer = package.ImageLayer(source=source)
-    if channels:
-        layer.shader = _shader(info.channels or 0)
-    return layer
-
-
-def _shader(channels: int) -> str:
-    shown = [f"toNormalized(getDataValue({c}))" if c < channels else "0.0" for c in range(3)]
-    return _CHANNELS_SHADER.format(channels=", ".join(shown))
-
-
-def _is_isotropic(info: VolumeInfo) -> bool:
-    return max(info.grid.voxel_size_nm) < 2 * min(info.grid.voxel_size_nm)
+    return [o + n / 2 for o, n in zip(offset_vox(info), info.shape, strict=True)]
