@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.view.colours import RGB, grey, overlay
 
-INK = "#767d87"  # 4:1 or better on white and on the report's dark ground
+INK = "#565d68"  # 6:1 on the light card that every picture of a page lies on
 GRID = "#8a929c40"
 BLUE, VERMILION, GREEN = "#1a7fc1", "#d9600f", "#109a74"  # Okabe-Ito, nudged to one lightness for both grounds
 
