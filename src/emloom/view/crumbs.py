@@ -1,7 +1,7 @@
 """Where a page stands among others: a run inside a run links back to the page of the one that made it.
 
-A folder of a run holds `job.yaml` and the markers of its steps. The page of an evaluation inside a training, and of
-a training inside a pipeline, lies some folders below such a one, and so below `report.html` there.
+A folder of a run holds `job.yaml` and the markers of its steps. The page of an evaluation inside a training, and
+of a training inside a pipeline, lies some folders below such a one, and so below `report.html` there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def crumbs_of(path: str | Path) -> list[Crumb]:
         kind = _kind_of(folder)
         if kind is not None:
             up = Path(os.path.relpath(folder, here)).as_posix()
-            found.append(Crumb(f"{_NAMES.get(kind, kind.replace('_', ' ').capitalize())}: {folder.name}", f"{up}/report.html"))
+            found.append(
+                Crumb(
+                    f"{_NAMES.get(kind, kind.replace('_', ' ').capitalize())}: {folder.name}", f"{up}/report.html"
+                )
+            )
     return found[::-1]
 
 

@@ -1,8 +1,8 @@
 """Pictures for reports: EM sections with labels, and what every picture and plot is made of.
 
 Every picture is drawn on its own `matplotlib` figure object (no `pyplot`, no global state, no display), has a
-transparent ground and neutral ink, so that it reads on a light and on a dark page, and carries the text that
-replaces it for people who cannot see it.
+transparent ground and dark ink, for the light card that pages lay below every picture, whatever their own colours,
+and carries the text that replaces it for people who cannot see it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reports: one self-contained HTML page per run, the page people open first.
 
-A report is a value: what was done, a verdict, headline scores, sections of text, pictures and tables, commands to go
-on with, and the provenance that lets somebody run the job again. `Report.render` turns it into one file that asks
+A report is a value: what was done, a verdict, headline scores, sections of text, pictures and tables, commands to
+go on with, and the provenance that lets somebody run the job again. `Report.render` turns it into one file that asks
 for nothing outside and runs no script but its own (its Content-Security-Policy forbids both, see
 `emloom.view.design`), so it can be mailed, archived and opened offline. All text is escaped. Without its script a
 page is whole; the script sorts tables, enlarges pictures, copies commands, and remembers who wants it dark.
@@ -18,6 +18,7 @@ from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -94,7 +95,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.href.startswith(("http://", "https://")) and re.match(r"[^/?#]*:|//|$", self.href):
-            raise InputError(f"{self.href!r} is no address of a page: give http(s), or a path relative to the page")
+            raise InputError(
+                f"{self.href!r} is no address of a page: give http(s), or a path relative to the page"
+            )
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,29 @@ def show(value: Cell) -> str:
     return value
 
 
+def summed_up(scores: Sequence[Score], note: str = "") -> Verdict:
+    """Return headline scores as a sentence, for pages that have nothing to hold them against.
+
+    Args:
+        scores: the headline.
+        note: how to read them; by default what each says itself.
+    """
+    told = [
+        f"{score.label} is {show(score.value)}{f' ({score.note})' if score.note and not note else ''}"
+        for score in scores
+        if score.value is not None
+    ]
+    text = ", ".join(told)
+    return Verdict(
+        f"{text[:1].upper()}{text[1:]}{f': {note}' if note else ''}." if told else "Nothing was scored."
+    )
+
+
+def page_below(*folders: str) -> str:
+    """Return the address, from a page, of the page in a folder below it."""
+    return "/".join([*(quote(folder) for folder in folders), "report.html"])
+
+
 def _show_float(value: float) -> str:
     if not isfinite(value):
         return "not defined"
@@ -299,8 +325,8 @@ def _environment() -> Environment:
     )
     # Ours, and whole: a policy with their hash goes with them.
     environment.globals.update(
-        colours=Markup(colours_css()),  # noqa: S704
-        script=Markup(page_script()),  # noqa: S704
+        colours=Markup(colours_css()),
+        script=Markup(page_script()),
         policy=policy(),
     )
     return environment
