@@ -7,6 +7,7 @@ and carries the text that replaces it for people who cannot see it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -32,6 +33,10 @@ BLUE, VERMILION, GREEN = "#1a7fc1", "#d9600f", "#109a74"  # Okabe-Ito, nudged to
 WIDTH_IN = 9.0
 
 _DPI = 144
+# A picture needs other words than these.
+_GENERIC = frozenset(
+    {"a", "an", "the", "of", "and", "image", "images", "picture", "pictures", "figure", "plot", "png"}
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class Figure:
         caption: what to notice, printed below.
         opening: how to open what it shows in a viewer.
         motion: GIF file content: the picture in motion, shown instead to whoever has not asked for less motion.
+
+    Raises:
+        InputError: the words say nothing that is not true of every picture.
     """
 
     png: bytes
@@ -71,6 +79,12 @@ class Figure:
     caption: str = ""
     opening: Opening | None = None
     motion: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(re.findall(r"\w+", self.alt.lower())) - _GENERIC) < 1:
+            raise InputError(
+                f"{self.alt!r} tells nobody what a picture shows: say what is drawn, for people who cannot see it"
+            )
 
 
 @dataclass(frozen=True)

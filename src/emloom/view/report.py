@@ -1,8 +1,8 @@
 """Reports: one self-contained HTML page per run, the page people open first.
 
 A report is a value: what was done, a verdict, headline scores, sections of text, pictures and tables, commands to
-go on with, and the provenance that lets somebody run the job again. `Report.render` turns it into one file that asks
-for nothing outside and runs no script but its own (its Content-Security-Policy forbids both, see
+go on with, and the provenance that lets somebody run the job again. `Report.render` turns it into one file that
+asks for nothing outside and runs no script but its own (its Content-Security-Policy forbids both, see
 `emloom.view.design`), so it can be mailed, archived and opened offline. All text is escaped. Without its script a
 page is whole; the script sorts tables, enlarges pictures, copies commands, and remembers who wants it dark.
 """
@@ -290,10 +290,9 @@ def _minute(written: str) -> str:
     return f"{written[:10]} {written[11:16]} UTC"
 
 
-def _size(png: bytes) -> tuple[int, int]:
+def _size(png: bytes) -> tuple[int, int] | None:
     """Return (width, height) of a PNG in pixels, so that a page does not jump when its pictures arrive."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+    return None if png[:8] != b"\x89PNG\r\n\x1a\n" else struct.unpack(">II", png[16:24])
 
 
 def _sortable(value: Cell) -> str:
