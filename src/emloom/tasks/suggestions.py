@@ -27,7 +27,7 @@ from emloom.tasks.slicecounts import in_plane
 from emloom.view.classcolours import class_ids, painted
 from emloom.view.colours import RGB, grey, id_colours
 from emloom.view.figures import Figure, Tile, length_label, panel
-from emloom.view.report import Cell, Report, Section, Table
+from emloom.view.report import Cell, Report, Section, Table, Verdict
 
 UNDEFINED = 0
 """Value of undecided pixels in the images to correct."""
@@ -137,6 +137,7 @@ def write_suggestions(
         title="Slices to label next",
         subtitle=provenance["spec"]["probabilities"],
         done="Slices were sought that teach a model most if somebody labels them.",
+        verdict=Verdict(f"{len(suggestions)} slices to paint, the one that teaches most first."),
         sections=[_chosen(scene, suggestions, rows, figures), _classes(scene, suggestions)],
         provenance=dict(provenance),
     ).write(folder / "report.html")

@@ -24,7 +24,7 @@ from emloom.tasks.synapsegallery import Backdrop, backdrop_of, gallery, spread
 from emloom.tasks.synapsejudged import Judged, judge
 from emloom.tasks.synapselines import LINES, STATE, by_score, write_state
 from emloom.view.figures import Figure
-from emloom.view.report import Cell, Report, Score, Section, Table, Verdict, show
+from emloom.view.report import Cell, Command, Report, Score, Section, Table, Verdict, show
 from emloom.view.sweepcurves import kept_plot, score_histogram
 
 SHOWN = 8
@@ -234,10 +234,9 @@ def _viewer(folder: Path, raw: str | None, segmentation: str | None) -> Section:
     paths = [f"{name}={path}" for name, path in (("raw", raw), ("neurons", segmentation)) if path is not None]
     words = shlex.join(["emloom", "view", *paths, "--synapses", str(folder)])
     text = f"Contacts as lines from pre (blue) to post site (yellow), at most {LINES} of the highest scores."
-    if paths:
-        text += f"\n\nOver the volumes, on this machine: {words}"
     text += f"\n\n{STATE} holds the lines alone, as a state that any neuroglancer page can load."
-    return Section("In neuroglancer", text)
+    commands = [Command("Over the volumes, on this machine", words)] if paths else []
+    return Section("In neuroglancer", text, commands=commands)
 
 
 def _where(point: NDArray[np.float64]) -> str:

@@ -29,7 +29,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "warning-soft": ("#fbf1dd", "#332813"),
     "bad": ("#a93419", "#f08a6c"),
     "bad-soft": ("#fbeae5", "#3a1d15"),
-    "card": ("#ffffff", "#f1f3f5"),
+    "card": ("#f2f4f6", "#eef0f3"),
     "on": ("#ffffff", "#14171b"),
 }
 """Name -> (on a light page, on a dark one). `card` lies below every picture: light in both, for ink is dark."""

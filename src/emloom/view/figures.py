@@ -34,7 +34,8 @@ WIDTH_IN = 9.0
 
 _DPI = 144
 # A picture needs other words than these.
-_GENERIC = frozenset(
+_NOUNS = frozenset({"image", "images", "picture", "pictures", "figure", "figures", "plot", "plots", "graph", "png"})
+_ARTICLES = frozenset({"a", "an", "the", "of", "and"})
     {"a", "an", "the", "of", "and", "image", "images", "picture", "pictures", "figure", "plot", "png"}
 )
 
@@ -81,7 +82,8 @@ class Figure:
     motion: bytes | None = None
 
     def __post_init__(self) -> None:
-        if len(set(re.findall(r"\w+", self.alt.lower())) - _GENERIC) < 1:
+        words = set(re.findall(r"\w+", self.alt.lower()))
+        if not words or (words & _NOUNS and words <= _NOUNS | _ARTICLES):
             raise InputError(
                 f"{self.alt!r} tells nobody what a picture shows: say what is drawn, for people who cannot see it"
             )

@@ -61,6 +61,9 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const block of all(".command")) {
     const button = element("button", { type: "button", className: "copy", textContent: "Copy" });
     const code = block.querySelector("code");
+    // Lines end between words: an option is not torn from its dashes.
+    const words = code.textContent.split(" ").map((word) => element("span", { textContent: word }));
+    code.replaceChildren(...words.flatMap((word, number) => (number === 0 ? [word] : [" ", word])));
     button.setAttribute("aria-label", `Copy the command: ${code.textContent.slice(0, 80)}`);
     block.append(button);
     button.addEventListener("click", async () => {
