@@ -34,10 +34,10 @@ WIDTH_IN = 9.0
 
 _DPI = 144
 # A picture needs other words than these.
-_NOUNS = frozenset({"image", "images", "picture", "pictures", "figure", "figures", "plot", "plots", "graph", "png"})
-_ARTICLES = frozenset({"a", "an", "the", "of", "and"})
-    {"a", "an", "the", "of", "and", "image", "images", "picture", "pictures", "figure", "plot", "png"}
+_NOUNS = frozenset(
+    {"image", "images", "picture", "pictures", "figure", "figures", "plot", "plots", "graph", "png"}
 )
+_ARTICLES = frozenset({"a", "an", "the", "of", "and"})
 
 
 @dataclass(frozen=True)
