@@ -156,9 +156,9 @@ def test_the_head_says_what_was_done_and_what_came_of_it() -> None:
 
 
 def test_scores_are_summed_up() -> None:
-    scores = [Score("average precision", 0.5, "chance 0.1"), Score("VOI", None), Score("PSNR", 30.0)]
-    assert summed_up(scores).text == "Average precision is 0.500 (chance 0.1), PSNR is 30.000."
-    assert summed_up(scores, "1 is perfect").text == "Average precision is 0.500, PSNR is 30.000: 1 is perfect."
+    scores = [Score("average precision", 0.5, "chance 0.1; on test"), Score("VOI", None), Score("PSNR", 30.0)]
+    assert summed_up(scores).text == "Average precision: 0.500 (chance 0.1, on test); PSNR: 30.000."
+    assert summed_up(scores, "1 is perfect").text == "Average precision: 0.500; PSNR: 30.000. 1 is perfect."
     assert summed_up([]).text == "Nothing was scored."
 
 

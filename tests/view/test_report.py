@@ -21,7 +21,7 @@ from emloom.view.report import Report, Score, Section, Table, show
 HOSTILE = (
     "</style></pre><script src=http://evil.example/x.js>alert('1')</script><img src=x onerror=\"y\"> & {{ 7*7 }}"
 )
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "source"}
 
 
 @dataclass

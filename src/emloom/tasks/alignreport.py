@@ -160,7 +160,8 @@ def _scores(found: _Found) -> list[Score]:
 
 def _verdict(found: _Found) -> Verdict:
     n, bad = found.table.n, int(found.bad.sum())
-    away = f" {bad} of {n} sections are bad and lie where their neighbours are." if bad else ""
+    are = "is bad and lies" if bad == 1 else "are bad and lie"
+    away = f" {bad} of {n} sections {are} where the neighbours say." if bad else ""
     if not np.isfinite(found.residual).any():
         return Verdict(f"The {n} sections were moved; how well they fit was not measured.{away}")
     p95 = float(np.nanmedian(found.residual_p95))

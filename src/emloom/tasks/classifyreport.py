@@ -64,7 +64,8 @@ class Shown:
             tiles.append(Tile(f"classes, {where}", painted(ground, labels, len(self.names)), spacing))
             tiles.append(Tile(f"confidence, {where}", self.confidence.read(box).squeeze(axis), spacing))
         alt = (
-            f"Sections through voxel {at}: {'raw, ' if self.raw is not None else ''}classes in colour, confidence."
+            f"{caption}{': ' if caption else ''}{', '.join(plane for plane, _ in planes)} through voxel {at}: "
+            f"{'raw, ' if self.raw is not None else ''}classes in colour, confidence."
         )
         return panel(tiles, columns=len(tiles) // len(planes), alt=alt, caption=caption)
 
@@ -94,7 +95,8 @@ class Shown:
         ]
         where = f"z = {box.start[0]}, y from {box.start[1]}, x from {box.start[2]}"
         tiles.append(Tile("changed", np.where(chosen, 255, ground // 3)[0], spacing))
-        return panel(tiles, caption=f"{changed} voxels changed: {where}")
+        alt = f"Likeliest classes, classes with the rules, and what changed, {changed} voxels: {where}."
+        return panel(tiles, alt=alt, caption=f"{changed} voxels changed: {where}")
 
     def _ground(self, box: Box, axis: int) -> RGB:
         if self.raw is None:

@@ -134,7 +134,9 @@ def _verdict(found: _Found) -> Verdict:
     n, changed, left = found.table.n, int(found.marked.sum()), len(found.of(LEFT))
     if left:
         return Verdict(
-            f"{left} of {n} sections are bad, and nothing could be made of them: segments break there.", "warning"
+            f"{left} of {n} sections {'is' if left == 1 else 'are'} still bad, for nothing could be made of them: "
+            "segments break there.",
+            "warning",
         )
     if not changed:
         return Verdict(f"None of {n} sections had to be repaired.", "good")

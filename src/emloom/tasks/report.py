@@ -20,7 +20,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.view.colours import grey, overlay
 from emloom.view.curves import threshold_curve, training_curves
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Command, Report, Score, Section, Table, Verdict
+from emloom.view.report import Cell, Command, Report, Score, Section, Table, Tone, Verdict
 
 Ids = NDArray[np.uint64]
 
@@ -101,7 +101,8 @@ def _headline(result: Mapping[str, Any]) -> list[Score]:
     if baseline is not None:
         gain = baseline["voi_sum"] - ours["voi_sum"]
         note = f"bits of VOI below the {baseline['method']} ({baseline['voi_sum']:.3f})"
-        scores.insert(1, Score("better than no training", gain, note, "good" if gain > 0 else "bad"))
+        tone: Tone = "good" if gain > 0 else "bad" if gain < 0 else "plain"
+        scores.insert(1, Score("better than no training", gain, note, tone))
     return scores
 
 
@@ -115,8 +116,10 @@ def _verdict(result: Mapping[str, Any]) -> Verdict:
     if gain > 0:
         text = f"VOI on the test boxes is {voi:.3f} bits, {gain:.3f} less than {baseline['method']} leaves"
         return Verdict(f"{text}: the network has learned.", "good")
+    if gain == 0:
+        return Verdict(f"VOI on the test boxes is {voi:.3f} bits, as much as {baseline['method']} leaves.")
     return Verdict(
-        f"VOI on the test boxes is {voi:.3f} bits, no less than {baseline['method']} leaves "
+        f"VOI on the test boxes is {voi:.3f} bits, more than {baseline['method']} leaves "
         f"({baseline['voi_sum']:.3f}): do not use this model; look at the curves of its training.",
         "bad",
     )
@@ -170,7 +173,7 @@ def _worst(result: Mapping[str, Any], boxes: Mapping[str, _Box]) -> Section:
     text = (
         "The objects that cost most: true objects that fall apart (split), and segments that join several (merge)."
     )
-    return Section("Largest errors", text, figures)
+    return Section("Largest errors", text if figures else f"{text} There is none.", figures)
 
 
 def _worst_figure(error: Mapping[str, Any], box: _Box) -> Figure:

@@ -224,7 +224,9 @@ def _figure(each: Suggestion, scene: Scene, images: tuple[RGB, NDArray[np.uint8]
         Tile("predicted classes", painted(raw, labels, len(scene.names)), spacing),
         Tile("confidence", confidence, spacing),
     ]
-    return panel(tiles, caption=f"Slice {each.rank}: {each.reason(scene.names, scene.how.spread_nm)}.")
+    titles = ", ".join(tile.title for tile in tiles)
+    caption = f"Slice {each.rank}: {each.reason(scene.names, scene.how.spread_nm)}."
+    return panel(tiles, alt=f"Slice {each.rank}: {titles}.", caption=caption)
 
 
 def _chosen(

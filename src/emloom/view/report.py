@@ -258,14 +258,15 @@ def summed_up(scores: Sequence[Score], note: str = "") -> Verdict:
         note: how to read them; by default what each says itself.
     """
     told = [
-        f"{score.label} is {show(score.value)}{f' ({score.note})' if score.note and not note else ''}"
+        f"{score.label}: {show(score.value)}"
+        + (f" ({score.note.replace('; ', ', ')})" if score.note and not note else "")
         for score in scores
         if score.value is not None
     ]
-    text = ", ".join(told)
-    return Verdict(
-        f"{text[:1].upper()}{text[1:]}{f': {note}' if note else ''}." if told else "Nothing was scored."
-    )
+    if not told:
+        return Verdict("Nothing was scored.")
+    sentences = ["; ".join(told), *([note] if note else [])]
+    return Verdict(" ".join(f"{words[0].upper()}{words[1:]}." for words in sentences))
 
 
 def page_below(*folders: str) -> str:
