@@ -212,3 +212,13 @@ def test_links_below_are_relative_and_quoted() -> None:
     assert Link("x", page_below("a:b")).href == "a%3Ab/report.html"
     page = Report("r", sections=[Section("s", links=[Link("more", "https://x.example/?a=1&b")])]).render()
     assert '<a href="https://x.example/?a=1&amp;b">more</a>' in page
+
+
+def test_the_page_about_reports_shows_one_that_renders_and_all_keys() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec(compile(block, "docs/reports.md", "exec"), {})
+    helped = part("report.html.j2").partition('id="keys"')[2]
+    keys = {key.strip() for key in re.findall(r"<kbd>([^<]*)</kbd>", helped)}
+    assert keys
+    assert keys <= set(re.findall(r"`([^`]+)`", text))
