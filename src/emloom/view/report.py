@@ -227,7 +227,7 @@ class Report:
     def _written(self) -> str:
         """Return when it was made, ISO 8601; empty where nothing says so."""
         found = str(self.provenance.get("written", ""))
-        return found if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?Z$", found) else ""
+        return found if re.match(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?$", found) else ""
 
     def _versions(self) -> list[str]:
         environment = self.provenance.get("environment")
@@ -287,8 +287,8 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 
 def _minute(written: str) -> str:
-    """Return an ISO 8601 time in UTC to the minute, for people."""
-    return f"{written[:10]} {written[11:16]} UTC"
+    """Return an ISO 8601 day, or time in UTC to the minute, for people."""
+    return f"{written[:10]} {written[11:16]} UTC" if "T" in written else written
 
 
 def _size(png: bytes) -> tuple[int, int] | None:
