@@ -209,7 +209,8 @@ def _threshold(result: Mapping[str, Any]) -> Section:
             for p in result["sweeps"][part]
         ]
         caption = f"{part} boxes" + ("" if part == "validation" else " (to look at; nothing was chosen from them)")
-        figures.append(threshold_curve(points, result["threshold"], caption=caption))
+        figure = threshold_curve(points, result["threshold"], caption=caption)
+        figures.append(replace(figure, alt=f"{part.capitalize()} boxes. {figure.alt}"))
     return Section("Threshold", "Merging stops where the affinity between two regions falls below it.", figures)
 
 
