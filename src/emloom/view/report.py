@@ -29,7 +29,7 @@ from emloom.io.files import write_text_atomic
 from emloom.view.crumbs import Crumb, crumbs_of
 from emloom.view.design import colours_css, page_script, policy
 from emloom.view.figures import Figure
-from emloom.view.words import explained, used
+from emloom.view.words import used
 
 Cell = str | int | float | bool | None
 Tone = Literal["plain", "good", "warning", "bad"]
@@ -318,7 +318,6 @@ def _environment() -> Environment:
         show=show,
         data_uri=_data_uri,
         paragraphs=_paragraphs,
-        explained=explained,
         minute=_minute,
         size=_size,
         sortable=_sortable,

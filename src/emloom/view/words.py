@@ -1,8 +1,9 @@
-"""What the words of a report mean: each is explained where it stands, and once more at the end of the page.
+"""What the words of a report mean: listed at the end of a page, and explained where they stand.
 
-`explained` turns text into safe HTML in which known words are `<abbr>` elements, so that a mouse finds the
-explanation; `used` tells which words a page holds, so that fingers, keyboards and paper find it too. Longer words
-win: in "VOI split" it is VOI split that is explained, not VOI. A word is explained once in a text.
+`used` tells which words a page holds; the page lists them, for fingers, keyboards and paper. Its script puts what
+is listed behind the words themselves, for a mouse, by the same rules: longer words win, in "VOI split" it is VOI
+split that is explained, not VOI; abbreviations are written as they are, other words with any capitals; names of
+files hold no words.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-
-from markupsafe import Markup, escape
 
 WORDS: Mapping[str, str] = {
     "adapted Rand error": "1 minus the F-score of pairs of voxels in one object; 0 is perfect",
@@ -78,20 +77,6 @@ def _key(found: str) -> str | None:
 
 def _is_abbreviation(word: str) -> bool:
     return sum(letter.isupper() for letter in word.partition(" ")[0]) > 1
-
-
-def explained(text: str) -> Markup:
-    """Return a text as HTML; the first of every known word carries its explanation."""
-    out, end, seen = Markup(), 0, set()
-    for match in _pattern().finditer(text):
-        key = _key(match.group())
-        if key is None or key in seen:
-            continue
-        seen.add(key)
-        out += escape(text[end : match.start()])
-        out += Markup('<abbr title="{}">{}</abbr>').format(WORDS[key], match.group())
-        end = match.end()
-    return out + escape(text[end:])
 
 
 def used(texts: Iterable[str]) -> dict[str, str]:

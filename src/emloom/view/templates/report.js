@@ -43,6 +43,42 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
+  // ---- words: explained where they stand, by what the list at the end says (emloom.view.words has the rules) ----
+
+  const meanings = new Map(all("#words dt").map((word) => [word.textContent, word.nextElementSibling.textContent]));
+  const isShort = (word) => (word.split(" ")[0].match(/[A-Z]/g) ?? []).length > 1;
+
+  const known = (found) => {
+    const forms = [found, found.replace(/s$/, "")];
+    return [...meanings.keys()].find((word) => forms.some((form) => form === word
+      || (!isShort(word) && form.toLowerCase() === word.toLowerCase())));
+  };
+
+  const explain = (place, pattern) => {
+    const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT), texts = [], seen = new Set();
+    while (walker.nextNode()) texts.push(walker.currentNode);
+    for (const text of texts) {
+      const parts = [];
+      let end = 0;
+      for (const match of text.data.matchAll(pattern)) {
+        const word = known(match[0]);
+        if (word === undefined || seen.has(word)) continue;
+        seen.add(word);
+        parts.push(text.data.slice(end, match.index), element("abbr", { title: meanings.get(word), textContent: match[0] }));
+        end = match.index + match[0].length;
+      }
+      if (end > 0) text.replaceWith(...parts, text.data.slice(end));
+    }
+  };
+
+  if (meanings.size > 0) {
+    const words = [...meanings.keys()].sort((a, b) => b.length - a.length);
+    const any = words.map((word) => word.replace(/[^\w ]/g, "\\$&")).join("|");
+    const pattern = new RegExp(`(?<![\\w./-])(?:${any})s?(?![\\w/]|\\.\\w|-\\w)`, "gi");
+    const places = ".done, .verdict, .card dt span, .note, main p, figcaption, caption, thead th, tbody th";
+    for (const place of all(places)) explain(place, pattern);
+  }
+
   // ---- commands: copied by a press, or at least selected ------------------------------------------------------------
 
   const copied = async (text) => {
