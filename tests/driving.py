@@ -35,7 +35,17 @@ os.dup2(there, 3)
 os.dup2(back, 4)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-_CODES = {" ": ("Space", 32), "Backspace": ("Backspace", 8), "ArrowLeft": ("ArrowLeft", 37)}
+_CODES = {
+    " ": ("Space", 32),
+    "Backspace": ("Backspace", 8),
+    "Tab": ("Tab", 9),
+    "Enter": ("Enter", 13),
+    "Escape": ("Escape", 27),
+    "End": ("End", 35),
+    "Home": ("Home", 36),
+    "ArrowLeft": ("ArrowLeft", 37),
+    "ArrowRight": ("ArrowRight", 39),
+}
 
 
 class DrivenPage:
@@ -130,7 +140,8 @@ class DrivenPage:
 
     def click(self, selector: str) -> None:
         at = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView(); "
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({ behavior: 'instant' }); "
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):

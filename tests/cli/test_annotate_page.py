@@ -301,3 +301,23 @@ def test_real_sections_are_labelled(browser: DrivenPage, tmp_path: Path, real_da
         browser.call("Page.navigate", url="about:blank")
     assert browser.complaints == []
     assert read_patches(tmp_path / "labels.csv").of("artifact").tolist() == [0] * 6
+
+
+def test_the_theme_is_chosen_and_the_keys_are_shown(browser: DrivenPage, tmp_path: Path) -> None:
+    with labelling(browser, tmp_path / "labels.csv", table(STARTS)):
+        browser.dark(False)
+        ground = "getComputedStyle(document.body).backgroundColor"
+        light = browser.value(ground)
+        browser.press("t")
+        browser.wait("document.documentElement.dataset.theme === 'dark'")
+        dark = browser.value(ground)
+        assert dark != light
+        browser.reload()
+        assert browser.value(ground) == dark
+        browser.click("#theme")
+        assert browser.value(ground) == light
+        browser.press("?")
+        browser.wait("document.querySelector('#keys').open")
+        browser.press("?")
+        browser.wait("!document.querySelector('#keys').open")
+        browser.value("localStorage.clear()")

@@ -223,7 +223,7 @@ def test_provenance_is_shown(folder: Path) -> None:
     record = {"written": "2026-01-01", "environment": {"emloom": "9.9"}, "spec": {"raw": "here"}}
     (folder / "provenance.json").write_text(json.dumps(record))
     page = write_align_report(folder).read_text()
-    assert "2026-01-01 · emloom 9.9" in page
+    assert "2026-01-01</time> · emloom 9.9" in page
     assert "Everything needed to run this again" in page
 
 

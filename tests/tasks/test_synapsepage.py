@@ -117,7 +117,7 @@ def test_a_page_with_truth(tmp_path: Path) -> None:
         "In neuroglancer",
     ]
     assert [h for h in seen.headings if h in wanted] == wanted
-    assert seen.scripts == 0
+    assert seen.scripts == 1
     # Best, median, worst; missed; histogram, kept, sweep.
     assert len(seen.pictures) == 7
     assert seen.pictures[0].startswith("Best detections")

@@ -123,7 +123,7 @@ def test_the_page_and_its_parts_are_handed_out(page: LabelPage) -> None:
 
 
 def test_nothing_comes_from_elsewhere() -> None:
-    for name in ("labelpage.html", "labelpage.css", "labelpage.js"):
+    for name in ("labelpage.html", "labelpage.css", "labelpage.js", "theme.js"):
         text = files("emloom.view").joinpath("templates", name).read_text(encoding="utf-8")
         assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|innerHTML|insertAdjacentHTML|eval\(", text)
         assert not re.search(r"<script(?! src=\"page.js\")|<style|\son[a-z]+=|style=", text)

@@ -20,7 +20,7 @@ from emloom.metrics.synapsebook import SynapseValue
 from emloom.run.provenance import environment
 from emloom.view.curves import Trade, split_merge_plot
 from emloom.view.figures import Figure
-from emloom.view.report import Cell, Report, Section, Table
+from emloom.view.report import Cell, Report, Section, Table, Verdict
 
 _VALUES: dict[str, Value | SynapseValue] = {
     value.key: value
@@ -146,9 +146,22 @@ def _page(results: Sequence[Scored], keys: Sequence[str]) -> Report:
     return Report(
         title=" against ".join(names) if len(names) == 2 else f"{len(names)} results",
         subtitle=f"emloom {environment()['emloom']}",
+        verdict=_verdict(rows, names),
+        done="Results were scored against the same truth, and stand side by side.",
         sections=[Section("Comparison", text, figures, [table])],
         provenance={result.name: {"truth": result.truth[1], **result.row} for result in results},
     )
+
+
+def _verdict(rows: Sequence[Sequence[Cell]], names: Sequence[str]) -> Verdict:
+    wins = {name: sum(name in str(row[-1]).split(", ") for row in rows) for name in names}
+    most = max(wins.values())
+    best = [name for name, n in wins.items() if n == most]
+    if len(best) > 1:
+        return Verdict(
+            f"{' and '.join(best)} are best in {most} of {len(rows)} scores each: look at those that count."
+        )
+    return Verdict(f"{best[0]} is best in {most} of {len(rows)} scores: look at those that count.")
 
 
 def _trade(result: Scored) -> Trade:

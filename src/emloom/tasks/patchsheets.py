@@ -28,7 +28,7 @@ from emloom.tasks.annotating import require_inside
 from emloom.view.contact_sheet import Entry, Strip, contact_sheet
 from emloom.view.figures import Figure
 from emloom.view.patchview import framed, shown_section, window_of
-from emloom.view.report import Report, Section, Table
+from emloom.view.report import Report, Section, Table, Verdict
 
 TABLE, TRACING, PAGE = "candidates.csv", "candidates.nml", "index.html"
 
@@ -119,7 +119,11 @@ def _report(listing: Listing, sheets: Sequence[Figure]) -> Report:
     ]
     where = Table(columns, rows, "First voxel of every patch (z, y, x), and what is known about it.")
     sections = [Section("Patches", listing.text, sheets), Section("Where they are", "", tables=[where])]
-    return Report(listing.title, f"{len(patches)} patches", sections=sections, provenance=listing.provenance)
+    done = f"{len(patches)} patches were picked, for somebody to answer; tissue is shown around each."
+    verdict = Verdict(
+        f"{len(patches)} patches wait for an answer: emloom artifacts annotate asks for them one by one."
+    )
+    return Report(listing.title, done=done, verdict=verdict, sections=sections, provenance=listing.provenance)
 
 
 def in_words(scores: Texts) -> list[str]:

@@ -27,7 +27,7 @@ from emloom.tasks.slicecounts import in_plane
 from emloom.view.classcolours import class_ids, painted
 from emloom.view.colours import RGB, grey, id_colours
 from emloom.view.figures import Figure, Tile, length_label, panel
-from emloom.view.report import Cell, Report, Section, Table
+from emloom.view.report import Cell, Report, Section, Table, Verdict
 
 UNDEFINED = 0
 """Value of undecided pixels in the images to correct."""
@@ -135,8 +135,9 @@ def write_suggestions(
     write_csv(folder / "slices.csv", {key: np.array([row[key] for row in rows], object) for key in rows[0]})
     Report(
         title="Slices to label next",
-        subtitle=f"{provenance['spec']['probabilities']} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=provenance["spec"]["probabilities"],
+        done="Slices were sought that teach a model most if somebody labels them.",
+        verdict=Verdict(f"{len(suggestions)} slices to paint, the one that teaches most first."),
         sections=[_chosen(scene, suggestions, rows, figures), _classes(scene, suggestions)],
         provenance=dict(provenance),
     ).write(folder / "report.html")
@@ -223,7 +224,9 @@ def _figure(each: Suggestion, scene: Scene, images: tuple[RGB, NDArray[np.uint8]
         Tile("predicted classes", painted(raw, labels, len(scene.names)), spacing),
         Tile("confidence", confidence, spacing),
     ]
-    return panel(tiles, caption=f"Slice {each.rank}: {each.reason(scene.names, scene.how.spread_nm)}.")
+    titles = ", ".join(tile.title for tile in tiles)
+    caption = f"Slice {each.rank}: {each.reason(scene.names, scene.how.spread_nm)}."
+    return panel(tiles, alt=f"Slice {each.rank}: {titles}.", caption=caption)
 
 
 def _chosen(

@@ -24,7 +24,7 @@ from emloom.tasks.synapsegallery import Backdrop, backdrop_of, gallery, spread
 from emloom.tasks.synapsejudged import Judged, judge
 from emloom.tasks.synapselines import LINES, STATE, by_score, write_state
 from emloom.view.figures import Figure
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Report, Score, Section, Table, Verdict, show
 from emloom.view.sweepcurves import kept_plot, score_histogram
 
 SHOWN = 8
@@ -70,7 +70,9 @@ def write_synapses_page(
     write_state(place, table)
     report = Report(
         title=f"Synapses of {Path(raw or segmentation or str(place)).name}",
-        subtitle=_subtitle(raw, provenance),
+        subtitle=raw or "",
+        done="Synapses were detected, and each was given its neuron on both sides.",
+        verdict=_verdict(scene),
         scores=_cards(scene),
         sections=[
             *_galleries(scene),
@@ -99,10 +101,16 @@ def _provenance(folder: Path) -> Mapping[str, Any]:
     return words
 
 
-def _subtitle(raw: str | None, provenance: Mapping[str, Any]) -> str:
-    version = provenance.get("environment", {}).get("emloom")
-    parts = (raw, provenance.get("written"), version and f"emloom {version}")
-    return " · ".join(str(part) for part in parts if part)
+def _verdict(scene: _Scene) -> Verdict:
+    n, judged = len(scene.table), scene.judged
+    if not n:
+        return Verdict("No synapse was detected: look at the probabilities, or lower the threshold.", "warning")
+    contacts = f"{show(n)} contact{'s' * (n > 1)}"
+    if judged is None:
+        return Verdict(f"{contacts} were detected; there is no truth to judge them by.")
+    scores = judged.scores
+    right = f"{scores.precision:.0%} of {contacts} are right, {scores.recall:.0%} of the true ones were found"
+    return Verdict(f"{right} (partner F-score {scores.fscore:.3f}).")
 
 
 def _cards(scene: _Scene) -> list[Score]:
@@ -226,10 +234,9 @@ def _viewer(folder: Path, raw: str | None, segmentation: str | None) -> Section:
     paths = [f"{name}={path}" for name, path in (("raw", raw), ("neurons", segmentation)) if path is not None]
     words = shlex.join(["emloom", "view", *paths, "--synapses", str(folder)])
     text = f"Contacts as lines from pre (blue) to post site (yellow), at most {LINES} of the highest scores."
-    if paths:
-        text += f"\n\nOver the volumes, on this machine: {words}"
     text += f"\n\n{STATE} holds the lines alone, as a state that any neuroglancer page can load."
-    return Section("In neuroglancer", text)
+    commands = [Command("Over the volumes, on this machine", words)] if paths else []
+    return Section("In neuroglancer", text, commands=commands)
 
 
 def _where(point: NDArray[np.float64]) -> str:

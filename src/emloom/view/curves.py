@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emloom.errors import InputError
@@ -194,6 +195,7 @@ def training_curves(
         raise InputError(f"there are {len(steps)} steps and {len(losses)} losses: give one loss per step")
     canvas = new_canvas(WIDTH_IN, 3.4)
     ax = plot_axes(canvas, "training step", "loss")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     smooth = _smoothed(np.asarray(losses, np.float64), max(1, len(losses) // 40))
     ax.plot(steps, losses, color=BLUE, lw=0.8, alpha=0.35)
     ax.plot(steps, smooth, color=BLUE, lw=2.2, label="training, smoothed")

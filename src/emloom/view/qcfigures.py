@@ -127,6 +127,9 @@ def defect_map(
     for index, one in enumerate(projections):
         ax = plot_axes(canvas, one.columns, one.rows, grid[index])
         ax.imshow(colours[one.codes], aspect="auto", interpolation="nearest")
+        # There is no half of a tile.
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(one.title, fontsize=10, color=INK, loc="left")
         ax.grid(visible=False)
     handles = [Patch(color=tuple(palette[code]), label=name) for code, name in names.items()]
