@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from emloom.errors import InputError
 from emloom.geometry import Grid
-from emloom.io.datasets import Progress, dataset, fetch
+from emloom.io.datasets import dataset, fetch
+from emloom.io.download import Progress
 from emloom.io.files import staged
 from emloom.io.open import create_volume
-from emloom.io.volume import VolumeInfo
+from emloom.io.volume import Kind, VolumeInfo
 from emloom.ops.labels import apply_lut
 from emloom.recipes.fib25 import TEST, stack
 from emloom.tasks.pipelinespec import NeuronsStage, PipelineJob, QcStage, TrainedModel, TruthSpec
@@ -97,6 +100,7 @@ def convert(grey: Path, truth: Path, tissue: Path) -> None:
     labels = apply_lut(supervoxels.astype(np.uint64), keys, values)
     with staged(tissue) as folder:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, voxels, kind in (("raw", raw, "raw"), ("labels", labels, "labels")):
+        volumes: tuple[tuple[Kind, NDArray[Any]], ...] = (("raw", raw), ("labels", labels))
+        for kind, voxels in volumes:
             info = VolumeInfo(voxels.shape, voxels.dtype, Grid(_SIZE_NM), kind=kind)
-            create_volume(folder / f"{name}.zarr", info).write(info.box, voxels)
+            create_volume(folder / f"{kind}.zarr", info).write(info.box, voxels)
