@@ -19,6 +19,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def _refuse_stranger(path: Path) -> None:
         return
     try:
         ours = OWN_KEY in json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise InputError(f"{sidecar} is in the way of the metadata of {path.name}: move it or choose another name")
@@ -133,7 +134,7 @@ def _stated(path: Path, array: Array) -> Statement:
         words = json.loads(sidecar.read_text(encoding="utf-8"))
         described = (words["shape"], words["dtype"])
         said = read_own(words[OWN_KEY])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         text = (
             f"{sidecar.name} beside it is not readable ({type(problem).__name__}: {problem}): remove or rewrite it"
         )
@@ -147,10 +148,10 @@ def _stated(path: Path, array: Array) -> Statement:
 
 def _map(path: Path, mode: Literal["r", "r+"]) -> Array:
     """Map the array; what NumPy cannot read becomes an `InputError`."""
-    with explained(path, "read"):
+    with explained(path, "read"), np.errstate(over="ignore"):  # of a shape that is damaged
         try:
             array: Any = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as problem:
+        except (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError, BadZipFile) as problem:
             if isinstance(problem, OSError) and way_out(problem) is not None:
                 raise
             text = " ".join(str(problem).split())[:200]

@@ -113,6 +113,10 @@ def decoding(path: Path) -> Iterator[None]:
             yield
         except InputError:
             raise
+        except MemoryError as problem:
+            raise InputError(
+                f"{path} does not fit into memory ({problem}): crop it first, or use a machine with more"
+            ) from problem
         # Decoders raise anything on damaged bytes: struct.error, zlib.error, SyntaxError, TiffFileError, ...
         except Exception as problem:
             if isinstance(problem, OSError | ValueError) and way_out(problem) is not None:
@@ -277,7 +281,7 @@ def _own_of(tif: tifffile.TiffFile) -> Any:
         if isinstance(own, str):
             try:
                 return json.loads(own)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return own
         if own is not None:
             return own
