@@ -46,7 +46,7 @@ Four rules hold for all of them.
 
 - Bad input is one paragraph on the error stream and exit status 2. It names the value, the rule and the way out.
 - An output is whole or it is not there. What stood at its place before stays until the new one is whole.
-- What was finished before a crash stays finished. The same command goes on from there, and ends with the same bits.
+- What was finished before a crash stays finished. The same command goes on from there and ends with the same bits.
 - Nothing that a file says is run, unpacked or looked up outside of its own folder.
 
 Parsers are also fed with bytes that nobody thought of: see [below](#bytes-that-nobody-thought-of).
@@ -55,9 +55,10 @@ Parsers are also fed with bytes that nobody thought of: see [below](#bytes-that-
 _TAIL = """## Bytes that nobody thought of
 
 `make fuzz` feeds the parsers of tracings, tables, job files, checkpoints and volume metadata with bytes that a
-fuzzer makes up. The fuzzer looks at which lines of emloom a change reaches, and goes on from what reached new ones.
+fuzzer makes up. The fuzzer sees which lines of emloom a change reaches, and goes on from what reached new ones.
 For any bytes the answer is a value or an `InputError`, in bounded time and memory. Everything else is a finding.
-What was found became a test, and stands in the table above. A short run with fixed examples is part of `make test`.
+What was found became a test, and stands in the table above. A short run with fixed examples is part of
+`make test`.
 
 ```sh
 make fuzz                  # a minute for each parser
@@ -98,7 +99,9 @@ def page() -> str:
     for area, title in AREAS.items():
         rows = [fault for fault in listed if fault.area == area]
         lines = [f"| {_cell(f.what)} | {_cell(f.happens)} | `{f.test}` |" for f in rows]
-        parts.append("\n".join([f"## {title}\n", "| what is done | what happens | test |", "|---|---|---|", *lines]))
+        parts.append(
+            "\n".join([f"## {title}\n", "| what is done | what happens | test |", "|---|---|---|", *lines])
+        )
     return "\n\n".join(part.strip() for part in [*parts, _TAIL]) + "\n"
 
 
