@@ -238,7 +238,7 @@ def of_shape(shape: str, descr: str = "'|u1'") -> bytes:
 )
 def test_absurd_headers_of_numpy(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(data)
-    with pytest.raises(InputError, match=r"a\.npy is not a readable \.npy file"):
+    with pytest.raises(InputError, match=r"a\.npy is (not a readable \.npy file|an archive)"):
         open_volume(tmp_path / "a.npy", voxel_size_nm=(40, 4, 4))
 
 
@@ -304,4 +304,4 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
         open_volume(tmp_path / "a.zarr")
     create_volume(tmp_path / "c.zarr/raw", INFO)
     (tmp_path / "c.zarr/up").symlink_to("..")
-    assert f"{tmp_path}/c.zarr/raw" in [hit.path for hit in inspect(tmp_path / "c.zarr")]
+    assert [hit.path for hit in inspect(tmp_path / "c.zarr")] == [f"{tmp_path}/c.zarr/raw"]

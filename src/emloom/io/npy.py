@@ -19,7 +19,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -76,6 +75,11 @@ def find(container: Path, inner: str) -> list[Found]:
     """
     if inner:
         raise InputError(f"{container} is a NumPy array and holds nothing named {inner!r}")
+    with explained(container, "read"), container.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise InputError(
+                f"{container} is an archive of arrays (.npz) under another name: save one array as .npy"
+            )
     array = _map(container, "r")
     facts = ArrayFacts(tuple(array.shape), array.dtype)
     return [found(str(container), "npy", facts, _stated(container, array))]
@@ -150,13 +154,11 @@ def _map(path: Path, mode: Literal["r", "r+"]) -> Array:
     """Map the array; what NumPy cannot read becomes an `InputError`."""
     with explained(path, "read"), np.errstate(over="ignore"):  # of a shape that is damaged
         try:
-            array: Any = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError, BadZipFile) as problem:
+            array: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError) as problem:
             if isinstance(problem, OSError) and way_out(problem) is not None:
                 raise
             text = " ".join(str(problem).split())[:200]
             hint = "save plain numbers" if "object" in text.lower() else "copy it again"
             raise InputError(f"{path} is not a readable .npy file ({text}): {hint}") from problem
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an archive of arrays (.npz) under another name: save one array as .npy")
     return array

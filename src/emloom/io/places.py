@@ -244,11 +244,19 @@ def is_folder(place: Place) -> bool:
 
 
 def children(place: Place) -> list[str] | None:
-    """Return the names of the visible folders in a place, sorted; None where it cannot be listed."""
+    """Return the names of the visible folders in a place, sorted; None where it cannot be listed.
+
+    Links to a folder above are left out: whoever follows them walks in circles.
+    """
     if isinstance(place, Remote):
         return None
     with explained(place, "read"):
-        return sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+        folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        return sorted(child.name for child in folders if not (child.is_symlink() and _leads_back(child)))
+
+
+def _leads_back(link: Path) -> bool:
+    return link.resolve() in {folder.resolve() for folder in link.parents}
 
 
 def unreachable(place: object, problem: Exception, doing: str = "read") -> str:
