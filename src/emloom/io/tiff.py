@@ -44,6 +44,8 @@ SUFFIXES = (".tif", ".tiff")
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 _CLASSIC_LIMIT = 2**32 - 2**25
 _AXES = "zyx"
+#: No codec packs more into a byte (zstd: 128 KiB of one value into four).
+_MOST_PER_BYTE = 2**17
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ def opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSer
         series = tif.series[0]
         if chain.messages or _ends_early(path, series):
             raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
+        if series.nbytes > _MOST_PER_BYTE * path.stat().st_size:
+            raise InputError(f"{path} claims {series.shape} pixels, which its bytes cannot hold: copy it again")
         yield tif, series
 
 
