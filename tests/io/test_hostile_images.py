@@ -88,7 +88,7 @@ def test_a_tiff_that_claims_more_than_it_holds(tmp_path: Path, side: int, compre
 
 
 @pytest.mark.fault(
-    "images", "the pages of a TIFF go in a circle", "they are read once, or the chain is called broken"
+    "images", "the pages of a TIFF go in a circle", "error: page 3 leads back to one before it: copy the file again"
 )
 def test_pages_in_a_circle_end(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
@@ -101,15 +101,13 @@ def test_pages_in_a_circle_end(tmp_path: Path) -> None:
     (n_tags,) = struct.unpack_from("<H", data, offsets[2])
     struct.pack_into("<I", data, offsets[2] + 2 + 12 * n_tags, offsets[0])
     path.write_bytes(data)
-    try:
-        assert open_volume(path, voxel_size_nm=SIZE).info.shape == (3, 4, 5)
-    except InputError as problem:
-        assert "truncated" in str(problem)
+    with pytest.raises(InputError, match="page 3 leads back to one before it: copy the file again"):
+        open_volume(path, voxel_size_nm=SIZE)
 
 
 def ome(path: Path, words: str, before: str = "") -> Path:
     text = f'<?xml version="1.0"?>{before}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-    tifffile.imwrite(path, np.zeros((3, 4, 5), np.uint8), description=f"{text}{words}</OME>", metadata=None)
+    tifffile.imwrite(path, np.zeros((3, 4, 5), np.uint8), description=f"{text}{words}</OME>", metadata=None, photometric="minisblack")
     return path
 
 
@@ -125,7 +123,7 @@ PIXELS = (
 @pytest.mark.fault(
     "images",
     "the OME header of a TIFF is a billion laughs, names a file of the disk, or is nested 20 000 deep",
-    "error: is not a readable image; nothing expands, nothing is fetched",
+    "error: the header is not believed; nothing expands, nothing is fetched",
 )
 @pytest.mark.parametrize(
     "make",
