@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from faulttable import AREAS, PAGE, ROOT, faults, page
+
+from tests.faulttable import AREAS, PAGE, ROOT, faults, page
 
 LISTED = faults()
 

@@ -17,6 +17,7 @@ FINDINGS: dict[str, tuple[bytes, ...]] = {
     "job": (b"name: !!int ''\n", b"name: !!bool maybe\n", b"a: " + b"[" * 5000),
     "swc": (b"1_0 1 0 0 0 1 -1\n",),
     "zarr": (b"[" * 100_000,),
+    "npy": (b"\x93NUMPY\x01\x00\x10\x00{'descr': '|u1',\n",),
     "info": (b'{"a": ' + b"9" * 5000 + b"}",),
 }
 

@@ -55,7 +55,9 @@ def test_tags_build_plain_data_or_nothing(value: str) -> None:
         NeuronsJob.from_yaml(f"name: {value}")
 
 
-@pytest.mark.fault("jobs", "a number of a job has 100 000 digits", "error: names the key, and how long the number is")
+@pytest.mark.fault(
+    "jobs", "a number of a job has 100 000 digits", "error: names the key, and how long the number is"
+)
 def test_numbers_without_end() -> None:
     with pytest.raises(InputError, match=r"name: .*a number of thousands of digits"):
         NeuronsJob.from_yaml("name: 0x" + "f" * 100_000)
@@ -64,7 +66,9 @@ def test_numbers_without_end() -> None:
 @pytest.mark.fault(
     "jobs", "keys of a job are numbers, lists, dates or nothing", "error: names the key; keys are names"
 )
-@pytest.mark.parametrize("text", ["1: 2", "null: 2", "? [1, 2]\n: 3", "2020-01-01: 2", "<<: [1]", "- a", "", "a\n---\nb"])
+@pytest.mark.parametrize(
+    "text", ["1: 2", "null: 2", "? [1, 2]\n: 3", "2020-01-01: 2", "<<: [1]", "- a", "", "a\n---\nb"]
+)
 def test_keys_are_names(text: str) -> None:
     with pytest.raises(InputError, match="job "):
         NeuronsJob.from_yaml(text)

@@ -142,7 +142,9 @@ def test_odd_environments(raw: Path, env: dict[str, str | None]) -> None:
     assert "range" in done.stdout
 
 
-@pytest.mark.fault("environment", "standard input is closed, or the error stream is", "the command works, or fails, as ever")
+@pytest.mark.fault(
+    "environment", "standard input is closed, or the error stream is", "the command works, or fails, as ever"
+)
 def test_closed_streams(raw: Path) -> None:
     assert emloom("info", raw, limit=partial(os.close, 0)).returncode == 0
     assert emloom("info", raw.with_name("none.zarr"), limit=partial(os.close, 2)).returncode == 2
@@ -201,7 +203,9 @@ def test_clocks_that_jump(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "pages", "the port of `emloom view` is in use", "error: cannot listen on port ...: choose another, or 0 for any"
+    "pages",
+    "the port of `emloom view` is in use",
+    "error: cannot listen on port ...: choose another, or 0 for any",
 )
 def test_a_port_in_use(raw: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -271,7 +271,9 @@ def test_huge_ids_come_back(tmp_path: Path, name: str) -> None:
     "names have blanks, line breaks, quotes, umlauts, Chinese characters and a leading dash",
     "they work in every format",
 )
-@pytest.mark.parametrize("name", ["a b.zarr", "-a\nb'.zarr", "ü 名前 \N{GRINNING FACE}.n5", 'q"%20.h5/raw', "a#?.npy"])
+@pytest.mark.parametrize(
+    "name", ["a b.zarr", "-a\nb'.zarr", "ü 名前 \N{GRINNING FACE}.n5", 'q"%20.h5/raw', "a#?.npy"]
+)
 def test_names_are_only_names(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "ö ä\n名"
     create_volume(folder / name, INFO).write(INFO.box, RAW)
@@ -295,7 +297,9 @@ def test_names_that_no_disk_takes(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.fault(
-    "paths", "an input is a link to itself, or a folder holds a link to the folder above", "error: does not exist / found once"
+    "paths",
+    "an input is a link to itself, or a folder holds a link to the folder above",
+    "error: does not exist / found once",
 )
 def test_links_in_circles_end(tmp_path: Path) -> None:
     (tmp_path / "a.zarr").symlink_to(tmp_path / "b.zarr")

@@ -88,7 +88,9 @@ def test_a_tiff_that_claims_more_than_it_holds(tmp_path: Path, side: int, compre
 
 
 @pytest.mark.fault(
-    "images", "the pages of a TIFF go in a circle", "error: page 3 leads back to one before it: copy the file again"
+    "images",
+    "the pages of a TIFF go in a circle",
+    "error: page 3 leads back to one before it: copy the file again",
 )
 def test_pages_in_a_circle_end(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
@@ -107,13 +109,17 @@ def test_pages_in_a_circle_end(tmp_path: Path) -> None:
 
 def ome(path: Path, words: str, before: str = "") -> Path:
     text = f'<?xml version="1.0"?>{before}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-    tifffile.imwrite(path, np.zeros((3, 4, 5), np.uint8), description=f"{text}{words}</OME>", metadata=None, photometric="minisblack")
+    tifffile.imwrite(
+        path,
+        np.zeros((3, 4, 5), np.uint8),
+        description=f"{text}{words}</OME>",
+        metadata=None,
+        photometric="minisblack",
+    )
     return path
 
 
-LAUGHS = "<!DOCTYPE a [<!ENTITY a0 'ha'>" + "".join(
-    f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 10)
-)
+LAUGHS = "<!DOCTYPE a [<!ENTITY a0 'ha'>" + "".join(f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 10))
 PIXELS = (
     '<Image><Pixels SizeX="5" SizeY="4" SizeZ="3" SizeC="1" SizeT="1" Type="uint8" DimensionOrder="XYZCT" '
     'PhysicalSizeX="{}"/></Image>'
@@ -147,7 +153,10 @@ def test_ome_headers_made_to_harm(tmp_path: Path, make: Callable[[Path], Path]) 
 )
 def test_images_larger_than_memory(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(InputError, match="does not fit into memory .*crop it first"), tiff.decoding(tmp_path / "a.png"):
+    with (
+        pytest.raises(InputError, match="does not fit into memory .*crop it first"),
+        tiff.decoding(tmp_path / "a.png"),
+    ):
         raise MemoryError("Unable to allocate 4 EiB")
 
 

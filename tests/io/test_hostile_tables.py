@@ -21,10 +21,13 @@ def positions(folder: Path, data: bytes) -> list[list[float]]:
 
 
 @pytest.mark.fault(
-    "tables", "a CSV begins with a byte order mark, or ends its lines as Windows and old Macs do", "read as it is meant"
+    "tables",
+    "a CSV begins with a byte order mark, or ends its lines as Windows and old Macs do",
+    "read as it is meant",
 )
 @pytest.mark.parametrize(
-    "data", [b"\xef\xbb\xbfz,y,x\n1,2,3\n", b"z,y,x\r\n1,2,3\r\n", b"z,y,x\r1,2,3", b'"z","y","x"\n"1","2","3"\n\n']
+    "data",
+    [b"\xef\xbb\xbfz,y,x\n1,2,3\n", b"z,y,x\r\n1,2,3\r\n", b"z,y,x\r1,2,3", b'"z","y","x"\n"1","2","3"\n\n'],
 )
 def test_csv_of_spreadsheets(tmp_path: Path, data: bytes) -> None:
     assert positions(tmp_path, data) == [[1, 2, 3]]
@@ -66,7 +69,9 @@ def test_no_rows_are_no_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "tables", "a column of a Parquet table holds text, or empty cells", "error: names the column: coordinates are numbers"
+    "tables",
+    "a column of a Parquet table holds text, or empty cells",
+    "error: names the column: coordinates are numbers",
 )
 @pytest.mark.parametrize(("cells", "message"), [(["a"], "coordinates are numbers"), ([None], "empty cells")])
 def test_columns_of_another_type(tmp_path: Path, cells: list[object], message: str) -> None:

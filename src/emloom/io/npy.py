@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from tokenize import TokenError
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 
 SIDECAR = ".json"
+#: What NumPy says of headers that are none.
+_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError, TokenError)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def _map(path: Path, mode: Literal["r", "r+"]) -> Array:
     with explained(path, "read"), np.errstate(over="ignore"):  # of a shape that is damaged
         try:
             array: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError) as problem:
+        except _DAMAGED as problem:
             if isinstance(problem, OSError) and way_out(problem) is not None:
                 raise
             text = " ".join(str(problem).split())[:200]
