@@ -20,8 +20,10 @@ emloom is under the MIT licence. What it needs at run time is under the licences
 say. The suite fails where a package is under the GPL or AGPL, and where this page is out of date. `make licences`
 writes it anew.
 
-The table holds what is installed on Linux; a package that only another system needs is not in it. Packages of extras
-are marked with the extra's name.
+Four of them are under the LGPL or the MPL: they are used as they come, as packages of their own, and not changed.
+
+The table holds what Python 3.11 on Linux needs; a package that only another system needs is not in it. Packages of
+extras are marked with the extra's name.
 
 """
 

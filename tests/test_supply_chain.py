@@ -1,4 +1,4 @@
-"""What emloom needs is locked with sums, under licences that are listed, and the lists are those of what is there."""
+"""What emloom needs is locked with sums, its licences are listed, and the lists are those of what is there."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ main.main()
 @pytest.mark.fault(
     "environment",
     "a command may take no more memory (RLIMIT_AS)",
-    "error: there is not enough memory (Unable to allocate 1.00 GiB ...): take smaller blocks or boxes; exit status 2",
+    "error: there is not enough memory (Unable to allocate 1.00 GiB ...): take smaller blocks; exit status 2",
 )
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_that_is_limited(raw: Path) -> None:

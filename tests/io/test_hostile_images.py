@@ -154,7 +154,7 @@ def test_ome_headers_made_to_harm(tmp_path: Path, make: Callable[[Path], Path]) 
 def test_images_larger_than_memory(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with (
-        pytest.raises(InputError, match="does not fit into memory .*crop it first"),
+        pytest.raises(InputError, match=r"does not fit into memory .*crop it first"),
         tiff.decoding(tmp_path / "a.png"),
     ):
         raise MemoryError("Unable to allocate 4 EiB")

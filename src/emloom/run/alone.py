@@ -1,11 +1,11 @@
 """One process at a time in a folder of results.
 
 Two processes that do the same job in one folder would do everything twice, and the first to finish would move the
-folder away under the other. So whoever works there holds a lock, which the system takes back when the process ends,
-however it ends: nothing has to be cleaned up after `kill -9`.
+folder away under the other. So whoever works there holds a lock, which the system takes back when the process
+ends, however it ends: nothing has to be cleaned up after `kill -9`.
 
-The lock belongs to the process (POSIX record locks): calls inside it share it, and workers do not inherit it. Where a
-file system has no locks, there is none, and nothing is refused.
+The lock belongs to the process (POSIX record locks): calls inside it share it, and workers do not inherit it. Where
+a file system has no locks, there is none, and nothing is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from emloom.io.files import explained
 
 LOCK = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
-#: Handles of what this process holds, by device and inode. They stay open until it ends: closing any handle of a file
-#: gives back the locks that a process has on it.
+#: Handles of what this process holds, by device and inode. They stay open until it ends: closing any handle of a
+#: file gives back the locks that a process has on it.
 _HELD: dict[tuple[int, int], int] = {}
 
 
