@@ -2,8 +2,8 @@
 
 A target takes bytes and may return or raise `InputError`; anything else, and anything slow or large, is a finding.
 Inputs are kept when they reach a pair of lines, one after the other, that no input reached before; new ones are
-made by changing, cutting and joining those, and by putting in words of the format. The seeds are written out below:
-no file of anybody is part of them. (The idea: Zalewski, AFL, 2013.)
+made by changing, cutting and joining those, and by putting in words of the format. The seeds are written out
+below: no file of anybody is part of them. (The idea: Zalewski, AFL, 2013.)
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ TARGETS: dict[str, Target] = {
     "shifts": Target("a.csv", _shifts, (b"dx,dy\n0,0\n1.5,-2\n",), (b",", b"dy", b"\n", b";", *_NUMBERS)),
     "job": Target(
         "a.yaml", _job, (_JOB,),
-        (b"&a", b"*a", b"<<: ", b"!!int ''", b"!!set", b"? ", b"- ", b"\n  ", b"---\n", b"|", b"[" * 2000, *_NUMBERS),
+        (b"&a", b"*a", b"<<: ", b"!!int ''", b"!!set", b"? ", b"- ", b"\n  ", b"---\n", b"[" * 2000, *_NUMBERS),
     ),
     "info": Target("a.precomputed/info", _volume, (_INFO,), (b"../", b"gs://", *_JSON)),
     "zarr": Target("a.zarr/zarr.json", _volume, (_ZARR,), (b"../", b'"emloom"', b'"ome"', *_JSON)),

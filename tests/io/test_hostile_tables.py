@@ -35,7 +35,7 @@ def test_csv_of_spreadsheets(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.fault(
     "tables",
-    "a CSV has semicolons, decimal commas, UTF-16, a missing, repeated or capital column, NaN, or a quote without end",
+    "a CSV has semicolons, decimal commas, UTF-16, a missing, repeated or capital column, NaN, or an open quote",
     "error: names the row or column, and what a table of points has",
 )
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def written(folder: Path, header: Any, data: bytes = b"", claimed: int | None = 
 
 @pytest.mark.fault(
     "models",
-    "a safetensors file claims a header of 2^63 bytes, tensors that overlap, leave gaps, are negative, astronomic, or "
+    "a safetensors file claims a header of 2^63 bytes, tensors that overlap, leave gaps, are negative, huge, or "
     "of an unknown type",
     "error: is not an emloom checkpoint, or is truncated: ...; nothing is allocated",
 )

@@ -4,8 +4,8 @@ Two processes that do the same job in one folder would do everything twice, and 
 folder away under the other. So whoever works there holds a lock, which the system takes back when the process
 ends, however it ends: nothing has to be cleaned up after `kill -9`.
 
-The lock belongs to the process (POSIX record locks): calls inside it share it, and workers do not inherit it. Where
-a file system has no locks, there is none, and nothing is refused.
+The lock belongs to the process (POSIX record locks): calls inside it share it, and workers do not inherit it.
+Where a file system has no locks, there is none, and nothing is refused.
 """
 
 from __future__ import annotations
