@@ -106,7 +106,10 @@ def page() -> str:
 
 
 def _in_file(path: Path) -> Iterator[Fault]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    text = path.read_text(encoding="utf-8")
+    if "mark.fault(" not in text:
+        return
+    for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for mark in node.decorator_list:
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func).rpartition(".")[2] == "fault":
