@@ -195,7 +195,8 @@ def _require_alike(path: Path) -> None:
     """Raise `InputError` where a page differs from the first: headers say one type for all, pages may not."""
     # Pages are looked at alone, because those of a series are taken to be like its first.
     with decoding(path), _watched(), tifffile.TiffFile(path) as tif:
-        first, seen = tif.pages.first, set()
+        first = tif.pages.first
+        seen: set[int] = set()
         for index, page in enumerate(tif.pages):
             if page.offset in seen:
                 raise InputError(f"{path}: page {index} leads back to one before it: copy the file again")
