@@ -49,8 +49,8 @@ format: install ## Rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: install judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn; writes docs/benchmarks.md
+	@$(BIN)/python tools/bench.py
 
 faults: install ## Write docs/faults.md anew, from the tests that do the faults
 	$(BIN)/python -m tests.faulttable

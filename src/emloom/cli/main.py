@@ -17,6 +17,7 @@ from emloom.cli import (
     blockwise,
     classify,
     combine,
+    confidence,
     connectome,
     data,
     datasets,
@@ -26,7 +27,10 @@ from emloom.cli import (
     jobs,
     labelling,
     machine,
+    models,
+    plan,
     preview,
+    proofread,
     qc,
     refine,
     repair,
@@ -68,9 +72,12 @@ combine.register(app)
 qc.register(app)
 align.register(app)
 repair.register(app)
+plan.register(app)
 jobs.register(app)
 labelling.register(app)
 blockwise.register(app)
+confidence.register(app)
+proofread.register(app)
 classify.register(app)
 refine.register(app)
 suggest.register(app)
@@ -85,6 +92,7 @@ connectome.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)
+models.register(app)
 machine.register(app)
 
 

@@ -23,9 +23,12 @@ from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.classify import ClassifyJob, classify
 from emloom.tasks.combinemasks import combine_masks
 from emloom.tasks.combinespec import CombineJob
+from emloom.tasks.confidence import confidence
+from emloom.tasks.confidencespec import ConfidenceJob
 from emloom.tasks.connectome import ConnectomeJob, connectome
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.predict import PredictJob, predict_volume
+from emloom.tasks.proofreading import ProofreadJob, proofread
 from emloom.tasks.refine import RefineJob, refine
 from emloom.tasks.repair import repair
 from emloom.tasks.repairspec import RepairJob
@@ -155,8 +158,10 @@ _AGAIN = {
     "classify": _Again(
         ClassifyJob, lambda job, run, tell, _: classify(job, _named(tell, "classify"), run, again=True)
     ),
+    "confidence": _Again(ConfidenceJob, lambda job, run, tell, _: confidence(job, run, tell, again=True)),
     "connectome": _Again(ConnectomeJob, lambda job, run, tell, _: connectome(job, tell, run, again=True)),
     "move": _Again(MoveJob, lambda job, run, tell, _: move_volume(job, _named(tell, "move"), run, repair=True)),
+    "proofread": _Again(ProofreadJob, lambda job, run, tell, _: proofread(job, run, tell, again=True)),
     "refine": _Again(RefineJob, lambda job, run, tell, _: refine(job, run, _named(tell, "refine"), repair=True)),
     "repair": _Again(RepairJob, lambda job, run, tell, _: repair(job, run, tell, again=True)),
     "suggest": _Again(

@@ -1,0 +1,1 @@
+"""What builds pages of the documentation; no part of the package."""
