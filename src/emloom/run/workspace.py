@@ -86,7 +86,7 @@ class Workspace:
         inputs = {name: fingerprint(path) for name, path in paths.items() if path is not None}
         record = {"kind": kind, "emloom": __version__, "how": dict(how or {}), "job": job.to_dict()}
         record["inputs"] = inputs
-        if (self.draft / RECORD).exists():
+        if (self.draft / RECORD).parent.is_dir():
             work_alone(self.draft / RECORD.parent)
         try:
             if os.path.lexists(self.output):
