@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install judges peers demo test test-search test-slow lint types imports check format bench docs clean
+SECONDS ?= 60
+.PHONY: faults fuzz lock audit sbom licences help install judges peers demo test test-search test-slow lint types imports check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
@@ -51,6 +52,30 @@ format: install ## Rewrite the code in the house's format
 bench: install judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn; writes docs/benchmarks.md
 	@$(BIN)/python tools/bench.py
 
+faults: install ## Write docs/faults.md anew, from the tests that do the faults
+	$(BIN)/python -m tests.faulttable
+
+fuzz: install ## Feed every parser with made-up bytes, SECONDS=60 each; findings land in fuzz-findings/
+	ulimit -v 16000000; nice -n 19 $(BIN)/python -W error -m tests.fuzzing all $(SECONDS)
+
+lock: .venv-tools/.installed ## Write requirements.lock anew: what emloom needs to run, with the sums of its files
+	.venv-tools/bin/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal \
+		--python-version 3.11 --extra view --extra openvino --extra forest --extra networkx \
+		--constraint constraints.txt --output-file requirements.lock pyproject.toml
+
+audit: .venv-tools/.installed ## Ask the advisory database for known weaknesses of what is locked
+	@.venv-tools/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r requirements.lock || { \
+		echo "make audit: weaknesses stand above, or the advisory database (pypi.org) could not be asked about" \
+			"every package: then nothing is known, and this is no pass"; exit 1; }
+
+sbom: .venv-tools/.installed ## Write build/sbom.json: what is locked, as CycloneDX
+	@mkdir -p build
+	.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --of JSON --output-reproducible \
+		-o build/sbom.json requirements.lock
+
+licences: install ## Write docs/licences.md anew, from the packages' own metadata
+	$(BIN)/python -m tests.licences
+
 docs: .venv/.installed-docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -80,6 +105,11 @@ clean: ## Remove what was built; keeps .venv* (delete them by hand to start over
 	@echo "Installing the libraries that judge emloom's files into .venv-peers"
 	@.venv/bin/python -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check --no-input install -qq --requirement peers.txt
+	@touch $@
+
+.venv-tools/.installed: tools.txt | .venv/bin/python
+	@.venv/bin/python -m venv .venv-tools
+	@.venv-tools/bin/python -m pip --disable-pip-version-check --no-input install -qq --requirement tools.txt
 	@touch $@
 
 # gunpowder and lsds want zarr below 3: a third environment.

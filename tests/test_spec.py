@@ -157,6 +157,11 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one() -> None:
     assert all(name in message for name in Job.model_fields)
 
 
+@pytest.mark.fault(
+    "jobs",
+    "a job has several mistakes",
+    "error: all of them at once, each with its path",
+)
 def test_all_problems_are_reported_at_once_with_their_paths() -> None:
     message = complaint(
         {
@@ -208,11 +213,21 @@ def test_a_box_in_a_job_obeys_the_rules_of_boxes() -> None:
     assert "sources.0.box.stop" in complaint({"sources": [{"path": "a", "box": box}]})
 
 
+@pytest.mark.fault(
+    "jobs",
+    "a value of a job is NaN or infinite",
+    "error: names the key",
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), ".nan"])
 def test_what_is_not_equal_to_itself_cannot_be_a_value(value: object) -> None:
     assert "sigma_nm" in complaint({"sigma_nm": value})
 
 
+@pytest.mark.fault(
+    "jobs",
+    "a job file is no YAML, a list, has a key twice, or a tag that would build Python objects",
+    "error: job.yaml is not valid YAML: ...; nothing is built but plain data",
+)
 @pytest.mark.parametrize(
     ("yaml_text", "rule"),
     [

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -69,8 +70,11 @@ class Spec(BaseModel):
         """Validate YAML text; raises `InputError` for a syntax error or an invalid value."""
         try:
             data = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader: builds plain data only
-        except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date that does not exist
-            raise InputError(f"{source} is not valid YAML: {problem}") from None
+        except RecursionError:
+            raise InputError(f"{source} is nested too deeply: no job needs more than a few levels") from None
+        # PyYAML meets dates that do not exist, and tags such as !!int on words, with errors of Python itself.
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as problem:
+            raise InputError(f"{source} is not valid YAML: {problem or type(problem).__name__}") from None
         if not isinstance(data, dict):
             raise InputError(f"{source} holds {type(data).__name__}, not a mapping of keys: see `emloom schema`")
         return cls.from_dict(data, source)
@@ -118,6 +122,11 @@ def _flow_scalars(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
 _BlockDumper.add_representer(list, _flow_scalars)
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 4, 100, 100
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 20
+
+
 def _explain(problem: ValidationError, model: type[BaseModel], source: str) -> str:
     errors = problem.errors(include_url=False)
     lines = [_explain_one(error, model) for error in errors if not _is_consequence(error, errors)]
@@ -157,11 +166,15 @@ def _explain_one(error: ErrorDetails, model: type[BaseModel]) -> str:
 def _wrong_choice(where: str, given: Any, expected: str) -> str:
     # pydantic lists the choices as text: 'a', 'b' or 'c'
     choices = [piece for index, piece in enumerate(expected.split("'")) if index % 2]
-    return f"{where}: {given!r} is not valid{did_you_mean(str(given), choices)} (valid: {expected})"
+    near = did_you_mean(given, choices) if isinstance(given, str) else ""
+    return f"{where}: {_short(given)} is not valid{near} (valid: {expected})"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = _REPR.repr(value)  # never spells out a list of aliases of lists of aliases of lists ...
+    except ValueError:
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -89,6 +89,11 @@ def test_a_wrong_job_reference_says_what_is_valid(reference: str, settings: list
         load_job(reference, settings)
 
 
+@pytest.mark.fault(
+    "jobs",
+    "keys and values of a job file are misspelled",
+    "error: did you mean 'steps'; exit status 2, and no output folder",
+)
 def test_all_problems_of_a_job_file_are_reported_at_once(
     capsys: pytest.CaptureFixture[str], stack: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +159,11 @@ def test_evaluate_scores_a_crop_against_the_whole_truth(
     assert (tmp_path / "scores" / "scores.csv").exists()
 
 
+@pytest.mark.fault(
+    "jobs",
+    "arguments of commands make no sense",
+    "error: one paragraph with the rule; exit status 2",
+)
 @pytest.mark.parametrize(
     ("words", "rule"),
     [

@@ -103,6 +103,11 @@ SIZES: dict[str, Callable[[Path, float], Path]] = {
 }
 
 
+@pytest.mark.fault(
+    "units",
+    "a file of any format states a voxel size of 0 or less",
+    "error: ... is not positive: correct it. Giving one does not heal it",
+)
 @pytest.mark.parametrize("value", [0.0, -4.0])
 @pytest.mark.parametrize("form", SIZES)
 def test_a_stated_voxel_size_is_positive(tmp_path: Path, form: str, value: float) -> None:
@@ -114,6 +119,11 @@ def test_a_stated_voxel_size_is_positive(tmp_path: Path, form: str, value: float
         open_volume(path, voxel_size_nm=(40, 4, 4))
 
 
+@pytest.mark.fault(
+    "units",
+    "a file of any format states a voxel size of NaN or infinity",
+    "error: ... is not finite",
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("form", SIZES)
 def test_a_stated_voxel_size_is_finite(tmp_path: Path, form: str, value: float) -> None:
@@ -138,6 +148,11 @@ def test_a_given_voxel_size_is_positive(tmp_path: Path, value: float) -> None:
 # ---- a stack whose pages differ
 
 
+@pytest.mark.fault(
+    "images",
+    "one page of a TIFF stack has another size or type than its header says",
+    "error: page 3 is (5, 6) uint16, but the first is (5, 6) uint8: crop, pad or convert them first",
+)
 @pytest.mark.parametrize("header", ["", "ImageJ=1.53t\nimages=4\nslices=4\nspacing=40\nunit=nm\n"])
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize(
@@ -158,6 +173,11 @@ def test_pages_of_a_tiff_are_alike(tmp_path: Path, header: str, at: int, odd: np
 # ---- paths that lead out
 
 
+@pytest.mark.fault(
+    "paths",
+    "a path leads out of a container: out.zarr/../other.zarr",
+    "error: leads out of out.zarr: write it without '..'",
+)
 @pytest.mark.parametrize("container", ["a.zarr", "a.n5", "a.h5", "a.wkw", "a.precomputed"])
 def test_a_path_inside_a_container_stays_inside(tmp_path: Path, container: str) -> None:
     create_volume(tmp_path / "other.zarr", INFO)
@@ -174,6 +194,11 @@ def test_a_path_inside_a_container_stays_inside(tmp_path: Path, container: str) 
     assert open_volume(f"{tmp_path}/folder/../{name}").info.shape == INFO.shape
 
 
+@pytest.mark.fault(
+    "paths",
+    "the metadata of an OME-NGFF image name a level outside of it: ../other.zarr/0",
+    "error: leads out of the image: correct it",
+)
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("level", ["../other.zarr/0", "x/../../other.zarr/0", "file:///other.zarr/0"])
 def test_levels_lie_inside_their_image(tmp_path: Path, zarr_format: int, level: str) -> None:
@@ -189,6 +214,11 @@ def test_levels_lie_inside_their_image(tmp_path: Path, zarr_format: int, level: 
         open_volume(tmp_path / "a.zarr")
 
 
+@pytest.mark.fault(
+    "paths",
+    "the key of a precomputed scale leads elsewhere: ../other, /other, gs://bucket",
+    "error: leads out of its folder: correct the key in its info",
+)
 @pytest.mark.parametrize("key", ["../other.precomputed/4_4_40", "/other", "gs://bucket/4_4_40"])
 def test_scales_lie_inside_their_volume(tmp_path: Path, key: str) -> None:
     create_volume(tmp_path / "a.precomputed", INFO)

@@ -336,6 +336,11 @@ def _write_half_and_die(address: str, options: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.fault(
+    "network",
+    "a process that writes into a bucket is killed",
+    "error: is unfinished, for whoever opens it; overwriting it works",
+)
 @pytest.mark.parametrize("name", ["out.zarr/a/raw", "out.n5/a/raw", "out.precomputed"])
 def test_a_killed_process_leaves_what_says_that_it_is_unfinished(s3: S3, name: str) -> None:
     address = f"s3://bucket/{name}"
@@ -383,6 +388,11 @@ def test_a_copy_that_fails_leaves_nothing_in_the_bucket(s3: S3) -> None:
 # ---- failures -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "network",
+    "a chunk of a volume in a bucket was lost",
+    "error: chunk .../c/1/1/1 is missing; ... or, if it is stored sparsely, say so with #sparse",
+)
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_lost_chunk_is_an_error_that_names_it(s3: S3, gcs: Gcs, scheme: str) -> None:
     volume = create_volume(f"{scheme}://bucket/out.zarr", INFO)
@@ -414,6 +424,11 @@ def strict(s3: S3) -> Iterator[S3]:
     requests.post(f"{s3.url}/moto-api/reset-auth", data=b"inf", timeout=10).raise_for_status()
 
 
+@pytest.mark.fault(
+    "network",
+    "credentials are unknown, or their profile does not exist",
+    "error: permission denied, or credentials are missing: set AWS_PROFILE ...",
+)
 @pytest.mark.parametrize("who", ["unknown", "profile"])
 def test_credentials_that_are_wrong(strict: S3, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
     if who == "profile":
@@ -434,6 +449,11 @@ def test_credentials_that_are_missing(s3: S3, monkeypatch: pytest.MonkeyPatch) -
         open_volume("s3://bucket/out.zarr")
 
 
+@pytest.mark.fault(
+    "network",
+    "a bucket denies one chunk",
+    "error: cannot write gs://bucket/out.zarr: permission denied",
+)
 def test_permission_may_be_denied_in_the_middle(gcs: Gcs) -> None:
     volume = create_volume("gs://bucket/out.zarr", INFO)
     gcs.refused = "out.zarr/0/c/1/1/1"

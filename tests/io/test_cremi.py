@@ -96,6 +96,11 @@ def test_neuron_ids_keep_0_and_say_unlabelled_in_the_mask(tmp_path: Path) -> Non
         assert h5[NEURON_IDS][:].tolist() == [[[TRANSPARENT, 0, 3]]]
 
 
+@pytest.mark.fault(
+    "values",
+    "CREMI clefts hold both kinds of background",
+    "error: holds both 0 and 0xffffffffffffffff: store one of them where the other stands",
+)
 def test_clefts_with_two_backgrounds_are_refused(tmp_path: Path) -> None:
     path = cremi_file(tmp_path / "a.h5", clefts=np.array([[[0, TRANSPARENT, 3]]], np.uint64)) / CLEFTS
     with pytest.raises(InputError, match="holds both 0 and 0xffffffffffffffff"):

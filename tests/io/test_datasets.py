@@ -81,6 +81,11 @@ def test_a_second_call_downloads_nothing(server: Behaviour) -> None:
     assert server.requests == ["/file.bin -"]
 
 
+@pytest.mark.fault(
+    "network",
+    "a downloaded file is damaged on the disk",
+    "the checksum tells; it is downloaded again",
+)
 def test_a_damaged_file_is_replaced(server: Behaviour) -> None:
     entry = entry_of(server.url)
     path = fetch(entry).folder / "file.bin"
@@ -89,6 +94,11 @@ def test_a_damaged_file_is_replaced(server: Behaviour) -> None:
     assert path.read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "network",
+    "the connection breaks twice during a download",
+    "it goes on from the byte where it broke",
+)
 def test_a_broken_connection_is_resumed_at_once(server: Behaviour) -> None:
     server.breaks = [PART, HALF]
     assert (fetch(entry_of(server.url)).folder / "file.bin").read_bytes() == BODY
@@ -141,6 +151,11 @@ def test_a_part_longer_than_the_file_starts_anew(server: Behaviour) -> None:
     assert (fetch(entry_of(server.url)).folder / "file.bin").read_bytes() == BODY
 
 
+@pytest.mark.fault(
+    "network",
+    "a download has another checksum than published",
+    "error: names both; the download is removed",
+)
 def test_a_wrong_checksum_removes_the_download_and_names_both(server: Behaviour) -> None:
     wrong = "0" * 64
     with pytest.raises(InputError) as caught:
@@ -188,6 +203,11 @@ def test_a_server_that_hides_the_length_is_measured(server: Behaviour, size: int
     assert not (cache_folder() / "tiny" / "file.bin").exists()
 
 
+@pytest.mark.fault(
+    "network",
+    "the server answers with a web page instead of the file",
+    "error: is a web page; nothing is kept",
+)
 def test_a_web_page_is_not_a_file(server: Behaviour) -> None:
     server.content_type = "text/html; charset=utf-8"
     with pytest.raises(InputError, match="web page"):
@@ -195,12 +215,22 @@ def test_a_web_page_is_not_a_file(server: Behaviour) -> None:
     assert left_in(cache_folder() / "tiny") == []
 
 
+@pytest.mark.fault(
+    "network",
+    "no server is there",
+    "error: broke after 0 bytes / cannot ask for",
+)
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/none", "nonsense"])
 def test_no_server_is_an_error(url: str) -> None:
     with pytest.raises(InputError, match=r"broke after 0 bytes|cannot ask for"):
         fetch(entry_of(url))
 
 
+@pytest.mark.fault(
+    "network",
+    "there is too little room for a download",
+    "error: the disk is full, before a byte is asked for",
+)
 def test_a_full_disk_is_an_error_before_a_byte_is_written(
     server: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +268,11 @@ def test_a_download_without_checksum_is_pinned(server: Behaviour) -> None:
         fetch(entry)
 
 
+@pytest.mark.fault(
+    "network",
+    "three processes fetch one set at once",
+    "one downloads, the others wait and find it done",
+)
 def test_two_processes_take_turns(server: Behaviour) -> None:
     code = (
         "import sys\nfrom emloom.io.datasets import fetch\nfrom emloom.io.registry import DataSet, RemoteFile\n"
@@ -251,6 +286,11 @@ def test_two_processes_take_turns(server: Behaviour) -> None:
     assert len(server.requests) == 3, "one download in three pieces; the others find it done"
 
 
+@pytest.mark.fault(
+    "network",
+    "a download is killed",
+    "the next run goes on from what is there, and leaves nothing else",
+)
 def test_a_killed_process_loses_nothing_and_leaves_nothing(server: Behaviour) -> None:
     code = (
         "import os, signal, sys\nfrom emloom.io.datasets import fetch\n"
@@ -288,6 +328,11 @@ def test_an_archive_is_unpacked_beside_itself_once(server: Behaviour) -> None:
     assert (found.folder / "file" / "raw" / "1.png").read_text() == "mine now"
 
 
+@pytest.mark.fault(
+    "network",
+    "a downloaded archive holds ../escape.txt, /etc/escape.txt or C:/escape.txt",
+    "error: outside its folder; nothing is unpacked",
+)
 @pytest.mark.parametrize("name", ["../escape.txt", "/etc/escape.txt", "raw/../../escape.txt", "C:/escape.txt"])
 def test_an_archive_that_leaves_its_folder_is_refused(server: Behaviour, name: str, tmp_path: Path) -> None:
     server.body = zipped("raw/0.png", name)

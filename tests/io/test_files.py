@@ -53,6 +53,11 @@ def test_output_appears_only_at_the_end_and_leaves_no_temporary(tmp_path: Path, 
     assert os.listdir(target.parent) == ["out.zarr"]
 
 
+@pytest.mark.fault(
+    "processes",
+    "Ctrl-C, or a bug, while an output is built",
+    "the output is not there, nor anything of it",
+)
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_failure_leaves_nothing(tmp_path: Path, folder: bool, failure: type[BaseException]) -> None:
@@ -61,6 +66,11 @@ def test_failure_leaves_nothing(tmp_path: Path, folder: bool, failure: type[Base
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault(
+    "disk",
+    "the output exists",
+    "error: already exists and is never overwritten by accident; nothing is computed",
+)
 @pytest.mark.parametrize("folder", [False, True])
 def test_existing_output_is_refused_untouched(tmp_path: Path, folder: bool) -> None:
     target = tmp_path / "out.zarr"
@@ -70,6 +80,11 @@ def test_existing_output_is_refused_untouched(tmp_path: Path, folder: bool) -> N
     assert content(target) == "old"
 
 
+@pytest.mark.fault(
+    "processes",
+    "another process makes the output while this one computes it",
+    "error: already exists; the other's output stays",
+)
 @pytest.mark.parametrize("old_folder", [False, True])
 @pytest.mark.parametrize("folder", [False, True])
 def test_output_that_appears_meanwhile_is_not_lost(tmp_path: Path, folder: bool, old_folder: bool) -> None:
@@ -94,6 +109,11 @@ def test_overwrite_replaces_at_the_end_or_not_at_all(tmp_path: Path, folder: boo
     assert os.listdir(tmp_path) == ["out.zarr"]
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk is full, read-only, or permission is denied",
+    "error: cannot write out.h5: the disk is full: free some space or choose another disk; nothing is left",
+)
 @pytest.mark.parametrize(
     ("code", "advice"),
     [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission"), (errno.EROFS, "read-only")],
@@ -104,6 +124,11 @@ def test_disk_refusals_name_the_path_and_the_way_out(tmp_path: Path, code: int, 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault(
+    "disk",
+    "a disk that is really full (/dev/full) is written",
+    "error: the disk is full",
+)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_really_full_disk(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="disk is full"), explained(tmp_path / "x"):
@@ -130,6 +155,11 @@ def test_a_bug_is_not_explained_away() -> None:
     assert not isinstance(caught.value, InputError)
 
 
+@pytest.mark.fault(
+    "paths",
+    "a folder on the way to the output is a file",
+    "error: a parent of it is a file, not a folder: choose another place",
+)
 def test_a_parent_that_is_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file, not a folder"), staged(tmp_path / "file" / "sub" / "out"):
@@ -148,6 +178,11 @@ def test_atomic_writers_replace_or_refuse(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["marker.json"]
 
 
+@pytest.mark.fault(
+    "processes",
+    "a process is killed (`kill -9`) while an output is built",
+    "no output; a hidden leftover that is never read; the next run works",
+)
 def test_a_killed_run_leaves_no_output_and_the_next_run_works(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"

@@ -69,6 +69,11 @@ def test_several_datasets_need_a_name_and_wrong_names_a_hint(cremi: Path) -> Non
         open_volume(cremi.with_name("sample5.h5") / "volumes/raw")
 
 
+@pytest.mark.fault(
+    "units",
+    "the voxel size, offset or kind given differs from the stored one",
+    "error: says voxel size (40, 4, 4), the caller says (4, 4, 40): correct one of them",
+)
 def test_given_values_must_agree_with_stored_ones(cremi: Path) -> None:
     path = cremi / "volumes/labels/neuron_ids"
     assert open_volume(path, voxel_size_nm=(40, 4, 4), offset_nm=(400, 40, 40), kind="labels")
@@ -82,6 +87,11 @@ def test_given_values_must_agree_with_stored_ones(cremi: Path) -> None:
         open_volume(cremi / "volumes/labels/clefts", kind="label")  # type: ignore[arg-type]
 
 
+@pytest.mark.fault(
+    "units",
+    "a file states no voxel size",
+    "error: voxel size is missing in x.h5/main: pass --voxel-size 40,4,4 (nm, z,y,x)",
+)
 def test_missing_voxel_size_is_an_error_never_a_default(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as h5:
         h5["main"] = RAW
@@ -92,6 +102,11 @@ def test_missing_voxel_size_is_an_error_never_a_default(tmp_path: Path) -> None:
     assert open_volume(tmp_path / "x.h5", voxel_size_nm=(30, 6, 6.5)).info.grid == Grid((30, 6, 6.5))
 
 
+@pytest.mark.fault(
+    "containers",
+    "an HDF5 file is empty or cut short",
+    "error: is empty (0 bytes) / is not a readable HDF5 file: copy it again",
+)
 @pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.9])
 def test_truncated_files_are_an_error(cremi: Path, keep: float) -> None:
     data = cremi.read_bytes()
@@ -100,6 +115,11 @@ def test_truncated_files_are_an_error(cremi: Path, keep: float) -> None:
         open_volume(cremi / "volumes/raw")
 
 
+@pytest.mark.fault(
+    "containers",
+    "a compressed chunk inside an HDF5 file is overwritten with zeros",
+    "error: is not a readable HDF5 file: copy it again",
+)
 def test_damaged_chunks_are_an_error(tmp_path: Path) -> None:
     info = VolumeInfo(RAW.shape, np.dtype("uint8"), Grid((40, 4, 4)))
     create_volume(tmp_path / "out.h5/a", info).write(info.box, RAW)
@@ -112,6 +132,11 @@ def test_damaged_chunks_are_an_error(tmp_path: Path) -> None:
         open_volume(tmp_path / "out.h5/a").read(info.box)
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk has less room than a block of HDF5 needs (HDF5 itself would crash)",
+    "error: the disk is full ... (1000 bytes are free, ... needed), before anything is written",
+)
 def test_a_full_disk_is_noticed_before_hdf5_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = VolumeInfo(RAW.shape, np.dtype("uint8"), Grid((40, 4, 4)))
     volume = create_volume(tmp_path / "out.h5/a", info)
@@ -121,6 +146,11 @@ def test_a_full_disk_is_noticed_before_hdf5_does(tmp_path: Path, monkeypatch: py
     assert not volume.read(info.box).any()
 
 
+@pytest.mark.fault(
+    "containers",
+    "a text file is called x.h5",
+    "error: is not a readable HDF5 file",
+)
 def test_a_text_file_is_not_hdf5(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("hello")
     with pytest.raises(InputError, match="not a readable HDF5 file"):
@@ -153,6 +183,11 @@ def test_fib25(real_data: Path) -> None:
     np.testing.assert_array_equal(volume.read(Box.of((10, 100, 30), (40, 150, 60))), expected)
 
 
+@pytest.mark.fault(
+    "paths",
+    "an HDF5 file takes its values from outside its folder: external link, virtual dataset, external storage",
+    "error: takes its values from ../other.h5, outside its folder: copy that file there and link anew",
+)
 @pytest.mark.parametrize("way", ["link", "virtual", "external"])
 @pytest.mark.parametrize("place", ["inside", "outside"])
 def test_values_come_from_the_folder_of_the_file(tmp_path: Path, way: str, place: str) -> None:

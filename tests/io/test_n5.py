@@ -183,6 +183,11 @@ def test_numbers_that_say_too_little_are_missing(tmp_path: Path, more: dict[str,
     assert open_volume(path, voxel_size_nm=(40, 5, 4)).info.grid.voxel_size_nm == (40, 5, 4)
 
 
+@pytest.mark.fault(
+    "units",
+    "attributes of N5 contradict each other in the words of different tools",
+    "error: names both values: correct one of them",
+)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -322,6 +327,11 @@ def test_types_n5_lacks_are_refused(tmp_path: Path, dtype: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(
+    "containers",
+    "block files of N5 are cut short",
+    "error: cannot read or write ...; copy it again or write it anew",
+)
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 def test_truncated_blocks_are_an_error(tmp_path: Path, keep: float) -> None:
     path = foreign(tmp_path / "x.n5/raw", XYZ, **MEASURED)
@@ -331,6 +341,11 @@ def test_truncated_blocks_are_an_error(tmp_path: Path, keep: float) -> None:
         open_volume(path).read(Box.whole((3, 4, 5)))
 
 
+@pytest.mark.fault(
+    "containers",
+    "attributes.json of N5 is empty, cut off, a list or gone",
+    "error: is empty / is not valid JSON / holds no N5 array",
+)
 def test_damaged_attributes_are_an_error(tmp_path: Path) -> None:
     path = foreign(tmp_path / "x.n5/raw", XYZ, **MEASURED)
     for content, message in (("", "is empty"), ('{"dim', "not valid JSON"), ("[]", "mapping")):

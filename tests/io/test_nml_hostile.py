@@ -42,6 +42,11 @@ BOMB = '<!DOCTYPE things [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>' + documen
 LEAK = '<!DOCTYPE things [<!ENTITY a SYSTEM "file:///etc/hostname">]>' + document('<meta name="&a;"/>')
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an NML declares entities (a billion laughs, a file of the disk), also inside an archive",
+    "error: declares a document type: nothing expands, nothing is fetched",
+)
 @pytest.mark.parametrize("text", [BOMB, LEAK])
 def test_entities_are_refused_in_archives_too(tmp_path: Path, text: str) -> None:
     for path in (saved(tmp_path, text), packed(tmp_path, "b.nml", text=text)):
@@ -54,6 +59,11 @@ def test_an_entity_nobody_declared_is_an_error(tmp_path: Path) -> None:
         read_nml_tracing(saved(tmp_path, document('<meta name="&b;"/>')))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "one attribute of an NML is megabytes long",
+    "error: an element is larger than ...",
+)
 def test_an_attribute_may_be_a_letter_but_no_library(tmp_path: Path) -> None:
     letter = "x" * 500_000
     path = saved(tmp_path, document(f'<comments><comment node="0" content="{letter}"/></comments>'))
@@ -64,6 +74,11 @@ def test_an_attribute_may_be_a_letter_but_no_library(tmp_path: Path) -> None:
             read_nml_tracing(saved(tmp_path, document(inside)))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "groups of an NML are nested 5000 deep",
+    "error: nested deeper than 100",
+)
 @pytest.mark.parametrize("tag", ["group", "what"])
 def test_groups_nest_but_not_forever(tmp_path: Path, tag: str) -> None:
     def nested(depth: int) -> str:
@@ -75,6 +90,11 @@ def test_groups_nest_but_not_forever(tmp_path: Path, tag: str) -> None:
         read_nml_tracing(saved(tmp_path, nested(5000)))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an NML has more nodes than memory",
+    "error: has more than ... nodes: split it",
+)
 def test_absurd_numbers_of_nodes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nmlreader, "MOST_NODES", 5)
     assert len(read_nml_tracing(saved(tmp_path, document("", 5))).skeletons.node_ids) == 5
@@ -82,6 +102,11 @@ def test_absurd_numbers_of_nodes_are_refused(tmp_path: Path, monkeypatch: pytest
         read_nml_tracing(saved(tmp_path, document("", 6)))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "ids and coordinates of an NML have 5000 digits",
+    "error: names node, line and value, shortened",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -124,6 +149,11 @@ def test_many_strange_elements_take_no_longer_each(tmp_path: Path, where: str) -
 # ---- archives -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "tracings",
+    "a zip bomb: little that unpacks to much",
+    "error: unpacks to far more than a tracing does; counted while it unpacks",
+)
 def test_what_comes_out_of_an_archive_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path, "b.nml", text=document("<a/>" * 500_000))
     assert path.stat().st_size * 200 < 2_000_000
@@ -143,6 +173,11 @@ def test_many_files_share_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_nml_tracings(path)
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an archive lies about the size of what it holds",
+    "error: what comes out is counted, not what is declared",
+)
 @pytest.mark.parametrize("declared", [10, 0, 0xFFFFFFF0])
 def test_a_size_that_lies_is_no_way_in(tmp_path: Path, declared: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nmlarchive, "ALWAYS", 1 << 16)
@@ -156,6 +191,11 @@ def test_a_size_that_lies_is_no_way_in(tmp_path: Path, declared: int, monkeypatc
         read_nml_tracing(path)
 
 
+@pytest.mark.fault(
+    "tracings",
+    "names in an archive lead out: ../b.nml, /b.nml, C:/b.nml",
+    "error: leads out of the folder; nothing is written",
+)
 @pytest.mark.parametrize(
     "name", ["../b.nml", "/b.nml", "a/../../b.nml", "C:/b.nml", "..\\b.nml", "a\\..\\b.nml", "..", "b.nml/.."]
 )
@@ -173,17 +213,32 @@ def test_a_name_with_two_dots_in_it_leads_nowhere(tmp_path: Path) -> None:
     assert list(read_nml_tracings(packed(tmp_path, "a..b/c..nml"))) == ["a..b/c..nml"]
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an archive holds a name twice",
+    "error: holds two files called 'b.nml'",
+)
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds two files called 'b\.nml'"):
         read_nml_tracings(packed(tmp_path, "b.nml", "b.nml"))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an archive holds more files than anybody traces",
+    "error: holds 3 files: at most 2",
+)
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nmlarchive, "MOST_MEMBERS", 2)
     with pytest.raises(InputError, match="holds 3 files: at most 2"):
         read_nml_tracings(packed(tmp_path, "1.nml", "2.nml", "3.nml"))
 
 
+@pytest.mark.fault(
+    "tracings",
+    "any byte of an archive is flipped",
+    "an error, or the tracing as it was",
+)
 @pytest.mark.parametrize("at", range(0, 160, 3))
 def test_any_damage_is_an_error_of_the_user_or_none(tmp_path: Path, at: int) -> None:
     path = packed(tmp_path, "b.nml")

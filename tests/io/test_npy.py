@@ -52,6 +52,11 @@ def test_a_staged_array_and_its_sidecar_appear_together_or_not_at_all(tmp_path: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.npy", "out.npy.json"]
 
 
+@pytest.mark.fault(
+    "units",
+    "the sidecar of a .npy file belongs to another array",
+    "error: out.npy.json beside it is about an array of ...: remove or correct it",
+)
 def test_a_sidecar_of_another_array_is_a_contradiction(tmp_path: Path) -> None:
     create_volume(tmp_path / "out.npy", INFO)
     np.save(tmp_path / "out.npy", VALUES[1:])
@@ -61,6 +66,11 @@ def test_a_sidecar_of_another_array_is_a_contradiction(tmp_path: Path) -> None:
         open_volume(tmp_path / "out.npy")
 
 
+@pytest.mark.fault(
+    "containers",
+    "the sidecar of a .npy file is empty, a list or incomplete",
+    "error: is not readable / is not valid: remove or rewrite it",
+)
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"emloom": {}}', '{"emloom": {"axes": 3}, "shape": [5, 6, 7], "dtype": "uint16"}']
 )
@@ -79,6 +89,11 @@ def test_a_file_that_is_no_sidecar_is_not_overwritten(tmp_path: Path) -> None:
     assert not (tmp_path / "out.npy").exists()
 
 
+@pytest.mark.fault(
+    "containers",
+    "a .npy file is cut short, empty, an archive, holds Python objects (pickle), or has 2 dimensions",
+    "error: is not a readable .npy file: copy it again / save plain numbers. Nothing is unpickled",
+)
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", VALUES)
     data = (tmp_path / "good.npy").read_bytes()

@@ -232,6 +232,11 @@ def test_scales_open_by_key(tmp_path: Path) -> None:
         open_volume(path / "coarsest")
 
 
+@pytest.mark.fault(
+    "containers",
+    "an info file has an unknown encoding, no scale, a size of 0, half a voxel as offset",
+    "error: names the value and what emloom reads",
+)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -293,6 +298,11 @@ def test_existing_volumes_are_kept(tmp_path: Path) -> None:
         create_volume(tmp_path / "mine.precomputed", info, overwrite=True)
 
 
+@pytest.mark.fault(
+    "containers",
+    "chunks of a precomputed volume lose their last byte; its info is cut off",
+    "error: cannot read or write ...; copy it again or write it anew",
+)
 def test_truncated_chunks_are_an_error(tmp_path: Path) -> None:
     path = foreign(tmp_path / "em", VALUES)
     for chunk in path.rglob("*_*-*"):

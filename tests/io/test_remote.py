@@ -168,6 +168,11 @@ CHUNKS = {
 LAYOUTS = FORMATS | {"out.n5": {}, "sharded.zarr": {"shards": (16, 16, 32)}}
 
 
+@pytest.mark.fault(
+    "network",
+    "a chunk behind http is missing",
+    "error: with its address, and #sparse as the way out",
+)
 @pytest.mark.parametrize("name", CHUNKS)
 def test_a_missing_chunk_is_an_error_with_its_address_and_the_way_out(server: Server, name: str) -> None:
     create_volume(server.folder / name, INFO, **LAYOUTS[name]).write(INFO.box, VALUES)
@@ -190,6 +195,11 @@ def test_a_missing_chunk_is_an_error_with_its_address_and_the_way_out(server: Se
     assert [hit.path for hit in inspect(f"{address}#sparse")] == [f"{address}#sparse"]
 
 
+@pytest.mark.fault(
+    "network",
+    "a server answers 403, 500, 503, or breaks off",
+    "error: check the address; the server's page is not part of the message",
+)
 @pytest.mark.parametrize("name", ["out.zarr", "out.n5", "out.precomputed"])
 @pytest.mark.parametrize("end", ["", "#sparse"])
 def test_a_chunk_that_fails_is_an_error_in_sparse_volumes_too(server: Server, name: str, end: str) -> None:
@@ -294,6 +304,11 @@ def test_an_address_where_nothing_is(server: Server) -> None:
             open_volume(f"{server.url}/{name}")
 
 
+@pytest.mark.fault(
+    "network",
+    "nobody answers at the address of a volume",
+    "error: cannot read http://...: check the address",
+)
 def test_a_server_that_does_not_answer() -> None:
     with pytest.raises(InputError, match=r"cannot read http://127\.0\.0\.1:1/x\.zarr.*check the address"):
         open_volume("http://127.0.0.1:1/x.zarr")

@@ -53,6 +53,11 @@ def test_where_sections_go_becomes_steps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.cumsum(steps, axis=0), (rows - rows[0])[:, ::-1])
 
 
+@pytest.mark.fault(
+    "tables",
+    "a table of shifts is empty, has semicolons and decimal commas, NaN, too many rows or columns",
+    "error: names the line and what to write",
+)
 @pytest.mark.parametrize(
     ("text", "how", "words"),
     [

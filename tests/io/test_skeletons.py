@@ -100,6 +100,11 @@ BOMB = (
 LEAK = '<!DOCTYPE things [<!ENTITY a SYSTEM "file:///etc/hostname">]><things><thing id="1" name="&a;"/></things>'
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an NML names an external DTD",
+    "error: declares a document type; no request is made",
+)
 @pytest.mark.parametrize("text", [BOMB, LEAK, '<!DOCTYPE things SYSTEM "http://127.0.0.1/x.dtd"><things/>'])
 def test_nothing_expands_and_nothing_is_fetched(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.nml"
@@ -108,6 +113,11 @@ def test_nothing_expands_and_nothing_is_fetched(tmp_path: Path, text: str) -> No
         read_nml(path)
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an NML has edges to nowhere, a node or tree twice, NaN, a size of 0, an unknown unit",
+    "error: names tree, node and line",
+)
 @pytest.mark.parametrize(
     ("inside", "message"),
     [
@@ -161,6 +171,11 @@ def test_an_swc_is_read_in_the_unit_that_is_stated(tmp_path: Path) -> None:
         read_skeletons(tmp_path / "12.swc")
 
 
+@pytest.mark.fault(
+    "tracings",
+    "an SWC has a dangling parent, a node twice, 6 columns, infinity",
+    "error: node 1 has the parent 4, which does not exist: a root has -1",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

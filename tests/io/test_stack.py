@@ -117,6 +117,11 @@ def test_dots_per_inch_are_not_a_voxel_size(tmp_path: Path) -> None:
     assert inspect(tmp_path / "raw.tif")[0].voxel_size_nm is None
 
 
+@pytest.mark.fault(
+    "images",
+    "one section has another size or type than the first",
+    "error: s7.png is (20, 31) uint8, but the first section, s0.png, is ...: crop, pad or convert them first",
+)
 @pytest.mark.parametrize(
     "odd", [np.zeros((20, 31), np.uint8), np.zeros((20, 30), np.uint16)], ids=["size", "type"]
 )
@@ -127,6 +132,11 @@ def test_a_section_that_differs_is_named(tmp_path: Path, odd: np.ndarray) -> Non
         open_volume(folder, voxel_size_nm=SIZE)
 
 
+@pytest.mark.fault(
+    "images",
+    "sections are colour images",
+    "error: convert colour images first",
+)
 def test_colour_is_refused(tmp_path: Path) -> None:
     colour = np.zeros((20, 30, 3), np.uint8)
     for name in ("a.tif", "b.png"):
@@ -163,6 +173,11 @@ def test_mixed_and_empty_folders_are_refused(tmp_path: Path) -> None:
 TRUNCATED = {"plain": {}, "zlib": {"compression": "zlib"}, "imagej": {"imagej": True, "metadata": {"axes": "ZYX"}}}
 
 
+@pytest.mark.fault(
+    "images",
+    "a TIFF stack is cut short, compressed or not",
+    "error: is truncated: it ends before its last section; copy it again",
+)
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("form", TRUNCATED)
 def test_truncated_tiff_is_an_error(tmp_path: Path, form: str, keep: float) -> None:
@@ -173,6 +188,11 @@ def test_truncated_tiff_is_an_error(tmp_path: Path, form: str, keep: float) -> N
         open_volume(tmp_path / "raw.tif", voxel_size_nm=SIZE)
 
 
+@pytest.mark.fault(
+    "images",
+    "one PNG or TIFF section of a stack is cut short",
+    "error: names that section: copy it again",
+)
 @pytest.mark.parametrize("name", ["s{}.png", "s{}.tif"])
 @pytest.mark.parametrize("keep", [0.0, 0.05, 0.5])
 def test_a_truncated_section_is_named(tmp_path: Path, name: str, keep: float) -> None:
@@ -204,6 +224,11 @@ def test_the_note_lists_exactly_the_missing_numbers(numbers: set[int]) -> None:
     assert notes == [] if not missing else f"{len(missing)} missing ({listed})" in notes[0]
 
 
+@pytest.mark.fault(
+    "images",
+    "a section number stands twice: s1.png and s01.png",
+    "error: section number 1 stands twice: remove one, or name a pattern",
+)
 @pytest.mark.parametrize(
     ("names", "twice"),
     [(["s1", "s01", "s2"], "1"), (["a_7", "b_7", "a_8"], "7"), (["x1", "y1"], "1"), (["s2", "s10", "s10b"], "10")],

@@ -174,6 +174,11 @@ def test_funlib_style_arrays(tmp_path: Path, zarr_format: int) -> None:
         open_volume(tmp_path / "x.zarr/volumes/rav")
 
 
+@pytest.mark.fault(
+    "units",
+    "a zarr array states two voxel sizes, two numbers, text, or axes x, y, z",
+    "error: names both: correct one of them. Nothing is transposed silently",
+)
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -203,6 +208,11 @@ def test_our_attribute_and_ome_must_agree(tmp_path: Path) -> None:
         open_volume(tmp_path / "out.zarr")
 
 
+@pytest.mark.fault(
+    "containers",
+    "OME-NGFF metadata have no axes, or transformations that are none",
+    "error: names the part that is malformed",
+)
 @pytest.mark.parametrize(
     "broken", [{"axes": None}, {"datasets": [{"path": "s0", "coordinateTransformations": 3}]}]
 )
@@ -227,6 +237,11 @@ def chunk_files(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr.json"))]
 
 
+@pytest.mark.fault(
+    "containers",
+    "chunk and shard files of zarr 2 and 3 are cut short",
+    "error: cannot read or write out.zarr: ...; copy it again or write it anew",
+)
 @pytest.mark.parametrize("options", [{}, {"zarr_format": 2}, {"shards": (32, 32, 64)}], ids=["3", "2", "shards"])
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_truncated_chunks_are_an_error(tmp_path: Path, options: dict[str, Any], keep: float) -> None:
@@ -248,6 +263,11 @@ def test_a_failed_write_returns_when_no_other_chunk_is_in_flight(tmp_path: Path)
     assert len(chunk_files(tmp_path / "out.zarr")) == 2 * 2 * 2 - 1
 
 
+@pytest.mark.fault(
+    "containers",
+    "any single byte of a zarr 3 chunk is flipped",
+    "error: the checksum tells",
+)
 def test_any_flipped_byte_of_a_zarr_3_chunk_is_an_error(tmp_path: Path) -> None:
     info = VolumeInfo((4, 4, 4), np.dtype("uint8"), GRID, chunks=(4, 4, 4))
     create_volume(tmp_path / "out.zarr", info).write(info.box, np.arange(64, dtype=np.uint8).reshape(4, 4, 4))
@@ -259,6 +279,11 @@ def test_any_flipped_byte_of_a_zarr_3_chunk_is_an_error(tmp_path: Path) -> None:
             open_volume(tmp_path / "out.zarr").read(info.box)
 
 
+@pytest.mark.fault(
+    "containers",
+    "zarr.json is empty, cut off, or holds a list",
+    "error: zarr.json is empty / is not valid JSON: the file is damaged; copy it again or write it anew",
+)
 @pytest.mark.parametrize(
     ("content", "message"), [("", "is empty"), ('{"zarr_fo', "not valid JSON"), ("[]", "mapping")]
 )
@@ -280,6 +305,11 @@ def test_folders_without_arrays_are_an_error(tmp_path: Path) -> None:
         open_volume(tmp_path / "x.zarr")
 
 
+@pytest.mark.fault(
+    "values",
+    "a zarr array of complex numbers or of text is opened",
+    "error: a volume holds integers, real numbers or booleans",
+)
 @pytest.mark.parametrize("dtype", ["complex64", "<U4"])
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path, dtype: str) -> None:
     zarr.create_array(tmp_path / "x.zarr", shape=(2, 2, 2), dtype=dtype, zarr_format=2)

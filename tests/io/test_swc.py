@@ -146,6 +146,11 @@ CYCLE = Skeletons.from_trees([(7, [[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1], [1
 TWO = Skeletons.from_trees([(7, [[0, 0, 0]], []), (9, [[0, 0, 0]], [])])
 
 
+@pytest.mark.fault(
+    "tracings",
+    "a tracing with a cycle, or two trees, is written to one SWC",
+    "error: tree 7 has a cycle; no file is left",
+)
 @pytest.mark.parametrize(
     ("skeletons", "options", "message"),
     [

@@ -85,6 +85,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.fault(
+    "tables",
+    "columns of a synapse table have the wrong type or length, ids stand twice",
+    "error: names the column and the rule",
+)
 @pytest.mark.parametrize("case", BAD)
 def test_bad_tables_are_refused(case: str) -> None:
     good: dict[str, Any] = {

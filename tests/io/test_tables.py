@@ -63,6 +63,11 @@ def test_existing_tables_are_replaced_or_refused(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.parquet")["a"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.fault(
+    "tables",
+    "a Parquet file is missing, empty or cut short",
+    "error: does not exist / is not a readable Parquet file: copy it again",
+)
 def test_damaged_tables_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     with pytest.raises(InputError, match="does not exist"):
@@ -75,6 +80,11 @@ def test_damaged_tables_are_errors(tmp_path: Path) -> None:
             read_table(path)
 
 
+@pytest.mark.fault(
+    "tables",
+    "a table has empty cells, or a column is asked for by a wrong name",
+    "error: column 'a' has 1 empty cells: fill them / no column 'fragmnt'; did you mean 'fragment'",
+)
 def test_empty_cells_and_wrong_names_are_errors(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, None]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="column 'a' has 1 empty cells"):

@@ -137,6 +137,11 @@ SILENT: dict[str, tuple[str, Callable[[Path, np.ndarray], None]]] = {
 }
 
 
+@pytest.mark.fault(
+    "units",
+    "a file states a size without a unit, in any format",
+    "error: voxel size is missing: pass --voxel-size. No unit is guessed",
+)
 @pytest.mark.parametrize("words", SILENT)
 def test_a_number_without_a_unit_is_a_missing_number(tmp_path: Path, ids: np.ndarray, words: str) -> None:
     name, write = SILENT[words]

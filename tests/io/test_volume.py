@@ -96,6 +96,11 @@ def test_an_array_volume_keeps_the_volume_protocol() -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(volume)).array, volume.array)
 
 
+@pytest.mark.fault(
+    "values",
+    "a box that leaves the volume is read",
+    "error: names box and volume",
+)
 @pytest.mark.parametrize("box", [Box((0, 0, 1), (2, 3, 4)), Box((-1, 0, 0), (1, 1, 1)), Box((9, 9, 9), (1, 1, 1))])
 def test_a_box_that_leaves_the_volume_is_refused(box: Box) -> None:
     volume = ArrayVolume(np.zeros((2, 3, 4), np.uint8), GRID, source="raw.h5")
@@ -124,6 +129,11 @@ def test_an_empty_box_gives_an_empty_array_or_leaves_the_volume(box: Box, lead: 
     assert read_padded(volume, nothing).dtype == np.uint8
 
 
+@pytest.mark.fault(
+    "values",
+    "int64 is written into a volume of uint8",
+    "error: stores uint8, got int64: convert explicitly",
+)
 def test_a_write_is_never_converted() -> None:
     volume = ArrayVolume(np.zeros((2, 3, 4), np.uint8), GRID)
     box = Box.whole((2, 3, 4))
@@ -255,6 +265,11 @@ def test_padding_reads_only_inside_the_volume() -> None:
     assert asked == [Box((0, 0, 29), (3, 3, 11))]  # voxels 40 to 49 along x mirror 38 to 29
 
 
+@pytest.mark.fault(
+    "values",
+    "a volume with an axis of 0 voxels is read with margins",
+    "error: there is nothing to mirror",
+)
 def test_a_volume_without_voxels_cannot_be_mirrored() -> None:
     volume = ArrayVolume(np.zeros((0, 4, 4), np.uint8), GRID, source="empty.zarr")
     with pytest.raises(InputError, match=r"empty\.zarr holds no voxel"):

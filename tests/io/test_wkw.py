@@ -129,6 +129,11 @@ def test_all_zero_cubes_get_no_file_and_existing_ones_are_cleared(tmp_path: Path
     assert not volume.read(volume.info.box).any()
 
 
+@pytest.mark.fault(
+    "containers",
+    "headers of wkw have another magic word, version, block type or voxel type",
+    "error: does not start with 'WKW' / is wkw version 2: only version 1 is known",
+)
 @pytest.mark.parametrize(
     ("at", "byte", "message"),
     [
@@ -153,6 +158,11 @@ def test_damaged_headers_are_errors(tmp_path: Path, at: int, byte: int, message:
         open_volume(tmp_path / "1", voxel_size_nm=(40, 4, 4))
 
 
+@pytest.mark.fault(
+    "containers",
+    "wkw cubes are cut short, where the library would read zeros",
+    "error: x0.wkw is cut off (it has 12 bytes): copy it again",
+)
 @pytest.mark.parametrize("block_type", [1, 2, 3])
 @pytest.mark.parametrize("keep", [0.0, 0.0002, 0.003, 0.5, 0.9999])
 def test_cut_off_cubes_are_errors_where_the_library_reads_zeros(
@@ -188,6 +198,11 @@ def test_cubes_that_may_not_be_read_are_an_error_not_zeros(tmp_path: Path) -> No
         volume.read(volume.info.box)
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk is full while a wkw cube is replaced",
+    "error: the disk is full; the old cube stays, and nothing else",
+)
 def test_a_failed_write_leaves_the_old_cube_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +246,11 @@ def _write_forever(volume: Volume) -> None:
         volume.write(volume.info.box, np.full(volume.info.shape, value % 250 + 1, np.uint8))
 
 
+@pytest.mark.fault(
+    "processes",
+    "a process that writes wkw cubes is killed (`kill -9`)",
+    "every cube is wholly old or wholly new",
+)
 def test_a_killed_writer_leaves_every_cube_old_or_new(tmp_path: Path) -> None:
     volume = empty(tmp_path / "1", (70, 70, 70), (3, 3, 3))
     context = multiprocessing.get_context("spawn")

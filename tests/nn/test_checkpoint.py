@@ -62,6 +62,11 @@ def test_tensors_that_share_memory_are_kept_apart(tmp_path):
     assert state["scalar"].item() == 3
 
 
+@pytest.mark.fault(
+    "models",
+    "a checkpoint is cut short",
+    "error: is not an emloom checkpoint, or is truncated",
+)
 @pytest.mark.parametrize("keep", [0, 4, 60, -1, -100])
 def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
     path = tmp_path / "model.safetensors"
@@ -72,6 +77,11 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
         load_checkpoint(path)
 
 
+@pytest.mark.fault(
+    "models",
+    "a pickle that runs code when opened, a torch file, text, or nothing is given as a checkpoint",
+    "error: is not an emloom checkpoint; no pickle is ever opened",
+)
 def test_foreign_and_missing_files_are_refused(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -92,6 +102,11 @@ def test_foreign_and_missing_files_are_refused(tmp_path):
         save_checkpoint(tmp_path / "nowhere" / "model", {}, SPEC)
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk is full while a checkpoint is saved",
+    "the old checkpoint stays, and nothing else",
+)
 @pytest.mark.parametrize("failing", ["save_file", "_flush"])
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, failing):
     path = tmp_path / "model"

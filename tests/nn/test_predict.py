@@ -208,6 +208,11 @@ def test_progress_counts_every_tile():
     assert seen == [(k, 4) for k in range(1, 5)]
 
 
+@pytest.mark.fault(
+    "values",
+    "a network is given raw with a NaN in it",
+    "error: names the place, instead of a NaN in every output around it",
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_raw_that_is_not_finite_is_refused_with_its_place(value):
     predictor = predictor_of("same")
@@ -217,6 +222,11 @@ def test_raw_that_is_not_finite_is_refused_with_its_place(value):
         answer(predictor, raw, Box((5, 6, 7), (1, 1, 1)), predictor.net.lattice)
 
 
+@pytest.mark.fault(
+    "models",
+    "the weights of a model have become NaN",
+    "error: 'lsds' with NaN: its weights diverged",
+)
 def test_diverged_weights_are_refused():
     net = net_of("same")
     net.heads["lsds"].bias.data[0] = torch.nan

@@ -60,6 +60,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop: int) -> 
     assert [row["step"] for row in json.loads(histories[0])] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.fault(
+    "processes",
+    "a training is stopped between a validation and its end",
+    "it goes on, and its history is that of a training that was never stopped",
+)
 def test_a_training_that_was_killed_loses_nothing_of_what_it_validated(tmp_path: Path) -> None:
     # Regression: the state was saved before the row of its own step was, which a killed training then lacked.
     def die(progress: Progress) -> None:

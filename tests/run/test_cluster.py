@@ -85,6 +85,11 @@ def test_damage_is_found_by_workers_too(tmp_path: Path, two: Dask) -> None:
     assert [(d.index, d.place) for d in verify(tmp_path, stage, two)] == [((1, 1, 1), "parts/1_1_1.txt")]
 
 
+@pytest.mark.fault(
+    "workers",
+    "one block raises, one kills its worker, one finds the disk full",
+    "error: lists the three with their reasons; the others are done",
+)
 def test_blocks_that_raise_or_kill_are_listed_and_the_others_done(
     tmp_path: Path, two: Dask, clean: dict[str, str]
 ) -> None:
@@ -107,6 +112,11 @@ def test_blocks_that_raise_or_kill_are_listed_and_the_others_done(
     assert outcome(tmp_path) == clean
 
 
+@pytest.mark.fault(
+    "workers",
+    "workers are killed at random",
+    "blocks in flight run again elsewhere: same bits",
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_workers_may_be_killed_at_any_time(tmp_path: Path, two: Dask, seed: int, clean: dict[str, str]) -> None:
     draw = random.Random(seed)
@@ -167,6 +177,11 @@ def test_the_window_bounds_what_is_under_way_and_closing_drops_it(tmp_path: Path
     assert len(drawn) <= 16 + 2 * 2 + 2
 
 
+@pytest.mark.fault(
+    "workers",
+    "a worker runs another version of emloom",
+    "error: the worker on host runs emloom 1, this command emloom 2: install the same version for both",
+)
 def test_a_worker_with_another_emloom_is_named(tmp_path: Path, two: Dask, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = emloom.__version__
     monkeypatch.setattr(emloom, "__version__", "9.9.9")
@@ -208,6 +223,11 @@ def test_what_cannot_travel_is_an_error(two: Dask) -> None:
         list(two.map(len, [Locked()]))
 
 
+@pytest.mark.fault(
+    "workers",
+    "the driver is killed, or gets Ctrl-C, while its workers work",
+    "its workers end with it; the same command goes on",
+)
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
 def test_a_driver_takes_its_workers_along_and_the_rest_resumes(
     tmp_path: Path, blow: signal.Signals, clean: dict[str, str]
@@ -309,6 +329,11 @@ def test_a_cluster_from_a_scheduler_file(tmp_path: Path, clean: dict[str, str]) 
     assert outcome(folder) == clean
 
 
+@pytest.mark.fault(
+    "workers",
+    "the address of the scheduler leads nowhere",
+    "error: the scheduler at tcp://... does not answer: ...; or leave --scheduler out",
+)
 @pytest.mark.parametrize(
     "address",
     ["tcp://127.0.0.1:9", "tcp://127.0.0.1", "scp://host:8786"],
@@ -322,6 +347,11 @@ def test_a_scheduler_that_does_not_answer(address: str) -> None:
         pass
 
 
+@pytest.mark.fault(
+    "workers",
+    "something else listens where the scheduler should be",
+    "error: does not answer",
+)
 def test_something_that_answers_but_is_no_scheduler() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"

@@ -44,6 +44,11 @@ def test_a_finished_stage_is_done_for_its_key_only(tmp_path: Path) -> None:
     assert not journal.is_done("train", "other")
 
 
+@pytest.mark.fault(
+    "processes",
+    "the marker of a step is cut off",
+    "error: the marker train.json is damaged: delete it to run train again",
+)
 def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
     (tmp_path / "markers").mkdir()
     (tmp_path / "markers" / "train.json").write_text('{"stage": "train"')

@@ -75,6 +75,11 @@ def test_any_blocks_may_be_forgotten(tmp_path_factory: pytest.TempPathFactory, d
     assert outcome(folder) == before
 
 
+@pytest.mark.fault(
+    "processes",
+    "markers of blocks are empty, cut off, or of another job",
+    "they count as none: those blocks run again",
+)
 def test_a_damaged_marker_is_none(tmp_path: Path, clean: dict[str, str]) -> None:
     stage = paint_stage(tmp_path)
     run_stage(stage, tmp_path, Serial())
@@ -91,6 +96,11 @@ def test_a_damaged_marker_is_none(tmp_path: Path, clean: dict[str, str]) -> None
 # ---- what goes wrong --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "processes",
+    "one block raises each time it is tried",
+    "error: 1 of 18 blocks failed, with the traceback's place; the others are done and stay so",
+)
 def test_a_poisoned_block_is_listed_and_the_others_are_done(tmp_path: Path, clean: dict[str, str]) -> None:
     stage = paint_stage(tmp_path, mischief={(0, 1, 2): "raise", (1, 0, 0): "once"})
     with pytest.raises(BlocksFailedError) as caught:
@@ -134,6 +144,11 @@ def test_what_a_person_must_mend_is_said_and_not_tried_again(
     assert outcome(tmp_path) == clean
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk fills up after a block was written and before its marker",
+    "error: 8 of 18 blocks failed: the disk is full; a later run does those 8",
+)
 def test_no_marker_where_the_disk_is_full_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up in the eleventh block, after its outputs and before its marker."""
     stage, write, markers = paint_stage(tmp_path), blockjournal.write_text_atomic, []
@@ -202,6 +217,11 @@ def test_a_worker_with_another_emloom_is_refused_at_once(tmp_path: Path, monkeyp
 # ---- kill -9 ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "processes",
+    "a process is killed between the voxels of a block and its marker",
+    "the block runs again: same bits",
+)
 def test_killed_between_array_and_marker_a_block_runs_again(tmp_path: Path, clean: dict[str, str]) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
@@ -223,6 +243,11 @@ def test_killed_between_array_and_marker_a_block_runs_again(tmp_path: Path, clea
     assert outcome(tmp_path) == clean
 
 
+@pytest.mark.fault(
+    "processes",
+    "the driver of a blockwise job is killed 25 times at random",
+    "it goes on each time, and ends with the same bits",
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_the_driver_may_be_killed_at_any_time(tmp_path: Path, seed: int, clean: dict[str, str]) -> None:
     run = [sys.executable, "-m", "tests.run.crashing", tmp_path, str(seed), "25"]

@@ -59,6 +59,11 @@ def test_what_is_whole_is_whole(tmp_path: Path) -> None:
     assert seen == [(n, 18) for n in range(1, 19)]
 
 
+@pytest.mark.fault(
+    "processes",
+    "voxels, tables or files of a finished block are damaged or lost",
+    "`emloom verify` names the block, `emloom retry` makes it again: same bits",
+)
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found_and_made_anew(tmp_path: Path, name: str) -> None:
     stage = paint_stage(tmp_path)

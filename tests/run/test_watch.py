@@ -42,6 +42,11 @@ def test_a_process_that_hangs_leaves_word_of_where_and_ends() -> None:
     assert "in hang" in ended.stdout
 
 
+@pytest.mark.fault(
+    "workers",
+    "a block hangs",
+    "its worker is ended after --block-minutes; the block is listed with where it hung, the others are done",
+)
 def test_a_block_that_hangs_is_listed_with_its_stack_and_the_others_are_done(tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "hanging"
     whole.mkdir()

@@ -57,6 +57,11 @@ def test_the_same_job_finds_its_folder_again_whatever_the_output_is_called(tmp_p
     assert (space.folder / "data").exists()
 
 
+@pytest.mark.fault(
+    "jobs",
+    "another job is started on an output that exists, finished or not",
+    "error: belongs to another job (size.z was 1, is 2): choose another output, or pass --overwrite",
+)
 @pytest.mark.parametrize("finish", [False, True])
 def test_another_job_is_refused_and_nothing_is_touched(tmp_path: Path, source: Path, finish: bool) -> None:
     space = Workspace(tmp_path / "out.zarr")
@@ -74,6 +79,11 @@ def test_another_job_is_refused_and_nothing_is_touched(tmp_path: Path, source: P
     assert not space.finished
 
 
+@pytest.mark.fault(
+    "jobs",
+    "an input changes between two runs of a job",
+    "error: was made from source in.bin as it was before; it has changed since",
+)
 def test_a_changed_input_is_refused(tmp_path: Path, source: Path) -> None:
     space = Workspace(tmp_path / "out.zarr")
     claim(space, Toy(source=str(source)))
@@ -82,6 +92,11 @@ def test_a_changed_input_is_refused(tmp_path: Path, source: Path) -> None:
         claim(space, Toy(source=str(source)))
 
 
+@pytest.mark.fault(
+    "disk",
+    "`--overwrite` is asked for on a folder that emloom has not made",
+    "error: was not made by emloom; nothing is deleted",
+)
 def test_what_emloom_has_not_made_is_never_deleted(tmp_path: Path, source: Path) -> None:
     space = Workspace(tmp_path / "out.zarr")
     space.output.mkdir()

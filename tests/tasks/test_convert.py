@@ -117,6 +117,11 @@ def changed(array: np.ndarray, value: object) -> np.ndarray:
     return array
 
 
+@pytest.mark.fault(
+    "values",
+    "raw holds NaN or infinity; labels are negative, above 2^63 - 1, floats or booleans",
+    "error: holds nan at voxel (19, 29, 39); nothing of the output is left",
+)
 @pytest.mark.parametrize(
     ("array", "kind", "message"),
     [
@@ -149,6 +154,11 @@ def test_a_second_run_is_refused_and_changes_nothing(tmp_path: Path, target: str
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk fills up in the third block of an import",
+    "error: the disk is full; nothing of the output is left",
+)
 def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, calls = store.StoreVolume.write, []
 
@@ -165,6 +175,11 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch:
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk stores another voxel than was written",
+    "error: does not read back as it was written; nothing of the output is left",
+)
 @pytest.mark.parametrize("target", ["out.zarr", "out.h5/a"])
 def test_a_disk_that_lies_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     for volume in (store.StoreVolume, hdf5.Hdf5Volume):

@@ -233,6 +233,11 @@ def raising(number: int, text: str) -> Any:
     return fail
 
 
+@pytest.mark.fault(
+    "disk",
+    "`emloom doctor` is asked about a folder that cannot be written",
+    "an error among its findings, with the reason",
+)
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.tempfile, "mkdtemp", raising(errno.EROFS, "Read-only file system"))
     finding = one(module.file_system(tmp_path, {}), "writing")
@@ -258,6 +263,11 @@ def test_locks_that_hold(tmp_path: Path) -> None:
     assert "between machines (nfs4) it cannot be known" in text
 
 
+@pytest.mark.fault(
+    "disk",
+    "`emloom doctor` is asked about a disk without locks",
+    "a warning, with what follows from it",
+)
 def test_locks_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.fcntl, "flock", raising(errno.ENOLCK, "No locks available"))
     finding = one(module.locking(tmp_path, {}, None), "file locks")

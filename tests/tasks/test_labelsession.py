@@ -127,6 +127,11 @@ def test_labels_made_elsewhere_count_as_answers(tmp_path: Path) -> None:
     assert session.done() == 1
 
 
+@pytest.mark.fault(
+    "disk",
+    "the disk is full while somebody labels patches",
+    "error: the disk is full; the answers before stay, the patch is still open",
+)
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = LabelSession(tmp_path / "a.csv", table(STARTS), "ada")
     session.answer(0, "debris", "no")
@@ -147,6 +152,11 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert session.undo() is None
 
 
+@pytest.mark.fault(
+    "processes",
+    "somebody else changes the table between two answers",
+    "error: changed by somebody else; their answers stay",
+)
 def test_a_table_that_somebody_changed_is_not_replaced(tmp_path: Path) -> None:
     session = LabelSession(tmp_path / "a.csv", table(STARTS), "ada")
     session.answer(0, "debris", "no")
@@ -157,6 +167,11 @@ def test_a_table_that_somebody_changed_is_not_replaced(tmp_path: Path) -> None:
     assert read_patches(tmp_path / "a.csv").annotators == ("ada", "bob")
 
 
+@pytest.mark.fault(
+    "processes",
+    "two programs label into one table",
+    "error: another program ...",
+)
 def test_one_program_at_a_time(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "a.csv"),
@@ -181,6 +196,11 @@ with locked(sys.argv[1]):
 """
 
 
+@pytest.mark.fault(
+    "processes",
+    "the program in which somebody labels patches is killed",
+    "every answer that was told to be kept is there",
+)
 def test_kill_minus_nine_loses_no_answer(tmp_path: Path) -> None:
     path, last, root = tmp_path / "a.csv", -1, Path(__file__).parents[2]
     command = [sys.executable, "-c", KILLED, str(path)]

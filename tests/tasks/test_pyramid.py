@@ -327,6 +327,11 @@ def test_leftovers_of_another_job_are_thrown_away(tmp_path: Path, monkeypatch: p
     assert sorted(p.name for p in path.iterdir()) == ["0", "1", "zarr.json"]
 
 
+@pytest.mark.fault(
+    "processes",
+    "`emloom pyramid` is killed while it adds levels to an image",
+    "the image is as it was; the next run adds them",
+)
 def test_kill_9_leaves_the_image_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "out.zarr"
     values = image(path, (64, 96, 96), grid=Grid((8, 8, 8)))

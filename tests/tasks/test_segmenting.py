@@ -287,6 +287,11 @@ def driver(segment_job: SegmentJob, folder: Path, *words: str) -> subprocess.Pop
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.fault(
+    "processes",
+    "`emloom segment` is killed at random while it works",
+    "it goes on, and ends with the same bits",
+)
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_it_goes_on_and_ends_the_same(kills: int, affinities: str, tmp_path: Path) -> None:
     spec = SegmentSpec(fragments=AscentSpec(), thresholds=(T,), cell_shape_vox=(20, 20, 20))

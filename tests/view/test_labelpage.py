@@ -147,6 +147,11 @@ def test_what_is_known_of_a_patch_is_told_after_the_answer(page: LabelPage) -> N
     assert json.loads(ask(page, "patch/1")[1])["notes"] == [["score", "0.9"]]
 
 
+@pytest.mark.fault(
+    "pages",
+    "the page of patches is asked for without its token, or with most of it",
+    "404; the token is compared in constant time",
+)
 def test_without_the_token_there_is_nothing(page: LabelPage) -> None:
     token = urlsplit(page.url).path.strip("/")
     assert len(token) >= 32
@@ -165,6 +170,11 @@ def test_without_the_token_there_is_nothing(page: LabelPage) -> None:
     assert ask(page, f"/{token}/state")[0] == 200
 
 
+@pytest.mark.fault(
+    "pages",
+    "another name is made to point at this machine (DNS rebinding)",
+    "421",
+)
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", "[::1]:80", "localhost.evil.example", ""],
@@ -178,6 +188,11 @@ def test_localhost_is_this_machine(page: LabelPage) -> None:
     assert ask(page, "state", Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
 
 
+@pytest.mark.fault(
+    "pages",
+    "another web page sends an answer",
+    "403; nothing is answered",
+)
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
 def test_no_other_page_may_answer(page: LabelPage, session: Session, origin: str) -> None:
     said = {"index": 0, "class": "debris", "word": "no"}
@@ -186,12 +201,22 @@ def test_no_other_page_may_answer(page: LabelPage, session: Session, origin: str
     assert session.calls == []
 
 
+@pytest.mark.fault(
+    "pages",
+    "a form on another page sends an answer",
+    "415; nothing is answered",
+)
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_what_a_form_can_send_is_refused(page: LabelPage, session: Session, kind: str) -> None:
     assert post(page, "answer", {"index": 0, "class": "debris", "word": "no"}, Content_Type=kind)[0] == 415
     assert session.calls == []
 
 
+@pytest.mark.fault(
+    "pages",
+    "answers are no JSON, nested 60 000 deep, too long, or of no patch",
+    "400, 404 or 413; the page goes on",
+)
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
@@ -243,6 +268,11 @@ def test_strangers_are_not_let_in_by_accident(host: str, rule: str) -> None:
         serve(Session(), SIGHTS, host=host)
 
 
+@pytest.mark.fault(
+    "pages",
+    "the page is to be served on all addresses at once",
+    "error: name the one",
+)
 def test_every_address_at_once_is_never_served() -> None:
     with pytest.raises(InputError, match="name the one"):
         serve(Session(), SIGHTS, host="0.0.0.0", let_others_in=True)
@@ -250,6 +280,11 @@ def test_every_address_at_once_is_never_served() -> None:
         serve(Session(), SIGHTS, host="192.0.2.1", let_others_in=True)  # of no machine: RFC 5737
 
 
+@pytest.mark.fault(
+    "pages",
+    "the port of the page of patches is in use",
+    "error: cannot listen on port ...: choose another, or 0 for any",
+)
 def test_a_port_is_not_shared(page: LabelPage) -> None:
     with pytest.raises(InputError, match="cannot listen"):
         serve(Session(), SIGHTS, port=urlsplit(page.url).port or 0)
@@ -257,6 +292,11 @@ def test_a_port_is_not_shared(page: LabelPage) -> None:
         serve(Session(), SIGHTS, token="short")
 
 
+@pytest.mark.fault(
+    "pages",
+    "requests with a token arrive",
+    "no address, and so no token, is logged",
+)
 def test_addresses_stay_out_of_the_log(page: LabelPage, capfd: pytest.CaptureFixture[str]) -> None:
     ask(page, "state")
     ask(page, "/nothing")

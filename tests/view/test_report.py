@@ -72,6 +72,11 @@ def report(word: str = "harmless") -> Report:
     )
 
 
+@pytest.mark.fault(
+    "pages",
+    "a report is opened",
+    "it fetches nothing, and its policy forbids it",
+)
 def test_nothing_is_fetched_from_anywhere() -> None:
     html = report().render()
     page = parse(html)
@@ -103,6 +108,11 @@ def test_navigation_reaches_every_section() -> None:
     assert len(page.all("h1")) == 1
 
 
+@pytest.mark.fault(
+    "pages",
+    "names and notes of a report hold scripts",
+    "they are shown as text; a report has no script",
+)
 def test_hostile_text_stays_text() -> None:
     page = parse(report(HOSTILE).render())
     assert page.all("script") == [{}]

@@ -105,6 +105,10 @@ def main() -> None:
     except InputError as problem:
         typer.echo(f"error: {problem}", err=True)
         sys.exit(2)
+    except (OSError, MemoryError) as problem:
+        from emloom.cli.endings import ended
+
+        sys.exit(ended(problem))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
         sys.exit(130)

@@ -158,8 +158,10 @@ def found(path: str, form: str, array: ArrayFacts, said: Statement, notes: Seque
     keep = [i for i in range(len(array.shape)) if i not in squeezed]
     shape = tuple(array.shape[i] for i in keep)
     spatial = None if array.chunks is None else [array.chunks[i] for i in keep][-3:]
-    if array.dtype.kind not in "biuf":
-        problems.append(f"holds {array.dtype} values: a volume holds integers, real numbers or booleans")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        problems.append(
+            f"holds {array.dtype} values: a volume holds integers, real numbers or booleans of up to 64 bits"
+        )
     if 0 in shape:
         problems.append(f"is empty: its shape is {shape}")
     return Found(
@@ -314,7 +316,7 @@ def _unit_factors(units: Any) -> Vec3 | None:
     """Return nm per unit along z, y, x; None where a unit is unknown."""
     if units is None:
         return (1.0, 1.0, 1.0)
-    listed = [units] * 3 if isinstance(units, str | bytes) else list(units)[-3:]
+    listed = list(units)[-3:] if isinstance(units, Sequence | np.ndarray) and np.ndim(units) else [units] * 3
     known = [nm_per(u.decode() if isinstance(u, bytes) else u) for u in listed]
     if len(known) != 3 or None in known:
         return None
@@ -326,6 +328,8 @@ def _lengths(value: Any, factors: Vec3 | None, what: str) -> tuple[Vec3 | None, 
     """Return (nm or None, problem or None) of three lengths."""
     if value is None or factors is None:
         return None, None
+    if np.iscomplexobj(value):
+        return None, f"its attribute {what} {value!r} is not three real numbers: give z, y, x in nm"
     try:
         z, y, x = as_nm(value, what)
     except InputError as problem:

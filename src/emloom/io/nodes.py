@@ -102,7 +102,7 @@ def load_json(place: Place) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         state = "is empty" if not text else f"is not valid JSON ({problem})"
         raise InputError(f"{place} {state}: the file is damaged; copy it again or write it anew") from None
     if not isinstance(data, dict):

@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from tokenize import TokenError
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from emloom.io.metadata import OWN_KEY, ArrayFacts, Found, Statement, found, own
 from emloom.io.volume import Array, VolumeInfo, check_box, check_write
 
 SIDECAR = ".json"
+#: What NumPy says of headers that are none.
+_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, OverflowError, RecursionError, TokenError)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def find(container: Path, inner: str) -> list[Found]:
     """
     if inner:
         raise InputError(f"{container} is a NumPy array and holds nothing named {inner!r}")
+    with explained(container, "read"), container.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise InputError(
+                f"{container} is an archive of arrays (.npz) under another name: save one array as .npy"
+            )
     array = _map(container, "r")
     facts = ArrayFacts(tuple(array.shape), array.dtype)
     return [found(str(container), "npy", facts, _stated(container, array))]
@@ -119,7 +127,7 @@ def _refuse_stranger(path: Path) -> None:
         return
     try:
         ours = OWN_KEY in json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise InputError(f"{sidecar} is in the way of the metadata of {path.name}: move it or choose another name")
@@ -133,7 +141,7 @@ def _stated(path: Path, array: Array) -> Statement:
         words = json.loads(sidecar.read_text(encoding="utf-8"))
         described = (words["shape"], words["dtype"])
         said = read_own(words[OWN_KEY])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         text = (
             f"{sidecar.name} beside it is not readable ({type(problem).__name__}: {problem}): remove or rewrite it"
         )
@@ -147,15 +155,13 @@ def _stated(path: Path, array: Array) -> Statement:
 
 def _map(path: Path, mode: Literal["r", "r+"]) -> Array:
     """Map the array; what NumPy cannot read becomes an `InputError`."""
-    with explained(path, "read"):
+    with explained(path, "read"), np.errstate(over="ignore"):  # of a shape that is damaged
         try:
-            array: Any = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as problem:
+            array: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except _DAMAGED as problem:
             if isinstance(problem, OSError) and way_out(problem) is not None:
                 raise
             text = " ".join(str(problem).split())[:200]
             hint = "save plain numbers" if "object" in text.lower() else "copy it again"
             raise InputError(f"{path} is not a readable .npy file ({text}): {hint}") from problem
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an archive of arrays (.npz) under another name: save one array as .npy")
     return array

@@ -214,7 +214,7 @@ def parsed_json(text: str, source: str) -> dict[str, Any]:
 
     try:
         tree = json.loads(text, object_pairs_hook=once)
-    except (json.JSONDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"{source} is not readable as JSON ({problem}): mend or export it again") from problem
     if not isinstance(tree, dict):
         raise InputError(f"{source} is no JSON object but a {type(tree).__name__}: it is no table of patches")

@@ -49,6 +49,7 @@ METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "attributes.json", "in
 SCHEMES = ("s3", "gs", "http", "https")
 #: Schemes that are also written.
 BUCKETS = ("s3", "gs")
+_LONGEST_NAME = 255
 _RETRIES = {"max_retries": 5, "initial_delay": "100ms", "max_delay": "2s"}
 
 
@@ -114,12 +115,15 @@ def place_of(path: str | Path | Remote) -> Place:
     """Return the place a path or an address names.
 
     Raises:
-        InputError: an address with an unknown scheme, without a bucket or host, or with a query.
+        InputError: an address with an unknown scheme, without a bucket or host, or with a query; a path with a
+            name that no disk takes.
     """
     if isinstance(path, Remote):
         return path
     scheme, colon, rest = str(path).partition("://")
     if not colon:
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(path).parts):
+            raise InputError(f"{path} has a name of more than {_LONGEST_NAME} bytes in it: choose a shorter one")
         return Path(path)
     if scheme not in SCHEMES:
         hint = did_you_mean(scheme, SCHEMES)
@@ -240,11 +244,19 @@ def is_folder(place: Place) -> bool:
 
 
 def children(place: Place) -> list[str] | None:
-    """Return the names of the visible folders in a place, sorted; None where it cannot be listed."""
+    """Return the names of the visible folders in a place, sorted; None where it cannot be listed.
+
+    Links to a folder above are left out: whoever follows them walks in circles.
+    """
     if isinstance(place, Remote):
         return None
     with explained(place, "read"):
-        return sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+        folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
+        return sorted(child.name for child in folders if not (child.is_symlink() and _leads_back(child)))
+
+
+def _leads_back(link: Path) -> bool:
+    return link.resolve() in {folder.resolve() for folder in link.parents}
 
 
 def unreachable(place: object, problem: Exception, doing: str = "read") -> str:

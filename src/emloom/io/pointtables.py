@@ -126,7 +126,7 @@ def _read_csv(path: str | Path) -> CsvPoints:
 
 def _number(path: str | Path, row: int, text: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if "_" not in text else np.nan  # 1_0 is ten to Python alone
     except ValueError:
         value = np.nan
     if not np.isfinite(value):

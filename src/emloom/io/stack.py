@@ -24,13 +24,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 import tifffile
 
 from emloom.errors import InputError
 from emloom.geometry import Box
 from emloom.io import tiff
+from emloom.io.largeimages import opened_image
 from emloom.io.metadata import ArrayFacts, Found, Statement, found
 from emloom.io.tiff import TiffVolume, decoding
 from emloom.io.volume import Array, VolumeInfo, check_box
@@ -140,7 +140,8 @@ def _section(path: Path) -> Array:
     with decoding(path):
         if path.suffix.lower() in tiff.SUFFIXES:
             return np.asarray(tifffile.imread(path))
-        return np.asarray(imageio.imread(path))
+        with opened_image(path) as image:
+            return np.asarray(image.read())
 
 
 def _shape_of(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -149,7 +150,8 @@ def _shape_of(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if path.suffix.lower() in tiff.SUFFIXES:
             with tiff.opened(path) as (_, series):
                 return tuple(series.shape), np.dtype(series.dtype).newbyteorder("=")
-        properties = imageio.improps(path)
+        with opened_image(path) as image:
+            properties = image.properties()
         return tuple(properties.shape), np.dtype(properties.dtype)
 
 

@@ -218,7 +218,7 @@ def _record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(text)
         form, version = record["format"], int(record["version"])
-    except (ValueError, TypeError, KeyError) as problem:
+    except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise InputError(f"{path} is damaged ({problem!r}): {_WAY_OUT}") from None
     if form != FORMAT:
         raise InputError(f"{path} is {form!r}, not {FORMAT!r}: name a folder of `emloom align` or `emloom repair`")

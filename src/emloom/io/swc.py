@@ -184,6 +184,8 @@ def _row(text: list[str], where: str) -> tuple[int, float, float, float, int]:
     try:
         if len(text) != 7:
             raise ValueError(f"{len(text)} values")
+        if any("_" in text[k] for k in (0, 2, 3, 4, 5, 6)):
+            raise ValueError("1_0 is no number")  # but ten to Python
         node, parent = int(text[0]), int(text[6])
         x, y, z, _ = (float(v) for v in text[2:6])
     except ValueError as problem:

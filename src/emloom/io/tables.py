@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emloom.errors import InputError, did_you_mean
-from emloom.io.files import explained, staged, write_text_atomic
+from emloom.io.files import explained, staged, way_out, write_text_atomic
 
 Column = NDArray[Any]
 
@@ -142,7 +142,9 @@ def read_arrow(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         try:
             # `partitioning`: a folder called a=b above the file is a name, not a column.
             table = pq.read_table(path, columns=columns, partitioning=None)
-        except pa.ArrowInvalid as problem:
+        except (pa.ArrowException, OSError) as problem:
+            if isinstance(problem, OSError) and way_out(problem) is not None:
+                raise
             raise InputError(f"{path} is not a readable Parquet file ({problem}): copy it again") from problem
     for name in table.column_names:
         if table[name].null_count:

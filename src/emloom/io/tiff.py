@@ -44,6 +44,8 @@ SUFFIXES = (".tif", ".tiff")
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 _CLASSIC_LIMIT = 2**32 - 2**25
 _AXES = "zyx"
+#: No codec packs more into a byte (zstd: 128 KiB of one value into four).
+_MOST_PER_BYTE = 2**17
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ def decoding(path: Path) -> Iterator[None]:
             yield
         except InputError:
             raise
+        except MemoryError as problem:
+            raise InputError(
+                f"{path} does not fit into memory ({problem}): crop it first, or use a machine with more"
+            ) from problem
         # Decoders raise anything on damaged bytes: struct.error, zlib.error, SyntaxError, TiffFileError, ...
         except Exception as problem:
             if isinstance(problem, OSError | ValueError) and way_out(problem) is not None:
@@ -145,6 +151,8 @@ def opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSer
         series = tif.series[0]
         if chain.messages or _ends_early(path, series):
             raise InputError(f"{path} is truncated: it ends before its last section; copy it again")
+        if series.nbytes > _MOST_PER_BYTE * path.stat().st_size:
+            raise InputError(f"{path} claims {series.shape} pixels, which its bytes cannot hold: copy it again")
         yield tif, series
 
 
@@ -188,7 +196,11 @@ def _require_alike(path: Path) -> None:
     # Pages are looked at alone, because those of a series are taken to be like its first.
     with decoding(path), _watched(), tifffile.TiffFile(path) as tif:
         first = tif.pages.first
+        seen: set[int] = set()
         for index, page in enumerate(tif.pages):
+            if page.offset in seen:
+                raise InputError(f"{path}: page {index} leads back to one before it: copy the file again")
+            seen.add(page.offset)
             thumbnail = isinstance(page, tifffile.TiffPage) and page.is_reduced
             if (page.shape, page.dtype) != (first.shape, first.dtype) and not thumbnail:
                 raise InputError(
@@ -277,7 +289,7 @@ def _own_of(tif: tifffile.TiffFile) -> Any:
         if isinstance(own, str):
             try:
                 return json.loads(own)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return own
         if own is not None:
             return own

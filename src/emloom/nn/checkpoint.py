@@ -30,6 +30,8 @@ from emloom.spec import Spec
 
 _CHECKPOINT = "emloom-checkpoint-1"
 _TRAINING = "emloom-training-state-1"
+_DAMAGED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What JSON that somebody has changed leads to."""
 
 
 def save_checkpoint(
@@ -54,7 +56,11 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], str, dict[str,
         InputError: the file is missing, truncated, or not a checkpoint.
     """
     tensors, header = _read(path, _CHECKPOINT, "an emloom checkpoint")
-    return tensors, header["spec"], json.loads(header["info"])
+    try:
+        info = json.loads(header["info"])
+        return tensors, header["spec"], {str(name): str(value) for name, value in info.items()}
+    except _DAMAGED as problem:
+        raise InputError(f"the header of {path} is damaged ({problem!r}): copy it again") from None
 
 
 def save_training_state(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -75,8 +81,10 @@ def load_training_state(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, truncated, or not a training state.
     """
     tensors, header = _read(path, _TRAINING, "a training state of emloom")
-    state: dict[str, Any] = unflatten_state(tensors, header["structure"])
-    return state
+    try:
+        return dict(unflatten_state(tensors, header["structure"]))
+    except _DAMAGED as problem:
+        raise InputError(f"the header of {path} is damaged ({problem!r}): copy it again") from None
 
 
 def flatten_state(nested: Any) -> tuple[dict[str, Tensor], str]:

@@ -20,6 +20,7 @@ from typing import Any
 from emloom import __version__
 from emloom.errors import InputError
 from emloom.io.files import explained, refuse_existing, write_text_atomic
+from emloom.run.alone import work_alone
 from emloom.run.provenance import fingerprint
 from emloom.spec import Spec
 
@@ -80,11 +81,13 @@ class Workspace:
 
         Raises:
             InputError: an input is missing; the folder holds the result of another job, or of inputs that have
-                changed since, or something that emloom has not made.
+                changed since, or something that emloom has not made; another process is at work in it.
         """
         inputs = {name: fingerprint(path) for name, path in paths.items() if path is not None}
         record = {"kind": kind, "emloom": __version__, "how": dict(how or {}), "job": job.to_dict()}
         record["inputs"] = inputs
+        if (self.draft / RECORD).parent.is_dir():
+            work_alone(self.draft / RECORD.parent)
         try:
             if os.path.lexists(self.output):
                 self._require_same(self.output, record)
@@ -96,7 +99,8 @@ class Workspace:
             self.discard()
         if not self.folder.exists():
             with explained(self.output):
-                (self.draft / RECORD).parent.mkdir(parents=True)
+                (self.draft / RECORD).parent.mkdir(parents=True, exist_ok=True)
+            work_alone(self.draft / RECORD.parent)
             write_text_atomic(self.draft / RECORD, json.dumps(record, indent=2))
         return inputs
 

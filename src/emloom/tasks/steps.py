@@ -22,6 +22,7 @@ from typing import Protocol
 from emloom.errors import InputError, did_you_mean
 from emloom.io.files import write_text_atomic
 from emloom.nn.train import Progress
+from emloom.run.alone import work_alone
 from emloom.run.journal import Journal
 from emloom.spec import Spec
 
@@ -98,7 +99,8 @@ class Plan:
             until: last step to do.
 
         Raises:
-            InputError: the folder holds another job and `overwrite` is not set, or there is no such step.
+            InputError: the folder holds another job and `overwrite` is not set, another process is at work in it,
+                or there is no such step.
         """
         names = [step.name for step in self.steps]
         if until not in names:
@@ -106,11 +108,14 @@ class Plan:
                 f"there is no step {until!r}{did_you_mean(until, names)}: there are {', '.join(names)}"
             )
         journal = Journal(self.folder)
+        if self.folder.is_dir():
+            work_alone(self.folder)
         if overwrite:
             self._forget_changed(journal)
         # Asked of all steps before any is done: a folder of another job is refused before it is touched.
         done = {step.name: journal.is_done(step.name, step.key) for step in self.steps}
         self.folder.mkdir(parents=True, exist_ok=True)
+        work_alone(self.folder)
         write_text_atomic(self.folder / "job.yaml", self.job.to_yaml())
         for step in self.steps[: names.index(until) + 1]:
             listener.stage(step.name, done[step.name])
