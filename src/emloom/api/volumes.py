@@ -13,7 +13,7 @@ from emloom.api.parts import Source, Target, path_of
 from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.io.open import open_volume, staged_volume
-from emloom.io.volume import ArrayVolume, Kind, Volume, VolumeInfo
+from emloom.io.volume import ArrayVolume, Kind, Volume
 
 if TYPE_CHECKING:
     from emloom.view.neuroglancer import Viewer
@@ -58,8 +58,8 @@ def save(
         z, y, x = voxel_size_nm
         volume = ArrayVolume(np.asarray(volume), Grid((float(z), float(y), float(x))), kind)
     known = volume.info
-    info = VolumeInfo(known.shape, known.dtype, known.grid, known.channels, None, kind or known.kind)
-    with staged_volume(Path(path), info.with_(neighborhood=known.neighborhood)) as written:
+    info = known.with_(chunks=None, kind=kind or known.kind)
+    with staged_volume(Path(path), info) as written:
         written.write(info.box, volume.read(known.box))
     return open_volume(path)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer, answer_file
 from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Settings, Workers, merged, read_settings
 from emloom.errors import InputError
 
@@ -117,7 +118,8 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     if compare:
         from emloom.tasks.comparing import compare as put_together
 
-        typer.echo(f"report: {put_together(paths, output)}")
+        page = put_together(paths, output)
+        answer(as_json, {"output": output, "report": page}, f"report: {page}")
         return
     from emloom.tasks.anyscore import family_of, score_any, truth_of
 
@@ -152,12 +154,11 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     words = merged(read_settings(settings), given)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         row, page = score_any(family, words, executor, lambda *n: tell("count", *n))
-    if as_json:
-        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
-        return
-    for name, value in row.items():
-        typer.echo(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
-    typer.echo(f"report: {page}")
+    lines = [
+        f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}"
+        for name, value in row.items()
+    ]
+    answer_file(as_json, Path(output) / "scores.json", [*lines, f"report: {page}"])
 
 
 def _classes_given(names: str | None, ignore: list[int] | None) -> dict[str, Any] | None:

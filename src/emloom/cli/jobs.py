@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Device, Output, Scheduler
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Device, Json, Output, Scheduler
 from emloom.tasks.jobsource import load_job
 from emloom.tasks.jobsource import load_neurons_job as load_neurons_job
 
@@ -51,7 +52,11 @@ def schema(
         typer.echo(json.dumps(job_schema(), indent=2))
 
 
-def check(job: Job, settings: Settings = None) -> None:
+def check(
+    job: Job,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
     """Prove, before any training, that the data and the job fit together.
 
     Examples: emloom check job.yaml | emloom check emloom.recipes.fib25:quick
@@ -59,8 +64,7 @@ def check(job: Job, settings: Settings = None) -> None:
     from emloom.tasks.anyjob import check_job
 
     findings = check_job(load_job(job, settings or []))
-    for finding in findings:
-        typer.echo(finding.to_text())
+    answer(as_json, findings, [finding.to_text() for finding in findings])
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -75,6 +79,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     *,
     block_workers: BlockWorkers = 1,
     scheduler: Scheduler = None,
+    as_json: Json = False,
 ) -> None:
     """Train, predict, segment and evaluate, or whatever the job's kind is; what is already done is skipped.
 
@@ -93,7 +98,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     with executor_of(blocks, scheduler) as executor, TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), executor, block_workers, listener)
         report = carry_out(spec, folder, where, overwrite=overwrite)
-    typer.echo(f"report: {report}")
+    answer(as_json, {"folder": folder, "report": report}, f"report: {report}")
 
 
 def train(
@@ -103,6 +108,7 @@ def train(
     output: Output,
     device: Device = "auto",
     workers: Loaders = 1,
+    as_json: Json = False,
 ) -> None:
     """Train only; the same command goes on where it was interrupted.
 
@@ -115,12 +121,14 @@ def train(
     with TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), listener=listener)
         carry_out(load_job(job, settings or []), Path(output), where, only_train=True)
-    typer.echo(f"model: {Path(output) / 'train' / 'model.safetensors'}")
+    model = Path(output) / "train" / "model.safetensors"
+    answer(as_json, {"folder": output, "model": model}, f"model: {model}")
 
 
 def demo(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the demo.")] = "demo",
     workers: Loaders = 1,
+    as_json: Json = False,
 ) -> None:
     """Grow a phantom, train on it, segment it, and write a report: the whole main job in minutes.
 
@@ -135,4 +143,4 @@ def demo(
         typer.echo(f"growing a phantom of {'x'.join(str(n) for n in PHANTOM.shape)} voxels", err=True)
         with staged(tissue) as folder:
             write_phantom(PHANTOM, folder)
-    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers)
+    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers, as_json=as_json)
