@@ -16,7 +16,13 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The user's data, job file or arguments break a stated rule."""
+    """The user's data, job file or arguments break a stated rule.
+
+    Attributes:
+        exit_status: of the command line where it ends with this error.
+    """
+
+    exit_status: int = 2
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

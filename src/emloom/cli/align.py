@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli import complete
 from emloom.cli.alignrun import run
 from emloom.cli.jsonout import answer
 from emloom.cli.options import BlockMinutes, Json, Scheduler, VoxelSize, Workers, three, three_whole
@@ -25,7 +26,13 @@ _VOLUMES = (".zarr", ".n5", ".precomputed", ".wkw", ".tif", ".tiff", ".png", ".n
 Thing = Annotated[str, typer.Argument(metavar="VOLUME|POINTS", help="A volume, or a file of points.")]
 By = Annotated[str, typer.Option("--by", metavar="FOLDER", help="What emloom align or emloom repair wrote.")]
 To = Annotated[
-    str, typer.Option("--to", metavar="volume|labels|points", help="What it is: values, ids of voxels, or places.")
+    str,
+    typer.Option(
+        "--to",
+        metavar="volume|labels|points",
+        help="What it is: values, ids of voxels, or places.",
+        autocompletion=complete.one_of(*_THINGS),
+    ),
 ]
 Target = Annotated[str, typer.Option("--output", "-o", help="A .zarr; for points a file of the same format.")]
 Like = Annotated[
@@ -36,7 +43,12 @@ Outside = Annotated[
     typer.Option("--outside", metavar="VALUE|symmetric", help="Value of what shows nothing; default 0."),
 ]
 Cell = Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per block.")]
-KindOf = Annotated[str | None, typer.Option("--kind", help="What the values mean, where the volume does not say.")]
+KindOf = Annotated[
+    str | None,
+    typer.Option(
+        "--kind", help="What the values mean, where the volume does not say.", autocompletion=complete.kinds
+    ),
+]
 Unit = Annotated[
     str | None, typer.Option("--unit", metavar="NM", help="nm per unit of points: 1000 for µm; or three, z,y,x.")
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     AnyVoxelSize,
@@ -113,11 +114,21 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     job: Job = None,
     fragments: Annotated[
         str | None,
-        typer.Option("--fragments", metavar="KIND", help="ascent, seeded or mutex; changes that of the job."),
+        typer.Option(
+            "--fragments",
+            metavar="KIND",
+            help="ascent, seeded or mutex; changes that of the job.",
+            autocompletion=complete.one_of("ascent", "seeded", "mutex"),
+        ),
     ] = None,
     linkage: Annotated[
         str | None,
-        typer.Option("--linkage", metavar="KIND", help="mean, quantile, max or mutex; changes that of the job."),
+        typer.Option(
+            "--linkage",
+            metavar="KIND",
+            help="mean, quantile, max or mutex; changes that of the job.",
+            autocompletion=complete.one_of("mean", "quantile", "max", "mutex"),
+        ),
     ] = None,
     cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per cell.")] = None,
     mask: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     BlockMinutes,
@@ -208,6 +209,9 @@ def export(  # noqa: PLR0913 (one parameter per option)
             "--to",
             metavar="FORMAT",
             help="graphml, neuprint (CSV), cremi, annotations (precomputed), neuroglancer (a state), nml, csv.",
+            autocompletion=complete.one_of(
+                "graphml", "neuprint", "cremi", "annotations", "neuroglancer", "nml", "csv"
+            ),
         ),
     ],
     output: Output,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, VoxelSize, three, three_whole
 
@@ -36,7 +37,10 @@ def import_(
     offset: Annotated[
         str | None, typer.Option("--offset", metavar="Z,Y,X", help="World position of voxel 0, nm.")
     ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="raw, labels, mask, affinities, ...", autocompletion=complete.kinds),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert a volume to OME-NGFF zarr (or .h5), and verify it by reading it back.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import Json
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _MEGA, _GIGA = 10**6, 10**9
 
-Name = Annotated[str, typer.Argument(help="A set of `emloom data list`.")]
+Name = Annotated[str, typer.Argument(help="A set of `emloom data list`.", autocompletion=complete.datasets)]
 
 
 def register(app: typer.Typer) -> None:

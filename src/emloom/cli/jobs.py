@@ -8,12 +8,18 @@ from typing import Annotated
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import Device, Json, Output, Scheduler
 from emloom.tasks.jobsource import load_job
 from emloom.tasks.jobsource import load_neurons_job as load_neurons_job
 
-Job = Annotated[str, typer.Argument(help="job.yaml, or a recipe such as emloom.recipes.fib25:quick")]
+Job = Annotated[
+    str,
+    typer.Argument(
+        help="job.yaml, or a recipe such as emloom.recipes.fib25:quick", autocompletion=complete.recipes
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="Arguments of the recipe as name=value, e.g. seed=1", show_default=False)
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     AnyVoxelSize,
@@ -42,7 +43,12 @@ def synapses(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option("--decoder", metavar="KIND", help="sites, vectors, proximity, polarity or clefts."),
+        typer.Option(
+            "--decoder",
+            metavar="KIND",
+            help="sites, vectors, proximity, polarity or clefts.",
+            autocompletion=complete.one_of("sites", "vectors", "proximity", "polarity", "clefts"),
+        ),
     ] = None,
     mask: Annotated[
         str | None,

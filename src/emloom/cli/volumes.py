@@ -6,11 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
 from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, Triple, VoxelSize, box_of, three, three_whole
 from emloom.errors import InputError
 
-Kind = Annotated[str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...")]
+Kind = Annotated[
+    str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...", autocompletion=complete.kinds)
+]
 Offset = Annotated[str | None, typer.Option("--offset", metavar="Z,Y,X", help="World position of voxel 0, nm.")]
 Chunk = Annotated[str | None, typer.Option("--chunk", metavar="Z,Y,X", help="Voxels per chunk.")]
 
@@ -153,7 +156,11 @@ def export(  # noqa: PLR0913 (one parameter per option)
     target: str,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="zarr, zarr2, n5, precomputed, wkw, hdf5, tiff; default: the suffix."),
+        typer.Option(
+            "--to",
+            help="zarr, zarr2, n5, precomputed, wkw, hdf5, tiff; default: the suffix.",
+            autocompletion=complete.one_of("zarr", "zarr2", "n5", "precomputed", "wkw", "hdf5", "tiff"),
+        ),
     ] = None,
     voxel_size: VoxelSize = None,
     offset: Offset = None,
