@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help install judges peers demo test test-search test-slow lint types imports check format bench docs clean
+.PHONY: help install judges peers demo test test-search test-slow lint types imports check format bench docs-pages docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
@@ -50,6 +50,9 @@ format: install ## Rewrite the code in the house's format
 
 bench: install judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## Run every benchmark in turn
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs-pages: install ## Write the pages that follow from the code anew: docs/cli.md, docs/api.md
+	$(BIN)/python -m emloom.cli.manual docs
 
 docs: .venv/.installed-docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

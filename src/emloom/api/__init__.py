@@ -26,6 +26,12 @@ from emloom.api.volumes import open, save, view
 from emloom.errors import InputError
 from emloom.geometry import Box
 
+VERBS = (
+    "open", "save", "check", "qc", "align", "repair", "train", "predict", "segment", "synapses", "connectome",
+    "evaluate", "view", "run",
+)  # fmt: skip
+"""The functions of this page, in the order of the pipeline."""
+
 __all__ = [  # in the order of the pipeline
     "Box",
     "InputError",

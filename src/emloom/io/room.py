@@ -2,9 +2,10 @@
 
 Chunks are compressed, and nobody knows how well before they are. So there are two figures per kind of volume, as
 parts of the bytes before compression: the *least* that one could take (well below all that were measured, for
-volumes that are masked for the most part), and what they *usually* take, measured: raw of three real stacks 0.86 to
-0.99, affinities of networks in training 0.4 to 0.9, ids of two 0.009 to 0.017. Less room than the least is refused; less than usual is a warning, and the work begins: a full disk
-loses nothing, and the same command goes on once there is room.
+volumes that are masked for the most part), and what they *usually* take. Measured were 0.86 to 0.99 for the raw of
+three real stacks, 0.4 to 0.9 for affinities, 0.009 to 0.017 for ids of two stacks. Less room than the least is
+refused; less than usual is a warning, and the work begins: a full disk loses nothing, and the same command goes on
+once there is room.
 """
 
 from __future__ import annotations
