@@ -111,6 +111,7 @@ class Stopping:
         self._handlers: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._fd_before = -1
+        self._answer = threading.Lock()  # whoever takes it answers the first signal, and keeps it
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -119,7 +120,7 @@ class Stopping:
             self._fd_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             self._handlers = {number: signal.signal(number, self._stop) for number in _STOPS}
             os.register_at_fork(after_in_child=self._leave_children_alone)
-            threading.Thread(target=_count, args=(self._pipe[0],), daemon=True).start()
+            threading.Thread(target=self._count, args=(self._pipe[0],), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,7 +132,25 @@ class Stopping:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         self.status = self.status or 128 + number
+        self._answer_once()
         raise KeyboardInterrupt
+
+    def _answer_once(self) -> None:
+        if self._answer.acquire(blocking=False):
+            _say("\nstopping; once more ends it at once\n")
+
+    def _count(self, pipe: int) -> None:
+        """Count signals as they come, until `_END` does."""
+        asked = 0
+        with os.fdopen(pipe, "rb", buffering=0) as numbers:
+            while (byte := numbers.read(1)) and byte[0] != _END:
+                asked += byte[0] in _STOPS
+                if asked > 1:
+                    _say(f"\nended at once: {KEPT}\n")
+                    _end_children()
+                    os._exit(128 + byte[0])
+                if asked:
+                    self._answer_once()
 
     def _restore(self) -> None:
         signal.set_wakeup_fd(self._fd_before)
@@ -146,21 +165,6 @@ class Stopping:
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _END = 0
-
-
-def _count(pipe: int) -> None:
-    """Count signals as they come, until `_END` does."""
-    asked = 0
-    with os.fdopen(pipe, "rb", buffering=0) as numbers:
-        while (byte := numbers.read(1)) and byte[0] != _END:
-            if byte[0] not in _STOPS:
-                continue
-            asked += 1
-            if asked > 1:
-                _say(f"\nended at once: {KEPT}\n")
-                _end_children()
-                os._exit(128 + byte[0])
-            _say("\nstopping; once more ends it at once\n")
 
 
 def _say(text: str) -> None:
