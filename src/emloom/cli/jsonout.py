@@ -58,6 +58,8 @@ def _composed(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if hasattr(value, "tolist"):  # arrays and numbers of numpy, without importing it
         return plain(value.tolist())
+    if hasattr(value, "newbyteorder"):  # the type of an array's elements
+        return str(value)
     if isinstance(value, Iterable) and not isinstance(value, bytes):
         return [plain(each) for each in value]
     raise TypeError(f"{type(value).__name__} is not something that JSON can hold")
