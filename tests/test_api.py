@@ -10,12 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import emloom
 from emloom import api
-from emloom.api.parts import path_of, words_of
+from emloom.api.parts import path_of, voxel_size_of, words_of
 from emloom.cli.manual import signature_text
 from emloom.geometry import Grid
 from emloom.io.volume import ArrayVolume
@@ -127,6 +128,15 @@ def test_a_volume_stands_for_its_path(tmp_path: Path) -> None:
     assert path_of(tmp_path) == str(tmp_path)
     with pytest.raises(emloom.InputError, match=r"emloom\.save"):
         path_of(array)
+
+
+def test_a_volume_and_its_path_are_the_same_job(tmp_path: Path) -> None:
+    saved = emloom.save(np.zeros((4, 4, 4), np.uint8), tmp_path / "a.zarr", voxel_size_nm=(40, 4, 4))
+    assert voxel_size_of(saved) == voxel_size_of(tmp_path / "a.zarr") == {}
+    with h5py.File(tmp_path / "bare.h5", "w") as file:
+        file["raw"] = np.zeros((4, 4, 4), np.uint8)
+    bare = emloom.open(tmp_path / "bare.h5" / "raw", voxel_size_nm=(40, 4, 4))
+    assert voxel_size_of(bare) == {"voxel_size_nm": (40.0, 4.0, 4.0)}
 
 
 def test_settings_are_overruled_by_what_is_said(tmp_path: Path) -> None:

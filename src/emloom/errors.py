@@ -6,7 +6,7 @@ rule it breaks and the way out::
     voxel size is missing in raw.tif: pass --voxel-size 40,4,4 (nm, z,y,x)
 
 The command line prints it without a traceback and exits with status 2. Anything else that escapes is a bug in
-emloom and keeps its traceback.
+emloom: one line, and a file with its traceback.
 """
 
 from __future__ import annotations

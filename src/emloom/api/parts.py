@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
 from emloom.errors import InputError, did_you_mean
-from emloom.io.open import open_volume
+from emloom.io.open import inspect, open_volume
 from emloom.io.tables import Table, read_table
 from emloom.io.volume import Volume
 
@@ -138,8 +138,14 @@ def maybe_path(source: Source | None) -> str | None:
 
 
 def voxel_size_of(source: Source | None) -> dict[str, Any]:
-    """Return the field of a Spec that states a voxel size: an opened volume knows it, a path may not."""
-    return {"voxel_size_nm": source.info.grid.voxel_size_nm} if isinstance(source, Volume) else {}
+    """Return the field of a Spec that states a voxel size: that of an opened volume, where its file does not.
+
+    Nothing else is said, so that a volume and its path are the same job.
+    """
+    if not isinstance(source, Volume):
+        return {}
+    stated = [hit.voxel_size_nm for hit in inspect(path_of(source))]
+    return {} if len(stated) == 1 and stated[0] is not None else {"voxel_size_nm": source.info.grid.voxel_size_nm}
 
 
 def words_of(given: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
