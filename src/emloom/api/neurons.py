@@ -173,7 +173,7 @@ def run(
         where: see `OnDevice`; what a job computes stands in the job alone, so there are no `settings`.
 
     Returns:
-        `folder` and `report`; `summary`: what stands in provenance.json.
+        `folder` and `report`; `summary`: what stands in provenance.json, of a study its name.
 
     Raises:
         InputError: the job is not valid, its data do not open, or the folder holds another job.
@@ -194,6 +194,8 @@ def run(
     with executor_for(blocks, OnDevice) as executor:
         place = Place(hardware, executor, workers, ProgressListener(stages_told(where)))
         page = carry_out(spec, folder, place, overwrite=where.get("overwrite", False))
+    if not (page.parent / "provenance.json").exists():  # a study: each of its runs has one
+        return Result(page.parent, {"name": spec.name})
     return Result.of(page.parent, "provenance.json")
 
 
