@@ -28,6 +28,7 @@ from emloom.cli import (
     jobs,
     labelling,
     machine,
+    models,
     preview,
     qc,
     refine,
@@ -91,6 +92,7 @@ connectome.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)
+models.register(app)
 machine.register(app)
 
 
