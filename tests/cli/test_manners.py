@@ -81,7 +81,7 @@ def start(tmp_path: Path):
         (
             ["misbehave", "disk"],
             2,
-            "error: /full/out.zarr: the disk is full: free some space or choose another disk\n",
+            "error: cannot use /full/out.zarr: the disk is full: free some space or choose another disk\n",
         ),
         (["misbehave"], 2, "Missing argument"),
         (["info", "a", "--nonsense"], 2, "No such option"),

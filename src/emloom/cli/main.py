@@ -128,8 +128,8 @@ def _unexpected(problem: Exception) -> int:
 
     advice = way_out(problem)
     if advice is not None:
-        where = getattr(problem, "filename", None)
-        typer.echo(f"error: {where or problem}: {advice}", err=True)
+        place = getattr(problem, "filename", None) or "the output of this command"
+        typer.echo(f"error: cannot use {place}: {advice}", err=True)
         return InputError.exit_status
     typer.echo(failure(problem, ["emloom", *sys.argv[1:]]), err=True)
     return 1
