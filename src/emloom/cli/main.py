@@ -53,6 +53,10 @@ app = typer.Typer(
 )
 
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"emloom {__version__}")
@@ -111,7 +115,7 @@ def _carry_out(stopping: Stopping) -> int:
         typer.echo(f"error: {problem}", err=True)
         return problem.exit_status
     except SystemExit as end:
-        if not stopping.status:
+        if end.code != _INTERRUPTED:  # also of a command that ends well when it is stopped, such as `view`
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         pass
@@ -120,7 +124,7 @@ def _carry_out(stopping: Stopping) -> int:
             raise
         return _unexpected(problem)
     typer.echo(f"interrupted: {KEPT}", err=True)
-    return stopping.status or 130
+    return stopping.status or _INTERRUPTED
 
 
 def _unexpected(problem: Exception) -> int:
