@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -qq -
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 SECONDS ?= 60
-.PHONY: faults fuzz lock audit sbom licences help install judges peers demo test test-search test-slow lint types imports check format bench docs clean
+.PHONY: faults fuzz lock audit sbom licences help install judges peers demo test test-search test-slow lint types imports check format bench docs-pages docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' \
@@ -75,6 +75,9 @@ sbom: .venv-tools/.installed ## Write build/sbom.json: what is locked, as Cyclon
 
 licences: install ## Write docs/licences.md anew, from the packages' own metadata
 	$(BIN)/python -m tests.licences
+
+docs-pages: install ## Write the pages that follow from the code anew: docs/cli.md, docs/api.md
+	$(BIN)/python -m emloom.cli.manual docs
 
 docs: .venv/.installed-docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -6,7 +6,7 @@ rule it breaks and the way out::
     voxel size is missing in raw.tif: pass --voxel-size 40,4,4 (nm, z,y,x)
 
 The command line prints it without a traceback and exits with status 2. Anything else that escapes is a bug in
-emloom and keeps its traceback.
+emloom: one line, and a file with its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The user's data, job file or arguments break a stated rule."""
+    """The user's data, job file or arguments break a stated rule.
+
+    Attributes:
+        exit_status: of the command line where it ends with this error.
+    """
+
+    exit_status: int = 2
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

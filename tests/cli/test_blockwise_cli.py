@@ -72,7 +72,7 @@ def test_failed_blocks_are_listed_and_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(segmentblocks, "save_cell", full)
         code, _, error = emloom(capsys, *words, "-o", str(out))
-    assert code == 2
+    assert code == 1
     assert "8 of 8 blocks of stage 'graph' failed" in error
     assert "the disk is full" in error
     assert "emloom retry" in error

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli import complete
 from emloom.cli.alignrun import run
-from emloom.cli.options import BlockMinutes, Scheduler, VoxelSize, Workers, three, three_whole
+from emloom.cli.jsonout import answer
+from emloom.cli.options import BlockMinutes, Json, Scheduler, VoxelSize, Workers, three, three_whole
 from emloom.errors import InputError, did_you_mean
 
 _RUN = "run"
@@ -24,7 +26,13 @@ _VOLUMES = (".zarr", ".n5", ".precomputed", ".wkw", ".tif", ".tiff", ".png", ".n
 Thing = Annotated[str, typer.Argument(metavar="VOLUME|POINTS", help="A volume, or a file of points.")]
 By = Annotated[str, typer.Option("--by", metavar="FOLDER", help="What emloom align or emloom repair wrote.")]
 To = Annotated[
-    str, typer.Option("--to", metavar="volume|labels|points", help="What it is: values, ids of voxels, or places.")
+    str,
+    typer.Option(
+        "--to",
+        metavar="volume|labels|points",
+        help="What it is: values, ids of voxels, or places.",
+        autocompletion=complete.one_of(*_THINGS),
+    ),
 ]
 Target = Annotated[str, typer.Option("--output", "-o", help="A .zarr; for points a file of the same format.")]
 Like = Annotated[
@@ -35,7 +43,12 @@ Outside = Annotated[
     typer.Option("--outside", metavar="VALUE|symmetric", help="Value of what shows nothing; default 0."),
 ]
 Cell = Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per block.")]
-KindOf = Annotated[str | None, typer.Option("--kind", help="What the values mean, where the volume does not say.")]
+KindOf = Annotated[
+    str | None,
+    typer.Option(
+        "--kind", help="What the values mean, where the volume does not say.", autocompletion=complete.kinds
+    ),
+]
 Unit = Annotated[
     str | None, typer.Option("--unit", metavar="NM", help="nm per unit of points: 1000 for µm; or three, z,y,x.")
 ]
@@ -117,6 +130,7 @@ def _mover(direction: str, words: str) -> Callable[..., None]:
         scheduler: Scheduler = None,
         overwrite: Replace = False,
         block_minutes: BlockMinutes = 10.0,
+        as_json: Json = False,
     ) -> None:
         given: dict[str, Any] = {"source": source, "by": by, "output": output, "direction": direction}
         given["voxel_size_nm"] = three(voxel_size, "voxel size")
@@ -124,31 +138,32 @@ def _mover(direction: str, words: str) -> Callable[..., None]:
         of_points = {"unit": unit, "lost": lost}
         _require_thing(source, to, of_volumes if to == "points" else of_points)
         if to == "points":
-            _move_points(given | _set({"unit_nm": _unit(unit), "lost": lost}), overwrite)
+            _move_points(given | _set({"unit_nm": _unit(unit), "lost": lost}), overwrite, as_json)
             return
         more: dict[str, Any] = {"what": to, "like": like, "kind": kind, "outside": _outside(outside)}
         more["cell_shape_vox"] = three_whole(cell, "cell")
-        _move_volume(given | _set(more), (workers, scheduler, block_minutes * 60 or None), overwrite)
+        made = _move_volume(given | _set(more), (workers, scheduler, block_minutes * 60 or None), overwrite)
+        answer(as_json, {"output": made}, f"{made}: written")
 
     command.__doc__ = words
     return command
 
 
-def _move_volume(given: dict[str, Any], where: tuple[int, str | None, float | None], overwrite: bool) -> None:
+def _move_volume(given: dict[str, Any], where: tuple[int, str | None, float | None], overwrite: bool) -> Any:
     from emloom.cli.progress import blocks_bar
     from emloom.run.cluster import executor_of
     from emloom.tasks.movestack import MoveJob, move_volume
 
     job = MoveJob.from_dict(given, "align")
     with executor_of(*where) as executor, blocks_bar() as tell:
-        made = move_volume(job, lambda *n: tell("move", *n), executor, overwrite)
-    typer.echo(f"{made}: written")
+        return move_volume(job, lambda *n: tell("move", *n), executor, overwrite)
 
 
-def _move_points(given: dict[str, Any], overwrite: bool) -> None:
+def _move_points(given: dict[str, Any], overwrite: bool, as_json: bool) -> None:
     from emloom.tasks.movepoints import MovePointsJob, move_points
 
-    typer.echo(move_points(MovePointsJob.from_dict(given, "align"), overwrite=overwrite).to_text())
+    moved = move_points(MovePointsJob.from_dict(given, "align"), overwrite=overwrite)
+    answer(as_json, moved, moved.to_text)
 
 
 def _require_thing(source: str, to: str, foreign: dict[str, str | None]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import (
     BlockMinutes,
     Json,
@@ -90,8 +91,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
     job = AlignJob.from_dict(words, "align")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         page = align(job, executor, tell, overwrite)
-    summary = (page.parent / "align.json").read_text(encoding="utf-8")
-    typer.echo(summary if as_json else "\n".join(told(json.loads(summary), page)))
+    found = page.parent / "align.json"
+    answer_file(as_json, found, lambda: "\n".join(told(json.loads(found.read_text(encoding="utf-8")), page)))
 
 
 def told(found: dict[str, Any], page: Path) -> list[str]:

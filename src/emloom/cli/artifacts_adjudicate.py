@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Output, VoxelSize, three
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Json, Output, VoxelSize, three
 from emloom.errors import InputError
 
 
@@ -35,6 +36,7 @@ def disagree(  # noqa: PLR0913 (one parameter per option)
     unsure: Annotated[bool, typer.Option("--unsure", help="Also ask where only one of the two is sure.")] = False,
     margin: Annotated[int, typer.Option("--margin", min=0, help="Voxels of tissue shown around a patch.")] = 35,
     voxel_size: VoxelSize = None,
+    as_json: Json = False,
 ) -> None:
     """Ask for an opinion where two disagree: a tracing with a tree per question, a table and contact sheets.
 
@@ -61,13 +63,13 @@ def disagree(  # noqa: PLR0913 (one parameter per option)
         "voxel_size_nm": three(voxel_size, "voxel size"),
     }
     found = compare(DisagreeSpec.from_dict(given, "disagree"))
-    for name, pair in found.agreements.items():
-        typer.echo(
-            f"{name}: {pair.first} and {pair.second} differ about {pair.n_disagreements} of {pair.n} patches"
-        )
-    typer.echo(
-        f"answer in {output}/candidates.nml, then: emloom artifacts adopt {output}/candidates.nml {first} ..."
-    )
+    tracing = f"{output}/candidates.nml"
+    lines = [
+        f"{name}: {pair.first} and {pair.second} differ about {pair.n_disagreements} of {pair.n} patches"
+        for name, pair in found.agreements.items()
+    ]
+    words = {"output": output, "tracing": tracing, "agreements": found.agreements}
+    answer(as_json, words, [*lines, f"answer in {tracing}, then: emloom artifacts adopt {tracing} {first} ..."])
 
 
 def adopt(
@@ -78,6 +80,7 @@ def adopt(
     consensus: Annotated[
         bool, typer.Option("--consensus", help="One row per patch, with these answers as the last word.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Read answers from the names of a tracing's trees, and write them with the labels they join.
 
@@ -94,7 +97,11 @@ def adopt(
         "consensus": consensus,
     }
     found = take(AdoptSpec.from_dict(given, "adopt"))
-    typer.echo(f"{output}: {found.answers} patches answered by {annotator}; {found.open} trees hold no answer")
+    answer(
+        as_json,
+        {"output": output, "answers": found.answers, "open": found.open},
+        f"{output}: {found.answers} patches answered by {annotator}; {found.open} trees hold no answer",
+    )
 
 
 def outline(
@@ -103,6 +110,7 @@ def outline(
     annotator: Annotated[
         str | None, typer.Option("--annotator", help="Whose labels; default: what all who know agree about.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Draw a loop around every labelled patch, named by its labels, to be looked at in webKnossos.
 
@@ -110,4 +118,5 @@ def outline(
     """
     from emloom.tasks.disagreeing import outline as draw
 
-    typer.echo(f"{output}: {draw(labels, output, annotator)} patches")
+    n = draw(labels, output, annotator)
+    answer(as_json, {"output": output, "patches": n}, f"{output}: {n} patches")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emloom.cli import artifacts_adjudicate
-from emloom.cli.options import Device, Output, VoxelSize, three, three_whole
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Device, Json, Output, VoxelSize, three, three_whole
 from emloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def select(  # noqa: PLR0913 (one parameter per option)
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is random.")] = 0,
     margin: Margin = 35,
     voxel_size: VoxelSize = None,
+    as_json: Json = False,
 ) -> None:
     """Choose the patches of a map that somebody should look at: table, tracing and contact sheets in a folder.
 
@@ -150,8 +152,13 @@ def select(  # noqa: PLR0913 (one parameter per option)
         "voxel_size_nm": three(voxel_size, "voxel size"),
     }
     found = choose(SelectSpec.from_dict(given, "select"))
-    typer.echo(f"{output}: {len(found.patches)} patches; look at {output}/index.html, then answer them with")
-    typer.echo(f"emloom artifacts annotate {raw} labels.csv --annotator NAME --candidates {output}/candidates.csv")
+    table = f"{output}/candidates.csv"
+    words = {"output": output, "patches": len(found.patches), "candidates": table, "page": f"{output}/index.html"}
+    lines = [
+        f"{output}: {len(found.patches)} patches; look at {output}/index.html, then answer them with",
+        f"emloom artifacts annotate {raw} labels.csv --annotator NAME --candidates {table}",
+    ]
+    answer(as_json, words, lines)
 
 
 def mine(  # noqa: PLR0913 (one parameter per option)
@@ -178,6 +185,7 @@ def mine(  # noqa: PLR0913 (one parameter per option)
     annotator: Annotated[
         str | None, typer.Option("--annotator", help="With --adopt: read the tracing, answered by this person.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Find what a detector calls positive and nobody else does, block by block: hard negatives to learn from.
 
@@ -189,7 +197,7 @@ def mine(  # noqa: PLR0913 (one parameter per option)
     from emloom.tasks.mining import mine as find
 
     if adopt:
-        _adopt(output, labels, annotator, model or map_path)
+        _adopt(output, labels, annotator, model or map_path, as_json)
         return
     if (model is None) == (map_path is None):
         raise InputError("candidates come from one detector: give --model, or --map for a map that exists")
@@ -207,20 +215,27 @@ def mine(  # noqa: PLR0913 (one parameter per option)
     }
     spec = MineSpec.from_dict(given, "mine")
     found = find(spec, _map_maker(spec, model, map_path, device))
-    typer.echo(f"{output}: {len(found.patches)} candidates; look at {output}/index.html, then answer them with")
-    answers = f"{output}/{ANSWERS} --annotator NAME --candidates {output}/candidates.csv"
-    typer.echo(f"emloom artifacts annotate {raw} {answers}\nand take the answers over with --adopt")
+    table, answers = f"{output}/candidates.csv", f"{output}/{ANSWERS}"
+    words = {"output": output, "patches": len(found.patches), "candidates": table, "page": f"{output}/index.html"}
+    lines = [
+        f"{output}: {len(found.patches)} candidates; look at {output}/index.html, then answer them with",
+        f"emloom artifacts annotate {raw} {answers} --annotator NAME --candidates {table}",
+        "and take the answers over with --adopt",
+    ]
+    answer(as_json, words, lines)
 
 
-def _adopt(output: str, labels: str | None, annotator: str | None, source: str | None) -> None:
+def _adopt(output: str, labels: str | None, annotator: str | None, source: str | None, as_json: bool) -> None:
     from emloom.tasks.mining import adopt_mined
 
     if labels is None or source is not None:
         raise InputError("--adopt takes answers into a table: give --labels, and neither --model nor --map")
     found = adopt_mined(output, labels, annotator)
-    typer.echo(
+    answer(
+        as_json,
+        {"labels": labels, "adopted": found},
         f"{labels}: {found.negatives} negatives, {found.positives} positives and {found.unsure} unsure come from "
-        f"{output}; {found.open} of its candidates have no answer"
+        f"{output}; {found.open} of its candidates have no answer",
     )
 
 

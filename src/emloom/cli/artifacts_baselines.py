@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import (
     Device,
     Json,
@@ -83,16 +84,11 @@ def baselines(  # noqa: PLR0913 (one parameter per option)
     with TerminalListener() as listener:
         found = compare_baselines(job, str(Hardware(device).torch_device), listener.advance)
     page = write_baselines_report(job, found)
-    if as_json:
-        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
-        return
-    typer.echo(f"{'on the test part':<40} {'AP':>6} {'low':>6} {'high':>6} {'ROC':>6}")
+    lines = [f"{'on the test part':<40} {'AP':>6} {'low':>6} {'high':>6} {'ROC':>6}"]
     for each in found.results:
         average, area = (each.intervals[name] for name in ("average_precision", "roc_auc"))
-        typer.echo(
-            f"{each.name:<40} {average.value:6.3f} {average.low:6.3f} {average.high:6.3f} {area.value:6.3f}"
-        )
-    typer.echo(f"best on the validation part: {found.results[found.best].name}")
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"report: {page}")
+        figures = (average.value, average.low, average.high, area.value)
+        lines.append(f"{each.name:<40} {' '.join(f'{figure:6.3f}' for figure in figures)}")
+    lines.append(f"best on the validation part: {found.results[found.best].name}")
+    lines += [f"note: {note}" for note in found.notes]
+    answer_file(as_json, Path(output) / "scores.json", [*lines, f"report: {page}"])

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import Json, Output, Settings, VoxelSize, merged, read_settings, three, three_whole
 
 
@@ -90,16 +91,14 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     spec = PatchSpec.from_dict(merged(read_settings(settings), words), "evaluate")
     result = evaluate_patches(spec)
     page = write_patch_report(spec, result)
-    if as_json:
-        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
-        return
-    for name, value in result.row().items():
-        typer.echo(f"{name:<30} {value:.4f}" if isinstance(value, float) else f"{name:<30} {value}")
+    lines = [
+        f"{name:<30} {value:.4f}" if isinstance(value, float) else f"{name:<30} {value}"
+        for name, value in result.row().items()
+    ]
     for each in result.agreement:
-        typer.echo(f"{each.first} and {each.second} agree: kappa {each.kappa:.3f}, F1 {each.f1:.3f}")
-    for note in result.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"report: {page}")
+        lines.append(f"{each.first} and {each.second} agree: kappa {each.kappa:.3f}, F1 {each.f1:.3f}")
+    lines += [f"note: {note}" for note in result.notes]
+    answer_file(as_json, Path(output) / "scores.json", [*lines, f"report: {page}"])
 
 
 def _said(**values: Any) -> dict[str, Any] | None:

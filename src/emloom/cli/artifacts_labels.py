@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, Output, VoxelSize, box_of, three, three_whole
 from emloom.errors import InputError
 
@@ -73,6 +73,7 @@ def convert(  # noqa: PLR0913 (one parameter per option)
         str | None, typer.Option("--image", help="Write a data source of genEM3, about this image.")
     ] = None,
     data_set: DataSet = "",
+    as_json: Json = False,
 ) -> None:
     """Convert labels of patches: to a table (.csv, .json), an evaluation box (.nml), a data source (--image).
 
@@ -85,10 +86,10 @@ def convert(  # noqa: PLR0913 (one parameter per option)
     labels = join_labels([_opened(source, classes, least=least, **how) for source in sources])
     labels = labels.consensus() if consensus else labels
     save_labels(output, labels, image=image, data_set=data_set)
-    typer.echo(f"{output}: {_counted(labels)}")
+    answer(as_json, {"output": output, **_counts(labels)}, f"{output}: {_counted(labels)}")
 
 
-def blank(
+def blank(  # noqa: PLR0913 (one parameter per option)
     output: Output,
     box: Annotated[str, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Voxels that hold the patches.")],
     patch: Annotated[str, typer.Option("--patch", metavar="Z,Y,X", help="Voxels of a patch.")],
@@ -98,6 +99,7 @@ def blank(
     ] = None,
     name: Annotated[str, typer.Option("--class", help="What will be looked for.")] = "artifact",
     data_set: DataSet = "",
+    as_json: Json = False,
 ) -> None:
     """Write unlabelled patches: an evaluation box for webKnossos (.nml), or a table (.csv, .json).
 
@@ -117,7 +119,7 @@ def blank(
     inside = Box(**where)
     labels = blank_labels(Grid(size), Lattice(shape, steps or shape, inside.start), inside, name)
     save_labels(output, labels, data_set=data_set)
-    typer.echo(f"{output}: {_counted(labels)}")
+    answer(as_json, {"output": output, **_counts(labels)}, f"{output}: {_counted(labels)}")
 
 
 def split(  # noqa: PLR0913 (one parameter per option)
@@ -151,14 +153,8 @@ def split(  # noqa: PLR0913 (one parameter per option)
     found = split_labels(labels, BlockSplit(whole, vox, _parts(fractions), seed))
     write_split(output, found)
     parts = {**found.parts, "gap": found.left_out}
-    if as_json:
-        counts = {
-            name: {"patches": len(p), "positive": int((p.labels[:, 0] == 1).sum())} for name, p in parts.items()
-        }
-        typer.echo(json.dumps(counts))
-        return
-    for name, part in parts.items():
-        typer.echo(f"{name}: {_counted(part)}")
+    counts = {name: {"patches": len(p), "positive": int((p.labels[:, 0] == 1).sum())} for name, p in parts.items()}
+    answer(as_json, counts, [f"{name}: {_counted(part)}" for name, part in parts.items()])
 
 
 def find_leaks(
@@ -187,13 +183,10 @@ def find_leaks(
     summary = leak_summary(parts, columns)
     if output is not None:
         write_columns(output, columns)
-    if as_json:
-        typer.echo(json.dumps(summary))
-    else:
-        for name, counts in summary["tables"].items():
-            typer.echo(f"{name}: {counts['leaking']} of {counts['patches']} patches leak")
-        for row in list(zip(*(column.tolist() for column in columns.values()), strict=True))[:10]:
-            typer.echo(f"  {row[0]} {row[1:4]} and {row[4]} {row[5:8]}: IoU {row[8]:.2f}, {row[9]} sections apart")
+    lines = [f"{n}: {each['leaking']} of {each['patches']} patches leak" for n, each in summary["tables"].items()]
+    for row in list(zip(*(column.tolist() for column in columns.values()), strict=True))[:10]:
+        lines.append(f"  {row[0]} {row[1:4]} and {row[4]} {row[5:8]}: IoU {row[8]:.2f}, {row[9]} sections apart")
+    answer(as_json, summary, lines)
     if summary["pairs"]:
         raise typer.Exit(1)
 
@@ -226,15 +219,13 @@ def compare(
         pairs = [found.agreement]
         if output is not None:
             write_columns(output, found.differences.columns())
-    if as_json:
-        typer.echo(json.dumps([pair.to_dict() for pair in pairs]))
-        return
-    for pair in pairs:
-        typer.echo(
-            f"{pair.first} and {pair.second}: {pair.n_disagreements} of {pair.n} differ; kappa {pair.kappa:.3f} "
-            f"({pair.low:.3f} to {pair.high:.3f}); the second as a detector of the first: precision "
-            f"{pair.precision:.3f}, recall {pair.recall:.3f}, F1 {pair.f1:.3f}"
-        )
+    lines = [
+        f"{pair.first} and {pair.second}: {pair.n_disagreements} of {pair.n} differ; kappa {pair.kappa:.3f} "
+        f"({pair.low:.3f} to {pair.high:.3f}); the second as a detector of the first: precision "
+        f"{pair.precision:.3f}, recall {pair.recall:.3f}, F1 {pair.f1:.3f}"
+        for pair in pairs
+    ]
+    answer(as_json, pairs, lines)
 
 
 def _opened(path: str, classes: list[str] | None, *, least: float = 0.05, **texts: str | None) -> PatchLabels:
@@ -249,6 +240,14 @@ def _opened(path: str, classes: list[str] | None, *, least: float = 0.05, **text
         "margin_vox": three_whole(texts.get("margin"), "--margin") or (0, 0, 0),
     }
     return open_labels(path, PatchReading(**how), named, least=least)
+
+
+def _counts(labels: PatchLabels) -> dict[str, Any]:
+    classes = {
+        name: {"positive": int((labels.of(name) == 1).sum()), "unsure": int((labels.of(name) == -1).sum())}
+        for name in labels.classes
+    }
+    return {"patches": len(labels), "classes": classes}
 
 
 def _counted(labels: PatchLabels) -> str:

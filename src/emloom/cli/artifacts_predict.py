@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     AnyVoxelSize,
     BlockMinutes,
@@ -47,6 +47,7 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
     any_voxel_size: AnyVoxelSize = False,
+    as_json: Json = False,
 ) -> None:
     """Map the artifacts of a volume: logits of every class, one voxel per patch; goes on after a crash.
 
@@ -73,7 +74,7 @@ def predict(  # noqa: PLR0913 (one parameter per option)
         path = predict_map(
             job, Hardware(device).torch_device, lambda *n: tell("map", *n), executor, discard=overwrite
         )
-    typer.echo(f"map: {path}")
+    answer(as_json, {"output": output, "map": path}, f"map: {path}")
 
 
 def parity(
@@ -91,14 +92,11 @@ def parity(
     from emloom.tasks.artifactparity import parity_of
 
     found = parity_of(model, raw, samples=samples, step=step, voxel_size_nm=three(voxel_size, "voxel size"))
-    if as_json:
-        words = {"patches": found.patches, "holds": found.holds, "differences": found.differences}
-        typer.echo(json.dumps(words, indent=2))
-    else:
-        typer.echo(f"{found.patches} patches; largest difference of a probability to the training loader:")
-        for way, difference in found.differences.items():
-            typer.echo(f"  {way:<28} {difference:.2g}")
-        typer.echo("training and prediction agree" if found.holds else "training and prediction DIFFER")
+    lines = [f"{found.patches} patches; largest difference of a probability to the training loader:"]
+    lines += [f"  {way:<28} {difference:.2g}" for way, difference in found.differences.items()]
+    lines.append("training and prediction agree" if found.holds else "training and prediction DIFFER")
+    words = {"patches": found.patches, "holds": found.holds, "differences": found.differences}
+    answer(as_json, words, lines)
     if not found.holds:
         raise typer.Exit(1)
 
@@ -122,6 +120,7 @@ def clean(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Find artifacts in a map: the single-section prior, hysteresis, least size, persistence; writes a mask.
 
@@ -140,4 +139,4 @@ def clean(  # noqa: PLR0913 (one parameter per option)
     job = CleanJob.from_dict(merged(read_settings(settings), given), "artifacts clean")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         found = clean_map(job, lambda *n: tell("clean", *n), executor, discard=overwrite)
-    typer.echo(f"artifacts: {found}")
+    answer(as_json, {"output": output, "artifacts": found}, f"artifacts: {found}")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Output, VoxelSize, three
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Json, Output, VoxelSize, three
 
 
 def register(group: typer.Typer) -> None:
@@ -20,6 +21,7 @@ def recalibrate(
     output: Output,
     samples: Annotated[int, typer.Option("--samples", help="Patches to look at.")] = 1024,
     voxel_size: VoxelSize = None,
+    as_json: Json = False,
 ) -> None:
     """Measure the means and variances of a detector's batch norms again, on unlabelled data; weights stay.
 
@@ -28,4 +30,4 @@ def recalibrate(
     from emloom.tasks.artifactnorms import recalibrate as measure
 
     norms = measure(model, raw, output, samples=samples, voxel_size_nm=three(voxel_size, "voxel size"))
-    typer.echo(f"{norms} norms measured again: {output}")
+    answer(as_json, {"output": output, "norms": norms}, f"{norms} norms measured again: {output}")

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     AnyVoxelSize,
     BlockMinutes,
     Device,
+    Json,
     Output,
     Scheduler,
     VoxelSize,
@@ -68,6 +71,7 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
     any_voxel_size: AnyVoxelSize = False,
+    as_json: Json = False,
 ) -> None:
     """Predict a volume of any size with a model, block by block; the same command goes on after a crash.
 
@@ -99,7 +103,8 @@ def predict(  # noqa: PLR0913 (one parameter per option)
     engine = Engine.of(Hardware(device).torch_device, backend, precision)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         computed_by = predict_volume(spec, engine, lambda *n: tell("predict", *n), executor, overwrite)
-    typer.echo(f"{output}: written, computed by {computed_by}")
+    words = {"output": output, "computed_by": computed_by}
+    answer(as_json, words, f"{output}: written, computed by {computed_by}")
 
 
 def segment(  # noqa: PLR0913 (one parameter per option)
@@ -109,11 +114,21 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     job: Job = None,
     fragments: Annotated[
         str | None,
-        typer.Option("--fragments", metavar="KIND", help="ascent, seeded or mutex; changes that of the job."),
+        typer.Option(
+            "--fragments",
+            metavar="KIND",
+            help="ascent, seeded or mutex; changes that of the job.",
+            autocompletion=complete.one_of("ascent", "seeded", "mutex"),
+        ),
     ] = None,
     linkage: Annotated[
         str | None,
-        typer.Option("--linkage", metavar="KIND", help="mean, quantile, max or mutex; changes that of the job."),
+        typer.Option(
+            "--linkage",
+            metavar="KIND",
+            help="mean, quantile, max or mutex; changes that of the job.",
+            autocompletion=complete.one_of("mean", "quantile", "max", "mutex"),
+        ),
     ] = None,
     cell: Annotated[str | None, typer.Option("--cell", metavar="Z,Y,X", help="Voxels per cell.")] = None,
     mask: Annotated[
@@ -133,6 +148,7 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Segment affinities of any size, cell by cell; the same command goes on after a crash.
 
@@ -168,10 +184,17 @@ def segment(  # noqa: PLR0913 (one parameter per option)
         plan.require(workers)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         execute(spec, executor, tell, overwrite, graph_bytes=plan.graph_bytes)
-    typer.echo(f"{output}: segmentation written")
+    words = {"output": output, "segmentation": f"{output}/segmentation", "threshold": threshold}
+    answer(as_json, words, f"{output}: segmentation written")
 
 
-def status(result: Result, verify: Verify = False, workers: Workers = 1, scheduler: Scheduler = None) -> None:
+def status(
+    result: Result,
+    verify: Verify = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
     """Say how far a result came, which blocks failed and why; with --verify, whether it is still what was written.
 
     Ends with status 1 where blocks failed or are damaged.
@@ -185,6 +208,9 @@ def status(result: Result, verify: Verify = False, workers: Workers = 1, schedul
 
     with executor_of(workers, scheduler) as executor, blocks_bar() as tell:
         found = result_status(result, verify, executor, tell)
+    if as_json:
+        answer(as_json, found, "")
+        raise typer.Exit(int(not found.is_well))
     typer.echo(f"{found.folder}: {found.kind}, {'finished' if found.finished else 'not finished'}")
     for stage in found.stages:
         total = "?" if stage.total is None else stage.total
@@ -208,6 +234,7 @@ def retry(
     workers: Workers = 1,
     scheduler: Scheduler = None,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Make what is missing of a result: blocks that failed or were not reached; with --verify, damaged ones too.
 
@@ -219,4 +246,4 @@ def retry(
 
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         made = execute(result, verify, executor, tell)
-    typer.echo(f"{made}: whole")
+    answer(as_json, {"output": made, "whole": True}, f"{made}: whole")

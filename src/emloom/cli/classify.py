@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Output, Scheduler, Workers, read_settings, three_whole
+from emloom.cli.jsonout import answer
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers, read_settings, three_whole
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +35,7 @@ def classify(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Give every voxel its likeliest class, and say how clear that was; the same command goes on after a crash.
 
@@ -58,4 +60,5 @@ def classify(  # noqa: PLR0913 (one parameter per option)
     spec = ClassifyJob.from_dict(given, "classify")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         report = execute(spec, lambda *n: tell("classify", *n), executor, overwrite)
-    typer.echo(f"{output}: labels and confidence written; look at {report}")
+    words = {"output": output, "report": report}
+    answer(as_json, words, f"{output}: labels and confidence written; look at {report}")

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     BlockMinutes,
+    Json,
     Output,
     Scheduler,
     Settings,
@@ -50,6 +52,7 @@ def combine_masks(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Combine masks of single classes into one volume of classes, undefined where two classes meet.
 
@@ -75,7 +78,7 @@ def combine_masks(  # noqa: PLR0913 (one parameter per option)
     job = CombineJob.from_dict(merged(read_settings(settings), given), "combine-masks")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         found = combine(job, lambda *n: tell("combine", *n), executor, discard=overwrite)
-    typer.echo(found.to_text())
+    answer(as_json, {"output": output, **found.to_dict()}, found.to_text)
 
 
 def _mask(word: str, above: int | None) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     BlockMinutes,
     Json,
@@ -96,8 +98,6 @@ def build(  # noqa: PLR0913 (one parameter per option)
     Examples: emloom connectome seg.zarr syn/ -o graph/ | emloom connectome other.zarr syn/ -o graph2/
     --no-autapses --minimum-score 0.5 | emloom connectome syn/ --lut luts/0.6.parquet -o graph3/
     """
-    import json
-
     from emloom.cli.progress import blocks_bar
     from emloom.run.cluster import executor_of
     from emloom.tasks.connectome import ConnectomeJob, connectome
@@ -122,7 +122,7 @@ def build(  # noqa: PLR0913 (one parameter per option)
     job = ConnectomeJob.from_dict(given, "connectome")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         report = connectome(job, tell, executor, overwrite)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    answer(as_json, report, report.to_text)
 
 
 def query(  # noqa: PLR0913 (one parameter per option)
@@ -145,6 +145,7 @@ def query(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     least: Annotated[int, typer.Option("--least", metavar="N", help="Only edges of at least N contacts.")] = 1,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write all rows as CSV; must not exist.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Ask a connectome: strongest edges, partners of a neuron, contacts of an edge, a path, or anything in SQL.
 
@@ -176,9 +177,8 @@ def query(  # noqa: PLR0913 (one parameter per option)
     ]
     if csv is not None:
         write_csv(csv, columns, overwrite=False)
-    typer.echo(text_table(list(columns), rows))
-    if csv is not None:
-        typer.echo(f"{csv}: {len(rows)} rows")
+    written = [] if csv is None else [f"{csv}: {len(rows)} rows"]
+    answer(as_json, rows, lambda: "\n".join([text_table(list(columns), rows), *written]))
 
 
 def _answer(graph: ConnectomeQuery, name: str, value: Any, least: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _two(text: str, name: str) -> tuple[int, int]:
     return a, b
 
 
-def export(
+def export(  # noqa: PLR0913 (one parameter per option)
     folder: Annotated[str, typer.Argument(metavar="GRAPH", help="Folder that `emloom connectome` made.")],
     to: Annotated[
         str,
@@ -209,6 +209,9 @@ def export(
             "--to",
             metavar="FORMAT",
             help="graphml, neuprint (CSV), cremi, annotations (precomputed), neuroglancer (a state), nml, csv.",
+            autocompletion=complete.one_of(
+                "graphml", "neuprint", "cremi", "annotations", "neuroglancer", "nml", "csv"
+            ),
         ),
     ],
     output: Output,
@@ -221,6 +224,7 @@ def export(
         typer.Option("--segmentation", metavar="URL", help="Labels for a layer of the state of neuroglancer."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a connectome for other programs.
 
@@ -238,4 +242,5 @@ def export(
         "segmentation": segmentation,
         "overwrite": overwrite,
     }
-    typer.echo(export_graph(ExportGraphSpec.from_dict(given, "export")).to_text())
+    made = export_graph(ExportGraphSpec.from_dict(given, "export"))
+    answer(as_json, made, made.to_text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, VoxelSize, three, three_whole
 
 
@@ -26,10 +27,7 @@ def info(path: str, as_json: Json = False) -> None:
     from emloom.tasks.info import info as describe
 
     reports = describe(path)
-    if as_json:
-        typer.echo(json.dumps([report.to_dict() for report in reports], indent=2))
-    else:
-        typer.echo("\n\n".join(report.to_text() for report in reports))
+    answer(as_json, reports, lambda: "\n\n".join(report.to_text() for report in reports))
 
 
 def import_(
@@ -39,7 +37,11 @@ def import_(
     offset: Annotated[
         str | None, typer.Option("--offset", metavar="Z,Y,X", help="World position of voxel 0, nm.")
     ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="raw, labels, mask, affinities, ...", autocompletion=complete.kinds),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Convert a volume to OME-NGFF zarr (or .h5), and verify it by reading it back.
 
@@ -60,7 +62,7 @@ def import_(
     )
     with bar("import") as advance:
         convert(spec, advance)
-    typer.echo(f"{target}: written and verified by read-back")
+    answer(as_json, {"output": target, "verified": True}, f"{target}: written and verified by read-back")
 
 
 def phantom(
@@ -72,6 +74,7 @@ def phantom(
         float,
         typer.Option("--synapses", help="Pre sites per cubic micrometre; adds clefts.zarr, synapses.parquet."),
     ] = 0.0,
+    as_json: Json = False,
 ) -> None:
     """Grow synthetic neuropil with known truth: a raw volume, its labels and, if wanted, its synapses.
 
@@ -91,11 +94,16 @@ def phantom(
         "phantom",
     )
     write_phantom(spec, Path(output))
+    words: dict[str, Any] = {"output": output, "raw": f"{output}/raw.zarr", "labels": f"{output}/labels.zarr"}
     if not synapses:
-        typer.echo(f"{output}: raw.zarr and labels.zarr written")
+        answer(as_json, words, f"{output}: raw.zarr and labels.zarr written")
         return
     table = read_synapse_table(output)
-    typer.echo(
-        f"{output}: raw.zarr, labels.zarr, clefts.zarr and {SYNAPSES} written ({len(set(table.polyads.tolist()))} "
-        f"pre sites, {len(table)} synapses)"
+    pre_sites = len(set(table.polyads.tolist()))
+    words |= {"clefts": f"{output}/clefts.zarr", "synapses": f"{output}/{SYNAPSES}"}
+    answer(
+        as_json,
+        words | {"n_pre_sites": pre_sites, "n_synapses": len(table)},
+        f"{output}: raw.zarr, labels.zarr, clefts.zarr and {SYNAPSES} written ({pre_sites} pre sites, "
+        f"{len(table)} synapses)",
     )

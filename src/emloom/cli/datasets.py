@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _MEGA, _GIGA = 10**6, 10**9
 
-Name = Annotated[str, typer.Argument(help="A set of `emloom data list`.")]
+Name = Annotated[str, typer.Argument(help="A set of `emloom data list`.", autocompletion=complete.datasets)]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +45,8 @@ def list_(as_json: Json = False) -> None:
         rows = []
         for entry in REGISTRY.values():
             state, folder = locate(entry)
-            rows.append(asdict(entry) | {"about_bytes": entry.about_bytes, "state": state, "folder": str(folder)})
-        typer.echo(json.dumps(rows, indent=2))
+            rows.append(asdict(entry) | {"about_bytes": entry.about_bytes, "state": state, "folder": folder})
+        answer(as_json, rows, "")
         return
     typer.echo(f"{'name':<18}{'where':<13}{'size':<12}{'voxel z,y,x nm':<16}what is labelled")
     for entry in REGISTRY.values():
@@ -56,7 +57,10 @@ def list_(as_json: Json = False) -> None:
     )
 
 
-def fetch(name: Name) -> None:
+def fetch(
+    name: Name,
+    as_json: Json = False,
+) -> None:
     """Download a public set, verified and resumable; say its terms first.
 
     Examples: emloom data fetch cremi_a | EMLOOM_CACHE=/scratch/em emloom data fetch snemi3d
@@ -65,30 +69,30 @@ def fetch(name: Name) -> None:
     from emloom.io import datasets
 
     entry = datasets.dataset(name)
-    typer.echo(f"{entry.title}\nlicence: {entry.licence}\ncite: {entry.citation}\nmore: {entry.homepage}")
-    if entry.note:
-        typer.echo(f"note: {entry.note}")
+    terms = f"{entry.title}\nlicence: {entry.licence}\ncite: {entry.citation}\nmore: {entry.homepage}"
+    typer.echo(f"{terms}\nnote: {entry.note}" if entry.note else terms, err=as_json)
     state, folder = datasets.locate(entry)
     if state != "EMLOOM_DATA":
-        typer.echo(f"size: {_size(entry)}, to {folder}")
+        typer.echo(f"size: {_size(entry)}, to {folder}", err=as_json)
     with bar("MB") as advance:
         done = datasets.fetch(entry, lambda have, total: advance(have // _MEGA, max(have, total) // _MEGA))
-    for note in done.notes:
-        typer.echo(note)
-    typer.echo(
-        f"{entry.name}: {done.folder}"
-        + (" (from EMLOOM_DATA, nothing downloaded)" if done.state != "cache" else "")
-    )
+    words = {"name": entry.name, "folder": done.folder, "state": done.state, "notes": done.notes}
+    nothing = " (from EMLOOM_DATA, nothing downloaded)" if done.state != "cache" else ""
+    answer(as_json, words, [*done.notes, f"{entry.name}: {done.folder}{nothing}"])
 
 
-def path(name: Name) -> None:
+def path(
+    name: Name,
+    as_json: Json = False,
+) -> None:
     """Print the folder of a set that is on this computer; fail with the command that fetches it.
 
     Examples: emloom data path cremi_a | emloom info "$(emloom data path cremi_a)/sample_A_20160501.hdf"
     """
     from emloom.io.datasets import dataset, path_of
 
-    typer.echo(path_of(dataset(name)))
+    folder = path_of(dataset(name))
+    answer(as_json, {"name": name, "folder": folder}, str(folder))
 
 
 def _size(entry: DataSet) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer, answer_file
 from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Settings, Workers, merged, read_settings
 from emloom.errors import InputError
 
-OnBlock = Callable[[int, int], None]
 _DEFAULT, _OF_TRACINGS = "voi,arand,rand,inner", "nerl,edges"
 
 
@@ -119,14 +118,17 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
     if compare:
         from emloom.tasks.comparing import compare as put_together
 
-        typer.echo(f"report: {put_together(paths, output)}")
+        page = put_together(paths, output)
+        answer(as_json, {"output": output, "report": page}, f"report: {page}")
         return
+    from emloom.tasks.anyscore import family_of, score_any, truth_of
+
     if len(paths) != 2:
         raise InputError(f"{len(paths)} volumes are given: give what was found, then the truth (or --compare)")
-    truth, skeletons, default = _truth_of(paths[1], skeletons)
-    asked = [name.strip() for name in (metrics or default).split(",") if name.strip()]
-    common = {"truth": truth, "output": output, "metrics": asked}
-    tracings = {"path": skeletons, "unit_nm": unit, "outside": outside, "no_merge": no_merge}
+    truth = truth_of(paths[1], skeletons)
+    asked = [name.strip() for name in (metrics or ",".join(truth.default)).split(",") if name.strip()]
+    common = {"truth": truth.labels, "output": output, "metrics": asked}
+    tracings = {"path": truth.tracings, "unit_nm": unit, "outside": outside, "no_merge": no_merge}
     tracings = {name: value for name, value in tracings.items() if value is not None}
     of_family: dict[str, dict[str, Any]] = {
         "segmentations": {
@@ -147,82 +149,18 @@ def evaluate(  # noqa: PLR0913 (one parameter per option)
         },
         "synapses": {"found": paths[0], "segmentation": neurons, "raw": raw},
     }
-    family = _family(asked)
+    family = family_of(asked)
     given = {key: value for key, value in (common | of_family[family]).items() if value is not None}
-    run = {"segmentations": _segmentations, "classes": _classes, "synapses": _synapses}[family]
+    words = merged(read_settings(settings), given)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
-        row, page = run(merged(read_settings(settings), given), executor, lambda *n: tell("count", *n))
-    if as_json:
-        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
-        return
-    for name, value in row.items():
-        typer.echo(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
-    typer.echo(f"report: {page}")
-
-
-def _truth_of(path: str, skeletons: str | None) -> tuple[str | None, str | None, str]:
-    """Return true labels and tracings, of which one may be missing, and what is asked for if nobody says."""
-    from emloom.io.skeletons import is_tracing
-
-    if not is_tracing(path):
-        return path, skeletons, _DEFAULT
-    if skeletons is not None:
-        raise InputError(
-            f"{path} and {skeletons} are both tracings: give true labels in the place of the first, or one of them"
-        )
-    return None, path, _OF_TRACINGS
-
-
-def _family(asked: list[str]) -> str:
-    """Return what metrics are about; raises `InputError` for unknown ones, and ones that do not go together."""
-    from emloom.metrics import book, classbook, synapsebook
-
-    books = {
-        "segmentations": tuple(book.METRICS),
-        "classes": classbook.CLASS_METRIC_NAMES,
-        "synapses": tuple(synapsebook.METRICS),
-    }
-    known = {name: family for family, entries in books.items() for name in entries}
-    book.named(known, asked)
-    families = list(dict.fromkeys(known[name] for name in asked))
-    if len(families) > 1:
-        groups = "; ".join(
-            f"{', '.join(name for name in asked if known[name] == family)} of {family}" for family in families
-        )
-        raise InputError(f"these metrics do not go together ({groups}): evaluate them one group at a time")
-    return families[0]
+        row, page = score_any(family, words, executor, lambda *n: tell("count", *n))
+    lines = [
+        f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}"
+        for name, value in row.items()
+    ]
+    answer_file(as_json, Path(output) / "scores.json", [*lines, f"report: {page}"])
 
 
 def _classes_given(names: str | None, ignore: list[int] | None) -> dict[str, Any] | None:
     said = {"names": names and [name.strip() for name in names.split(",")], "ignore": ignore}
     return {key: value for key, value in said.items() if value} or None
-
-
-def _segmentations(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
-    from emloom.tasks.scorereport import write_score_report
-    from emloom.tasks.scorespec import EvaluateSpec
-    from emloom.tasks.scoring import evaluate as score
-
-    spec = EvaluateSpec.from_dict(dict(given), "evaluate")
-    found = score(spec, executor, tell)
-    return found.row, write_score_report(spec, found)
-
-
-def _classes(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
-    from emloom.tasks.classreport import write_class_report
-    from emloom.tasks.classscoring import evaluate_classes
-    from emloom.tasks.classspec import ClassSpec
-
-    spec = ClassSpec.from_dict(dict(given), "evaluate")
-    found = evaluate_classes(spec, executor, tell)
-    return found.row, write_class_report(spec, found)
-
-
-def _synapses(given: Mapping[str, Any], executor: Any, tell: OnBlock) -> tuple[dict[str, Any], Path]:
-    from emloom.tasks.synapsereport import write_synapse_report
-    from emloom.tasks.synapsescoring import evaluate_synapses
-    from emloom.tasks.synapsespec import SynapseSpec
-
-    spec = SynapseSpec.from_dict(dict(given), "evaluate")
-    found = evaluate_synapses(spec, executor, tell)
-    return found.row, write_synapse_report(spec, found)

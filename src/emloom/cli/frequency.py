@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import (
     AnyVoxelSize,
     BlockMinutes,
@@ -97,19 +98,17 @@ def frequency(  # noqa: PLR0913 (one parameter per option)
             spec = reconstruct_models(spec, engine, executor, lambda *n: tell("predict", *n), any_voxel_size)
         found = measure_frequencies(spec, executor, lambda *n: tell("count", *n))
     page = write_frequency_report(spec, found)
-    if as_json:
-        typer.echo((Path(output) / "scores.json").read_text(encoding="utf-8"))
-    else:
-        for kept in found.outputs:
-            _tell(kept)
-        typer.echo(f"report: {page}")
+    lines = [line for kept in found.outputs for line in _told(kept)]
+    answer_file(as_json, Path(output) / "scores.json", [*lines, f"report: {page}"])
     if gate and not found.passed:
         raise typer.Exit(1)
 
 
-def _tell(kept: Kept) -> None:
-    typer.echo(f"{kept.name}: ratio and coherence by wavelength")
+def _told(kept: Kept) -> list[str]:
+    lines = [f"{kept.name}: ratio and coherence by wavelength"]
     for band in kept.levels:
-        typer.echo(f"  {band.wavelength_nm:>8g} nm {band.ratio.value:8.3f} {band.coherence.value:8.3f}")
+        lines.append(f"  {band.wavelength_nm:>8g} nm {band.ratio.value:8.3f} {band.coherence.value:8.3f}")
     for broken in (verdict for verdict in kept.verdicts if not verdict.kept):
-        typer.echo(f"  limit broken: {broken.limit.statistic} {broken.value:.3f} at {broken.wavelength_nm:g} nm")
+        words = f"{broken.limit.statistic} {broken.value:.3f} at {broken.wavelength_nm:g} nm"
+        lines.append(f"  limit broken: {words}")
+    return lines

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emloom.cli.options import box_of
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Json, box_of
 from emloom.cli.texttable import text_table
 from emloom.errors import InputError
 
@@ -32,7 +33,7 @@ def _root() -> None:
     pass
 
 
-def query(
+def query(  # noqa: PLR0913 (one parameter per option)
     container: Annotated[str, typer.Argument(metavar="OUT", help="Segmentation with a graph/, e.g. seg.zarr.")],
     largest: Annotated[int | None, typer.Option("--largest", metavar="N", help="The N largest segments.")] = None,
     neighbours: Annotated[
@@ -49,6 +50,7 @@ def query(
         float | None, typer.Option("--threshold", help="Affinity at which merging stops; default: fragments.")
     ] = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write all rows as CSV; must not exist.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Ask the region graph: largest segments, neighbours of one, edges in a box, or anything in SQL.
 
@@ -77,10 +79,11 @@ def query(
     if csv is not None:
         write_csv(csv, columns, overwrite=False)
     what = "fragments" if threshold is None else f"segments at threshold {threshold:g}"
-    typer.echo(f"{container}: {what}, voxels of {size} nm (z,y,x)")
-    typer.echo(text_table(list(columns), rows))
-    if csv is not None:
-        typer.echo(f"{csv}: {len(rows)} rows")
+    head, written = (
+        f"{container}: {what}, voxels of {size} nm (z,y,x)",
+        [] if csv is None else [f"{csv}: {len(rows)} rows"],
+    )
+    answer(as_json, rows, lambda: "\n".join([head, text_table(list(columns), rows), *written]))
 
 
 def _answer(graph: GraphQuery, given: Mapping[str, Any], threshold: float | None) -> dict[str, Any]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Device, Output, Scheduler
-from emloom.errors import InputError, did_you_mean
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Device, Json, Output, Scheduler
+from emloom.tasks.jobsource import load_job
+from emloom.tasks.jobsource import load_neurons_job as load_neurons_job
 
-if TYPE_CHECKING:
-    from emloom.tasks.anyjob import AnyJob
-    from emloom.tasks.job import NeuronsJob
-
-Job = Annotated[str, typer.Argument(help="job.yaml, or a recipe such as emloom.recipes.fib25:quick")]
+Job = Annotated[
+    str,
+    typer.Argument(
+        help="job.yaml, or a recipe such as emloom.recipes.fib25:quick", autocompletion=complete.recipes
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="Arguments of the recipe as name=value, e.g. seed=1", show_default=False)
 ]
@@ -54,7 +58,11 @@ def schema(
         typer.echo(json.dumps(job_schema(), indent=2))
 
 
-def check(job: Job, settings: Settings = None) -> None:
+def check(
+    job: Job,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
     """Prove, before any training, that the data and the job fit together.
 
     Examples: emloom check job.yaml | emloom check emloom.recipes.fib25:quick
@@ -62,8 +70,7 @@ def check(job: Job, settings: Settings = None) -> None:
     from emloom.tasks.anyjob import check_job
 
     findings = check_job(load_job(job, settings or []))
-    for finding in findings:
-        typer.echo(finding.to_text())
+    answer(as_json, findings, [finding.to_text() for finding in findings])
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -78,6 +85,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     *,
     block_workers: BlockWorkers = 1,
     scheduler: Scheduler = None,
+    as_json: Json = False,
 ) -> None:
     """Train, predict, segment and evaluate, or whatever the job's kind is; what is already done is skipped.
 
@@ -96,7 +104,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     with executor_of(blocks, scheduler) as executor, TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), executor, block_workers, listener)
         report = carry_out(spec, folder, where, overwrite=overwrite)
-    typer.echo(f"report: {report}")
+    answer(as_json, {"folder": folder, "report": report}, f"report: {report}")
 
 
 def train(
@@ -106,6 +114,7 @@ def train(
     output: Output,
     device: Device = "auto",
     workers: Loaders = 1,
+    as_json: Json = False,
 ) -> None:
     """Train only; the same command goes on where it was interrupted.
 
@@ -118,12 +127,14 @@ def train(
     with TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), listener=listener)
         carry_out(load_job(job, settings or []), Path(output), where, only_train=True)
-    typer.echo(f"model: {Path(output) / 'train' / 'model.safetensors'}")
+    model = Path(output) / "train" / "model.safetensors"
+    answer(as_json, {"folder": output, "model": model}, f"model: {model}")
 
 
 def demo(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the demo.")] = "demo",
     workers: Loaders = 1,
+    as_json: Json = False,
 ) -> None:
     """Grow a phantom, train on it, segment it, and write a report: the whole main job in minutes.
 
@@ -138,74 +149,4 @@ def demo(
         typer.echo(f"growing a phantom of {'x'.join(str(n) for n in PHANTOM.shape)} voxels", err=True)
         with staged(tissue) as folder:
             write_phantom(PHANTOM, folder)
-    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers)
-
-
-def load_neurons_job(reference: str, settings: list[str]) -> NeuronsJob:
-    """Return a job that segments neurons; see `load_job`.
-
-    Raises:
-        InputError: there is no such file or recipe, it is not valid, or of another kind.
-    """
-    from emloom.tasks.job import NeuronsJob
-
-    job = load_job(reference, settings)
-    if not isinstance(job, NeuronsJob):
-        raise InputError(
-            f"{reference} is a job of kind {job.kind!r}, and this command needs one of kind 'neurons'"
-        )
-    return job
-
-
-def load_job(reference: str, settings: list[str]) -> AnyJob:
-    """Return the job of a YAML file, or of a recipe ``package.module:function`` with settings ``name=value``.
-
-    Raises:
-        InputError: there is no such file or recipe, or it is not valid.
-    """
-    import yaml
-
-    from emloom.tasks.anyjob import load_any_job
-
-    if reference.endswith((".yaml", ".yml")) or Path(reference).exists():
-        if settings:
-            raise InputError(f"{' '.join(settings)}: settings belong to recipes; edit {reference} instead")
-        return load_any_job(reference)
-    if ":" not in reference:
-        raise InputError(
-            f"{reference} is neither an existing job file nor a recipe like emloom.recipes.fib25:quick"
-        )
-    arguments = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"{setting!r} is not of the form name=value, like seed=1")
-        arguments[name] = yaml.safe_load(value)
-    return _recipe(reference, arguments)
-
-
-def _recipe(reference: str, arguments: dict[str, object]) -> AnyJob:
-    import inspect
-    from importlib import import_module
-
-    from emloom.tasks.anyjob import AnyJob
-
-    module_name, _, function_name = reference.partition(":")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as problem:
-        raise InputError(f"recipe module {module_name} was not found ({problem}): check its name") from None
-    functions = {n: f for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module_name}
-    public = sorted(name for name in functions if not name.startswith("_"))
-    if function_name not in public:
-        hint = did_you_mean(function_name, public)
-        raise InputError(f"{module_name} has no recipe {function_name!r}{hint} (valid: {', '.join(public)})")
-    accepted = list(inspect.signature(functions[function_name]).parameters)
-    for name in arguments:
-        if name not in accepted:
-            hint = did_you_mean(name, accepted)
-            raise InputError(f"{reference} takes no {name!r}{hint} (valid: {', '.join(accepted)})")
-    job = functions[function_name](**arguments)
-    if not isinstance(job, AnyJob):
-        raise InputError(f"{reference} returned {type(job).__name__}, not a job: choose another recipe")
-    return job
+    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers, as_json=as_json)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import Output, VoxelSize, box_of, three
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Json, Output, VoxelSize, box_of, three
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("label-slices")(label_slices)
 
 
-def label_slices(
+def label_slices(  # noqa: PLR0913 (one parameter per option)
     raw: str,
     plane: Annotated[list[str], typer.Option("--plane", metavar="AXIS=AT[,AT]", help="z=200, or y=510,520.")],
     classes: Annotated[
@@ -28,6 +29,7 @@ def label_slices(
         str | None, typer.Option("--group", help="Name of planes that are held out together.")
     ] = None,
     voxel_size: VoxelSize = None,
+    as_json: Json = False,
 ) -> None:
     """Write planes of a volume as images to paint, and the labels.yaml that places them.
 
@@ -47,4 +49,5 @@ def label_slices(
         "voxel_size_nm": three(voxel_size, "voxel size"),
     }
     spec = LabelSlicesSpec.from_dict(given, "label-slices")
-    typer.echo(next_steps(spec, write(spec)))
+    made = write(spec)
+    answer(as_json, {"output": output, "labels": made}, lambda: next_steps(spec, made))

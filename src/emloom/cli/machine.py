@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json
 
 
@@ -28,6 +28,6 @@ def doctor(
     from emloom.tasks.doctor import doctor as examine
 
     report = examine(folder)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    answer(as_json, report, report.to_text)
     if not report.ok:
         raise typer.Exit(1)

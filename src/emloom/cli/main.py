@@ -1,11 +1,13 @@
 """The `emloom` command: verbs in the order of the pipeline.
 
 Every command is a thin shell over a task; heavy imports happen inside the command that needs them, so that
-`emloom --help` stays instant. Exit codes: 0 done, 1 a bug or a failed check, 2 bad input, 130 interrupted.
+`emloom --help` stays instant. Exit codes: 0 done, 1 a failed check, failed blocks or a bug, 2 bad input, 130
+interrupted (Ctrl-C), 143 ended (SIGTERM); see `emloom.cli.manners`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -42,6 +44,7 @@ from emloom.cli import (
     synapses,
     volumes,
 )
+from emloom.cli.manners import KEPT, Stopping, failure, logs_as_before, quiet, speak
 from emloom.errors import InputError
 
 app = typer.Typer(
@@ -54,6 +57,10 @@ app = typer.Typer(
 )
 
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"emloom {__version__}")
@@ -62,9 +69,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    verbose: int = typer.Option(0, "--verbose", "-v", count=True, help="Show logs; -vv those of libraries, too."),
+    silent: bool = typer.Option(False, "--quiet", "-q", help="Show no progress."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    pass
+    quiet.set(silent)
+    speak(verbose)
 
 
 data.register(app)
@@ -99,19 +109,46 @@ machine.register(app)
 
 
 def main() -> None:
-    """Run the command line; bad input becomes one paragraph on stderr and exit status 2."""
+    """Run the command line: bad input is one paragraph on stderr, what nobody expected one line and a file."""
+    with logs_as_before(), Stopping() as stopping:
+        status = _carry_out(stopping)
+    sys.exit(status)
+
+
+def _carry_out(stopping: Stopping) -> int:
+    """Return the exit status of the command that the words of this process ask for."""
     try:
-        app()
+        app(prog_name="emloom")
     except InputError as problem:
         typer.echo(f"error: {problem}", err=True)
-        sys.exit(2)
+        return problem.exit_status
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:  # also of a command that ends well when it is stopped, such as `view`
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        pass
     except (OSError, MemoryError) as problem:
         from emloom.cli.endings import ended
 
-        sys.exit(ended(problem))
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
-        sys.exit(130)
+        return ended(problem)
+    except Exception as problem:
+        if os.environ.get("EMLOOM_DEBUG"):
+            raise
+        return _unexpected(problem)
+    typer.echo(f"interrupted: {KEPT}", err=True)
+    return stopping.status or _INTERRUPTED
+
+
+def _unexpected(problem: Exception) -> int:
+    from emloom.io.files import way_out
+
+    advice = way_out(problem)
+    if advice is not None:
+        place = getattr(problem, "filename", None) or "the output of this command"
+        typer.echo(f"error: cannot use {place}: {advice}", err=True)
+        return InputError.exit_status
+    typer.echo(failure(problem, ["emloom", *sys.argv[1:]]), err=True)
+    return 1
 
 
 if __name__ == "__main__":

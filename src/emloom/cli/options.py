@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
 from emloom.errors import InputError
 
 Triple = tuple[float, float, float]
@@ -84,7 +85,9 @@ AnyVoxelSize = Annotated[
     bool,
     typer.Option("--any-voxel-size", help="Use a model although it was made for another voxel size."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=complete.one_of("auto", "cpu", "cuda"))
+]
 Workers = Annotated[int, typer.Option("--workers", help="Processes on this machine.")]
 BlockMinutes = Annotated[
     float,

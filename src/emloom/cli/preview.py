@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emloom.cli.jobs import Job, Settings, load_neurons_job
+from emloom.cli.jsonout import answer
+from emloom.cli.options import Json
 from emloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("augment-effects")(augment_effects)
 
 
-def augment_preview(
+def augment_preview(  # noqa: PLR0913 (one parameter per option)
     job: Job,
     settings: Settings = None,
     *,
@@ -37,6 +39,7 @@ def augment_preview(
     seed: Seed = None,
     dump: Dump = None,
     replay: Replay = None,
+    as_json: Json = False,
 ) -> None:
     """Draw the first training samples of a job on a contact sheet, with what happened to them in words.
 
@@ -52,15 +55,23 @@ def augment_preview(
     for path in (output, *([dump] if dump else [])):
         refuse_existing(path)
     preview = Preview.of(load_neurons_job(job, settings or []))
-    drawn = preview.plans(count or _COUNT, seed) if replay is None else _replayed(preview, replay)
+    drawn = preview.plans(count or _COUNT, seed) if replay is None else _replayed(preview, replay, as_json)
     if dump is not None:
         write_bytes_atomic(dump, preview.dump(drawn).to_yaml().encode(), overwrite=False)
-        typer.echo(f"{dump}: {len(drawn)} plans written")
     write_bytes_atomic(output, preview.sheet(drawn).png, overwrite=False)
-    typer.echo(f"{output}: {len(drawn)} samples drawn")
+    written = [f"{dump}: {len(drawn)} plans written"] if dump is not None else []
+    words = {"output": output, "samples": len(drawn), "plans": dump, "replayed": replay}
+    answer(as_json, words, [*written, f"{output}: {len(drawn)} samples drawn"])
 
 
-def augment_effects(job: Job, settings: Settings = None, *, output: Picture, seed: Seed = None) -> None:
+def augment_effects(
+    job: Job,
+    settings: Settings = None,
+    *,
+    output: Picture,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
     """Draw every effect of augmentation by itself, stronger than in training, on a sample of the job's data.
 
     Examples: emloom augment-effects emloom.recipes.fib25:quick -o effects.png
@@ -72,7 +83,7 @@ def augment_effects(job: Job, settings: Settings = None, *, output: Picture, see
     refuse_existing(output)
     figure = Preview.of(load_neurons_job(job, settings or [])).effects(seed)
     write_bytes_atomic(output, figure.png, overwrite=False)
-    typer.echo(f"{output}: every effect drawn")
+    answer(as_json, {"output": output}, f"{output}: every effect drawn")
 
 
 def _require_png(output: str) -> None:
@@ -80,7 +91,7 @@ def _require_png(output: str) -> None:
         raise InputError(f"{output} does not end in .png: sheets are PNG pictures")
 
 
-def _replayed(preview: Preview, path: str) -> list[SamplePlan]:
+def _replayed(preview: Preview, path: str, as_json: bool) -> list[SamplePlan]:
     from emloom.tasks.preview import PlanSheet
 
     plans, changed = preview.replay(PlanSheet.load(path))
@@ -92,5 +103,5 @@ def _replayed(preview: Preview, path: str) -> list[SamplePlan]:
             err=True,
         )
     else:
-        typer.echo(f"all {len(plans)} samples are bit for bit what they were")
+        typer.echo(f"all {len(plans)} samples are bit for bit what they were", err=as_json)
     return plans

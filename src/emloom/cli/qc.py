@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import (
     BlockMinutes,
     Json,
@@ -78,12 +79,7 @@ def qc(  # noqa: PLR0913 (one parameter per option)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         found = quality_control(spec, executor, tell)
     page = write_qc_report(spec, found)
-    if as_json:
-        typer.echo((Path(output) / "qc.json").read_text(encoding="utf-8"))
-        return
-    for line in told(found):
-        typer.echo(line)
-    typer.echo(f"report: {page}")
+    answer_file(as_json, Path(output) / "qc.json", [*told(found), f"report: {page}"])
 
 
 def told(found: QcReport) -> list[str]:

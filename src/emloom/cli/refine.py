@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     BlockMinutes,
+    Json,
     Output,
     Scheduler,
     Settings,
@@ -53,6 +55,7 @@ def refine(  # noqa: PLR0913 (one parameter per option)
     threads: Threads = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Refine probabilities of classes by a fully connected CRF: alike neighbours agree, named pairs keep apart.
 
@@ -82,7 +85,7 @@ def refine(  # noqa: PLR0913 (one parameter per option)
     job = RefineJob.from_dict(given, "refine")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         page = execute(job, executor, lambda *n: tell("refine", *n), overwrite, threads)
-    typer.echo(f"{output}: written; look at {page}")
+    answer(as_json, {"output": output, "report": page}, f"{output}: written; look at {page}")
 
 
 def refine_search(  # noqa: PLR0913 (one parameter per option)
@@ -96,6 +99,7 @@ def refine_search(  # noqa: PLR0913 (one parameter per option)
     seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
     settings: Settings = None,
     threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Find parameters of a CRF on validation truth: random draws, the best macro F1, against no CRF at all.
 
@@ -117,10 +121,13 @@ def refine_search(  # noqa: PLR0913 (one parameter per option)
     }
     found = search(SearchJob.from_dict(read_settings(settings) | given, "refine-search"), threads=threads)
     best, plain = found.rows[found.best], found.rows[0]
-    typer.echo(f"macro F1 {plain['macro_f1']:.4f} without a CRF, {best['macro_f1']:.4f} with the best of {trials}")
-    if not found.helps:
-        typer.echo("no CRF beat the probabilities as they are: leave it out")
-    typer.echo(f"{output}/crf.yaml: written (trial {found.best})")
+    lines = [
+        f"macro F1 {plain['macro_f1']:.4f} without a CRF, {best['macro_f1']:.4f} with the best of {trials}",
+        *([] if found.helps else ["no CRF beat the probabilities as they are: leave it out"]),
+        f"{output}/crf.yaml: written (trial {found.best})",
+    ]
+    words = {"crf": f"{output}/crf.yaml", "best": found.best, "helps": found.helps, "trials": found.rows}
+    answer(as_json, words, lines)
 
 
 def _named(text: str | None) -> list[str]:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer_file
 from emloom.cli.options import (
     BlockMinutes,
+    Json,
     Output,
     Scheduler,
     Settings,
@@ -64,6 +66,7 @@ def repair(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Replace bad sections along the flow between their neighbours, mend torn ones, record what is invented.
 
@@ -97,9 +100,7 @@ def repair(  # noqa: PLR0913 (one parameter per option)
     job = RepairJob.from_dict(words, "repair")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         folder = execute(job, executor, tell, overwrite)
-    for line in told(folder):
-        typer.echo(line)
-    typer.echo(f"report: {folder / 'report.html'}")
+    answer_file(as_json, folder / "repair.json", [*told(folder), f"report: {folder / 'report.html'}"])
 
 
 def told(folder: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, VoxelSize, three
 from emloom.cli.texttable import text_table
 from emloom.cli.volumes import interval_of
@@ -49,10 +49,7 @@ def info(
     from emloom.tasks.skeletoninfo import skeleton_info
 
     found = skeleton_info(_source(tracing, unit, voxel_size, trees))
-    if as_json:
-        typer.echo(json.dumps([each.to_dict() for each in found], indent=2))
-        return
-    typer.echo("\n".join(each.to_text() for each in found))
+    answer(as_json, found, lambda: "\n".join(each.to_text() for each in found))
 
 
 def measure(  # noqa: PLR0913 (one parameter per option)
@@ -83,7 +80,7 @@ def measure(  # noqa: PLR0913 (one parameter per option)
     found = run(MeasureSpec.from_dict({"source": source, **given}, "measure"))
     rows = found.rows()
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        answer(as_json, rows, "")
         return
     for row in rows:
         row |= {f"{word}_um": row[f"{word}_nm"] / 1000 for word in ("length", "longest")}
@@ -125,6 +122,7 @@ def convert(  # noqa: PLR0913 (one parameter per option)
         float | None, typer.Option("--simplify", metavar="NM", help="Leave out nodes so near to a straight line.")
     ] = None,
     trees: Trees = None,
+    as_json: Json = False,
 ) -> None:
     """Write a tracing in another format, or a part of it: trees by name, a box, with more nodes, or fewer.
 
@@ -151,7 +149,8 @@ def convert(  # noqa: PLR0913 (one parameter per option)
         "resample_nm": resample,
         "simplify_nm": simplify,
     }
-    typer.echo(convert_tracing(ConvertTracingSpec.from_dict(given, "convert")).to_text())
+    made = convert_tracing(ConvertTracingSpec.from_dict(given, "convert"))
+    answer(as_json, made, made.to_text)
 
 
 def plot(  # noqa: PLR0913 (one parameter per option)
@@ -168,6 +167,7 @@ def plot(  # noqa: PLR0913 (one parameter per option)
     unit: Unit = None,
     voxel_size: VoxelSize = None,
     trees: Trees = None,
+    as_json: Json = False,
 ) -> None:
     """Draw tracings: three projections on one scale, one of them, or in space.
 
@@ -180,7 +180,8 @@ def plot(  # noqa: PLR0913 (one parameter per option)
     given = {"output": output, "view": view, "unit": axes, "marks": marks, "colours": colours}
     source = _source(tracing, unit, voxel_size, trees)
     drawn = draw(PlotSpec.from_dict({"source": source, **given}, "plot"))
-    typer.echo(f"{output}: {drawn.trees} trees, {drawn.nodes} nodes")
+    words = {"output": output, "trees": drawn.trees, "nodes": drawn.nodes}
+    answer(as_json, words, f"{output}: {drawn.trees} trees, {drawn.nodes} nodes")
 
 
 def _source(path: str, unit: str | None, voxel_size: str | None, trees: str | None) -> Any:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, three, three_whole
 from emloom.errors import InputError, did_you_mean
 
@@ -131,10 +131,7 @@ def submit_to(challenge: str, paths: Sequence[str], output: str, options: Submit
     spec = SubmitSpec.from_dict(given if size is None else {**given, "voxel_size_nm": size}, "submission")
     with blocks_bar() as tell:
         report = write(spec, lambda *n: tell("write", *n))
-    if chosen.as_json:
-        typer.echo(json.dumps(report.validation.to_dict(), indent=2))
-    else:
-        typer.echo(report.to_text())
+    answer(chosen.as_json, report.validation, report.to_text)
 
 
 def check_submission(challenge: str, path: str, options: SubmitOptions | None = None) -> None:
@@ -153,7 +150,7 @@ def check_submission(challenge: str, path: str, options: SubmitOptions | None = 
         three(chosen.voxel_size, "voxel size") or (40.0, 4.0, 4.0),
         three(chosen.offset, "offset"),
     )
-    typer.echo(json.dumps(report.to_dict(), indent=2) if chosen.as_json else report.to_text())
+    answer(chosen.as_json, report, report.to_text)
     if not report.ok:
         raise InputError(f"{path} would not be scored as it is: mend what is listed above")
 

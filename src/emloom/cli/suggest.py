@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Output, Scheduler, Workers
+from emloom.cli.jsonout import answer
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,7 @@ def suggest_slices(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Say which slices to label next and why, and write the images to paint.
 
@@ -66,6 +68,6 @@ def suggest_slices(  # noqa: PLR0913 (one parameter per option)
     spec = SuggestJob.from_dict(given, "suggest-slices")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         folder = execute(spec, lambda *n: tell("suggest", *n), executor, overwrite)
-    for line in reasons(folder):
-        typer.echo(line)
-    typer.echo(f"{output}: images and pieces written; look at {folder / 'report.html'}")
+    page, why = folder / "report.html", list(reasons(folder))
+    words = {"output": folder, "slices": why, "report": page}
+    answer(as_json, words, [*why, f"{output}: images and pieces written; look at {page}"])

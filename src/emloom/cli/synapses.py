@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import (
     AnyVoxelSize,
     BlockMinutes,
     Device,
+    Json,
     Output,
     Scheduler,
     Settings,
@@ -40,7 +43,12 @@ def synapses(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option("--decoder", metavar="KIND", help="sites, vectors, proximity, polarity or clefts."),
+        typer.Option(
+            "--decoder",
+            metavar="KIND",
+            help="sites, vectors, proximity, polarity or clefts.",
+            autocompletion=complete.one_of("sites", "vectors", "proximity", "polarity", "clefts"),
+        ),
     ] = None,
     mask: Annotated[
         str | None,
@@ -65,6 +73,7 @@ def synapses(  # noqa: PLR0913 (one parameter per option)
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")] = False,
     block_minutes: BlockMinutes = 10.0,
     any_voxel_size: AnyVoxelSize = False,
+    as_json: Json = False,
 ) -> None:
     """Find synapses and their partners, cell by cell; the same command goes on after a crash.
 
@@ -102,11 +111,10 @@ def synapses(  # noqa: PLR0913 (one parameter per option)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         made = find_synapses(spec, executor, tell, overwrite, engine)
     table, notes = read_result(made)
-    for line in told(len(table), resolved(spec)):
-        typer.echo(line)
-    for name, count in notes.items():
-        typer.echo(f"  {count:>8}  {name}")
-    typer.echo(f"report: {made / 'report.html'}")
+    chosen, page = resolved(spec), made / "report.html"
+    lines = [*told(len(table), chosen), *(f"  {count:>8}  {name}" for name, count in notes.items())]
+    words = {"output": made, "synapses": len(table), "decoder": chosen.kind, "counts": notes, "report": page}
+    answer(as_json, words, [*lines, f"report: {page}"])
 
 
 def _said(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from emloom.cli import complete
+from emloom.cli.jsonout import answer
 from emloom.cli.options import Json, Triple, VoxelSize, box_of, three, three_whole
 from emloom.errors import InputError
 
-Kind = Annotated[str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...")]
+Kind = Annotated[
+    str | None, typer.Option("--kind", help="raw, labels, mask, affinities, ...", autocompletion=complete.kinds)
+]
 Offset = Annotated[str | None, typer.Option("--offset", metavar="Z,Y,X", help="World position of voxel 0, nm.")]
 Chunk = Annotated[str | None, typer.Option("--chunk", metavar="Z,Y,X", help="Voxels per chunk.")]
 
@@ -39,6 +42,7 @@ def pyramid(
     kind: Kind = None,
     voxel_size: VoxelSize = None,
     replace: Annotated[bool, typer.Option("--replace", help="Make existing coarser levels anew.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Add coarser levels: means of images, majorities of labels; goes on where it was interrupted.
 
@@ -58,14 +62,24 @@ def pyramid(
     }
     with bar("pyramid") as advance:
         made = build(PyramidSpec.from_dict(given, "pyramid"), advance)
+    lines = []
     for level in made:
         size = ", ".join(f"{s:g}" for s in level.grid.voxel_size_nm)
-        typer.echo(f"{image}/{level.name}: {' x '.join(map(str, level.shape))} voxels of {size} nm")
-    if not made:
-        typer.echo(f"{image} is small: no coarser level is needed (--levels makes some)")
+        lines.append(f"{image}/{level.name}: {' x '.join(map(str, level.shape))} voxels of {size} nm")
+    answer(
+        as_json,
+        {
+            "image": image,
+            "levels": [
+                {"name": level.name, "shape": level.shape, "voxel_size_nm": level.grid.voxel_size_nm}
+                for level in made
+            ],
+        },
+        lines or f"{image} is small: no coarser level is needed (--levels makes some)",
+    )
 
 
-def crop(
+def crop(  # noqa: PLR0913 (one parameter per option)
     source: str,
     target: str,
     box: Annotated[str | None, typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Voxels.")] = None,
@@ -75,6 +89,7 @@ def crop(
     kind: Kind = None,
     voxel_size: VoxelSize = None,
     chunk: Chunk = None,
+    as_json: Json = False,
 ) -> None:
     """Copy a box of a volume, verified; its offset says where in the world it is.
 
@@ -97,7 +112,7 @@ def crop(
         given["chunk_vox"] = three_whole(chunk, "chunk")
     with bar("crop") as advance:
         report = cut(CropSpec.from_dict(given, "crop"), advance)
-    typer.echo(report.to_text())
+    answer(as_json, report, report.to_text)
 
 
 def interval_of(text: str) -> tuple[Triple, Triple]:
@@ -133,20 +148,25 @@ def stats(
     given = {"source": source, "output": output, "kind": kind, "voxel_size_nm": three(voxel_size, "voxel size")}
     with bar("stats") as advance:
         report = measure(StatsSpec.from_dict(given, "stats"), advance)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    answer(as_json, report, report.to_text)
 
 
-def export(
+def export(  # noqa: PLR0913 (one parameter per option)
     source: str,
     target: str,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="zarr, zarr2, n5, precomputed, wkw, hdf5, tiff; default: the suffix."),
+        typer.Option(
+            "--to",
+            help="zarr, zarr2, n5, precomputed, wkw, hdf5, tiff; default: the suffix.",
+            autocompletion=complete.one_of("zarr", "zarr2", "n5", "precomputed", "wkw", "hdf5", "tiff"),
+        ),
     ] = None,
     voxel_size: VoxelSize = None,
     offset: Offset = None,
     kind: Kind = None,
     chunk: Chunk = None,
+    as_json: Json = False,
 ) -> None:
     """Write a volume in the format of another tool, and verify it by reading it back.
 
@@ -167,4 +187,4 @@ def export(
     }
     with bar("export") as advance:
         report = write(ExportSpec.from_dict(given, "export"), advance)
-    typer.echo(report.to_text())
+    answer(as_json, report, report.to_text)

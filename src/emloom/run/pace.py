@@ -43,10 +43,15 @@ class Pace:
         rate = self.blocks_per_s
         return (self.total - self.done) / rate if rate > 0 else None
 
+    @property
+    def to_go(self) -> str:
+        """The time to go in words; empty while nothing is known."""
+        left = self.seconds_to_go
+        return "" if left is None else f"{_clock(left)} to go"
+
     def __str__(self) -> str:
         text = f"{self.done} of {self.total} blocks, {self.blocks_per_s:.3g} blocks/s"
-        left = self.seconds_to_go
-        return text if left is None else f"{text}, {_clock(left)} to go"
+        return f"{text}, {self.to_go}" if self.to_go else text
 
 
 def _clock(seconds: float) -> str:

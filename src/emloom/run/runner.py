@@ -51,6 +51,8 @@ class BlocksFailedError(InputError):
         untried: how many blocks were given up without being tried.
     """
 
+    exit_status = 1
+
     def __init__(self, message: str, failures: Sequence[Failure], untried: int = 0) -> None:
         super().__init__(message)
         self.failures = tuple(failures)

@@ -22,6 +22,7 @@ from emloom.errors import InputError
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.geometry.grid import Vec3
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.engine import Engine
 from emloom.nn.forest import Forest, require_reach
@@ -179,6 +180,9 @@ def predict_volume(
     tile = tile_for(predictor, scene.raw, names, scene.box, average, job.tile_shape_vox)
     shape = block_shape(scene.box, tile)
     space = Workspace(job.output)
+    if not space.folder.exists():
+        heads = [output_info(spec, name, scene.raw.info, scene.box) for name in names]
+        require_room(space.draft, heads, "predict a part of it (--box)")
     paths = {"raw": job.raw, "model": job.model, "mask": source_of(job.mask)}
     how = {"backend": engine.backend, "precision": engine.precision}
     inputs = space.claim("predict", job, paths, discard, how)

@@ -25,6 +25,7 @@ from emloom.errors import InputError
 from emloom.geometry import Block, blocks
 from emloom.io import graphstore
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.tables import count_rows
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.run.executor import Executor, Serial
@@ -80,6 +81,8 @@ def segment(
     started = time.perf_counter()
     source, executor = open_affinities(job), executor or Serial()
     space = Workspace(job.output)
+    if not space.folder.exists():
+        require_room(space.draft, volumes_of(job, source.info), "segment a part of it (emloom crop)")
     inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": source_of(job.mask)}, discard)
     if space.finished and not repair:
         return space.output
@@ -123,11 +126,17 @@ def open_affinities(job: SegmentJob) -> Volume:
 
 def make_volumes(job: SegmentJob, info: VolumeInfo, folder: Path) -> None:
     """Make the volumes of ids, empty, where they are not there yet."""
-    chunks = chunk_within(job.segmentation.cell)
-    ids = VolumeInfo(info.shape, np.dtype(np.uint64), info.grid, kind="labels", chunks=chunks)
-    for name in ("fragments", *(() if job.threshold is None else ("segmentation",))):
+    names = ("fragments", "segmentation")
+    for name, ids in zip(names, volumes_of(job, info), strict=False):  # without a threshold there is but the first
         if not (folder / name).exists():
             create_volume(folder / name, ids)
+
+
+def volumes_of(job: SegmentJob, info: VolumeInfo) -> list[VolumeInfo]:
+    """Return the volumes that a job makes of affinities: fragments, and segments where there is a threshold."""
+    chunks = chunk_within(job.segmentation.cell)
+    ids = VolumeInfo(info.shape, np.dtype(np.uint64), info.grid, kind="labels", chunks=chunks)
+    return [ids] * (1 if job.threshold is None else 2)
 
 
 @dataclass
