@@ -66,14 +66,17 @@ def spotted() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return raw, labels
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tissue") / "tissue.h5"
+def write_tissue(path: Path) -> Path:
     raw, labels = spotted()
     with h5py.File(path, "w") as file:
         for name, array in (("raw", raw), ("labels/spots", labels)):
             file.create_dataset(f"volumes/{name}", data=array).attrs["resolution"] = SIZE
     return path
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tissue(tmp_path_factory.mktemp("tissue") / "tissue.h5")
 
 
 def job_of(stack: Path, **changes: Any) -> ArtifactJob:

@@ -25,7 +25,7 @@ from emloom.view.alignfigures import (
     shift_curves,
 )
 from emloom.view.qcfigures import Series, series_plot
-from emloom.view.report import Cell, Report, Score, Section, Table, Tone
+from emloom.view.report import Cell, Report, Score, Section, Table, Tone, Verdict
 
 SUMMARY, PAGE = "align.json", "report.html"
 LISTED = 20
@@ -42,6 +42,7 @@ _LOOK_SIDE = (
     "Look along a membrane, from the top to the bottom. It should run through as a line; a step is a section that "
     "still lies wrong, a slow bend may be the tissue itself."
 )
+_P95_PX = (1.0, 3.0)  # good up to, to be looked at up to
 F64 = NDArray[np.float64]
 
 
@@ -78,7 +79,9 @@ def write_align_report(folder: str | Path) -> Path:
     provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     report = Report(
         title=f"Alignment of {name_of(str(found.summary['raw']))}",
-        subtitle=subtitle_of(str(found.summary["raw"]), provenance),
+        subtitle=str(found.summary["raw"]),
+        done="Every section was laid on those around it.",
+        verdict=_verdict(found),
         scores=_scores(found),
         sections=[
             _summary(found),
@@ -99,14 +102,6 @@ def name_of(path: str) -> str:
     """Return the name of the file or folder that holds a volume."""
     parts = Path(path).parts
     return next((part for part in parts if Path(part).suffix and part != ".."), parts[-1])
-
-
-def subtitle_of(raw: str, provenance: Mapping[str, Any]) -> str:
-    """Return the line below the title: which data, when, by which version."""
-    words = [raw, provenance.get("written", "")]
-    if "environment" in provenance:
-        words.append(f"emloom {provenance['environment']['emloom']}")
-    return " · ".join(word for word in words if word)
 
 
 def _read(folder: Path) -> _Found:
@@ -141,7 +136,7 @@ def _scores(found: _Found) -> list[Score]:
         median, p95 = (float(np.nanmedian(v)) for v in (found.residual, found.residual_p95))
         scores += [
             Score("residual, median, px", f"{median:.2f}", "over sections", _tone(median, 0.5, 1.5)),
-            Score("residual, p95, px", f"{p95:.2f}", "95th percentile of a section", _tone(p95, 1.0, 3.0)),
+            Score("residual, p95, px", f"{p95:.2f}", "95th percentile of a section", _tone(p95, *_P95_PX)),
             Score(
                 "links of a section",
                 f"{few:g}",
@@ -161,6 +156,22 @@ def _scores(found: _Found) -> list[Score]:
         Score("end to end, px", f"{ends:.1f}" if np.isfinite(ends) else None, "last section to the first")
     )
     return scores
+
+
+def _verdict(found: _Found) -> Verdict:
+    n, bad = found.table.n, int(found.bad.sum())
+    away = f" {bad} of {n} sections are bad and lie where their neighbours are." if bad else ""
+    if not np.isfinite(found.residual).any():
+        return Verdict(f"The {n} sections were moved; how well they fit was not measured.{away}")
+    p95 = float(np.nanmedian(found.residual_p95))
+    tone = _tone(p95, *_P95_PX)
+    says = {
+        "good": "they fit",
+        "warning": "look at the membranes from the side before you go on",
+        "bad": "they do not fit: do not go on before you know why",
+        "plain": "look at them",
+    }[tone]
+    return Verdict(f"95 % of the places of a section lie within {p95:.2f} px of their match: {says}.{away}", tone)
 
 
 def _tone(value: float, good: float, fair: float) -> Tone:

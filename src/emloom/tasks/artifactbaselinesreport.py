@@ -22,7 +22,7 @@ from emloom.tasks.artifactbaselinesspec import ArtifactBaselinesJob
 from emloom.view.classfigures import RankCurve, ranking_plot
 from emloom.view.colours import RGB
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 _DRAWN = 5  # curves of one plot
 _SHOWN = 8  # patches of one kind
@@ -39,8 +39,9 @@ def write_baselines_report(job: ArtifactBaselinesJob, found: BaselinesFound) -> 
     raw = open_volume(job.raw, voxel_size_nm=job.voxel_size_nm, kind="raw")
     report = Report(
         title=f"{found.parts.name}: what frozen features do",
-        subtitle=f"{job.raw} · {job.model or 'no model'} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=f"{job.raw} · {job.model or 'no model'}",
+        done="Detectors that need no training of a network were fitted to labelled patches, and compared.",
+        verdict=_verdict(found),
         scores=_cards(found),
         sections=[_comparison(job, found), _examples(found, raw), *_surprises(found, raw), _next(job, found)],
         provenance=provenance,
@@ -60,6 +61,18 @@ def _cards(found: BaselinesFound) -> list[Score]:
         Score("recall", best.applied.recall, "likewise"),
         Score("compared", len(found.results), f"best on the validation part: {best.name}, shown here on the test"),
     ]
+
+
+def _verdict(found: BaselinesFound) -> Verdict:
+    best = found.results[found.best]
+    interval, (yes, no) = best.intervals["average_precision"], found.parts.counts(TEST)
+    chance = yes / (yes + no)
+    text = (
+        f"{best.name} does best on the validation part; its average precision on the test is {interval.value:.3f}"
+    )
+    if isnan(interval.low) or interval.low > chance:
+        return Verdict(f"{text}, chance is {chance:.3f}.")
+    return Verdict(f"{text}, which cannot be told from chance ({chance:.3f}): label more patches.", "warning")
 
 
 def _comparison(job: ArtifactBaselinesJob, found: BaselinesFound) -> Section:

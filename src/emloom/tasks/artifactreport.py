@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from emloom.tasks.scorefiles import read_rows
 from emloom.view.colours import grey
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.patchmaps import heated, outlined
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Link, Report, Score, Section, Table, Verdict, page_below
 
 _COLUMNS = {
     "scene": "scene",
@@ -72,8 +73,9 @@ def write_artifact_report(
     rows = read_rows(folder / "evaluate")
     report = Report(
         title=name,
-        subtitle=f"{looked_for} · {folder} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=f"{looked_for} · {folder}",
+        done=f"A network was trained to find {looked_for}, and judged on scenes that it had not seen.",
+        verdict=_verdict(rows[0]),
         scores=_cards(rows[0]),
         sections=[_scores(rows), _pictures(shown), _next_steps(folder)],
         provenance=provenance,
@@ -89,6 +91,16 @@ def _cards(together: dict[str, Any]) -> list[Score]:
         Score("false positives a section", together["false_positives_per_section"], "patches"),
         Score("F1 of objects", together["object_f1"], "both sides clustered"),
     ]
+
+
+def _verdict(together: dict[str, Any]) -> Verdict:
+    found, chance = together["average_precision"], together["prevalence"]
+    if found is None or not isfinite(found):
+        return Verdict("The scenes hold only clean, or only unknown patches: nothing can be judged.", "warning")
+    text = f"Average precision is {found:.3f}, where chance gives {chance:.3f}"
+    if found > chance:
+        return Verdict(f"{text}.")
+    return Verdict(f"{text}: do not use this model.", "bad")
 
 
 def _pictures(shown: Sequence[Shown]) -> Section:
@@ -127,9 +139,10 @@ def _scores(rows: Sequence[dict[str, Any]]) -> Section:
 
 
 def _next_steps(folder: Path) -> Section:
-    text = (
-        f"Map a volume: emloom artifacts predict raw.zarr --model {folder}/train/model.safetensors -o map.zarr\n\n"
-        f"Intervals, curves, calibration: {folder}/evaluate/all/report.html\n\n"
-        f"Threshold and calibration: {folder}/evaluate/operating.json"
+    line = f"emloom artifacts predict raw.zarr --model {folder}/train/model.safetensors -o map.zarr"
+    return Section(
+        "Go on",
+        "Threshold and calibration are in evaluate/operating.json.",
+        links=[Link("Intervals, curves, calibration", page_below("evaluate", "all"))],
+        commands=[Command("Map a volume", line)],
     )
-    return Section("Go on", text)

@@ -22,7 +22,7 @@ from emloom.view.classcolours import class_colours, painted
 from emloom.view.colours import RGB, grey
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.marked import section_of
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 _SHOWN_VOX = 512  # along a side of a picture, at most
 _FLATTEST = 4  # width over height of a picture, at most
@@ -136,12 +136,23 @@ def write_classify_report(
     cards += [Score(row["class"], row["share"], "of decided voxels") for row in classes[: len(names)][:4]]
     Report(
         title="Classes",
-        subtitle=f"{provenance['spec']['probabilities']} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=provenance["spec"]["probabilities"],
+        done="Every voxel was given the class that its probabilities say.",
+        verdict=_verdict(counts),
         scores=cards,
         sections=sections,
         provenance=dict(provenance),
     ).write(folder / "report.html")
+
+
+def _verdict(counts: ClassCounts) -> Verdict:
+    total, open_ = int(counts.confidence.sum()), int(counts.confidence[UNDECIDED].sum())
+    sure = _mean_confidence(counts.confidence[:UNDECIDED])
+    if 2 * open_ > total or not total:
+        return Verdict("Most voxels are undecided: look at the probabilities first.", "warning")
+    return Verdict(
+        f"{(total - open_) / total:.1%} of all voxels are decided, with a mean confidence of {sure:.2f}."
+    )
 
 
 def class_rows(confidence: NDArray[np.int64], names: Sequence[str], voxel_nm3: float) -> list[dict[str, Any]]:

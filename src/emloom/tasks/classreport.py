@@ -20,7 +20,7 @@ from emloom.view.classfigures import (
     ranking_plot,
     reliability_plot,
 )
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, summed_up
 
 _PER_CLASS = {
     "name": "class",
@@ -64,8 +64,9 @@ def write_class_report(spec: ClassSpec, found: ClassEvaluation) -> Path:
         sections += [_ranked(spec, found), _calibrated(found)]
     report = Report(
         title=f"{Path(spec.predicted).name} against {Path(spec.truth).name}",
-        subtitle=f"{spec.predicted} · {spec.truth} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=f"{spec.predicted} · {spec.truth}",
+        done="Predicted classes were compared, voxel by voxel, with what is true.",
+        verdict=summed_up(_cards(found)),
         scores=_cards(found),
         sections=sections,
         provenance=provenance,

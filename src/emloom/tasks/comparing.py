@@ -146,6 +146,7 @@ def _page(results: Sequence[Scored], keys: Sequence[str]) -> Report:
     return Report(
         title=" against ".join(names) if len(names) == 2 else f"{len(names)} results",
         subtitle=f"emloom {environment()['emloom']}",
+        done="Results were scored against the same truth, and stand side by side.",
         sections=[Section("Comparison", text, figures, [table])],
         provenance={result.name: {"truth": result.truth[1], **result.row} for result in results},
     )

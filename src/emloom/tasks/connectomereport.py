@@ -9,7 +9,7 @@ from typing import Any
 from emloom.ops.connectome import adjacency, busiest, clustered, strongest
 from emloom.tasks.connectomegraph import Graph
 from emloom.view.connectomefigures import adjacency_figure, distributions_figure
-from emloom.view.report import Cell, Report, Score, Section, Table, show
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict, show
 
 DRAWN = 200
 """Neurons of the matrix, at most."""
@@ -34,8 +34,9 @@ def write_connectome_report(graph: Graph, folder: Path, provenance: Mapping[str,
         sections += [_strongest(graph), _neurons(graph), _matrix(graph), _distributions(graph)]
     report = Report(
         title=f"Connectome of {name}",
-        subtitle=f"{job['segmentation'] or 'segments of the table'} · {job['synapses']} · "
-        f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
+        subtitle=f"{job['segmentation'] or 'segments of the table'} · {job['synapses']}",
+        done="Contacts were counted between neurons, from the one that sends to the one that receives.",
+        verdict=_verdict(graph),
         scores=_cards(graph),
         sections=sections,
         provenance=provenance,
@@ -54,6 +55,16 @@ def _cards(graph: Graph) -> list[Score]:
         Score("Neurons with contacts", connected, f"of {show(len(graph.neurons))} segments"),
         Score("Left out", away, "contacts that make no edge", "warning" if 2 * away > total else "plain"),
     ]
+
+
+def _verdict(graph: Graph) -> Verdict:
+    total, away = len(graph.synapses), sum(graph.reasons.values())
+    if not len(graph.edges):
+        return Verdict(f"None of {show(total)} contacts makes an edge: the graph is empty.", "warning")
+    text = f"{show(total - away)} of {show(total)} contacts make {show(len(graph.edges))} edges"
+    if 2 * away > total:
+        return Verdict(f"{text}; most make none: see why before you count on the graph.", "warning")
+    return Verdict(f"{text}.")
 
 
 def _counts(graph: Graph) -> Section:

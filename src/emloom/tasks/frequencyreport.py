@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from emloom.view.colours import grey
 from emloom.view.figures import Figure, Tile
 from emloom.view.frequencyfigures import KeptLine, fidelity_plot, ring_plot, share_plot, tile_map
 from emloom.view.mosaic import mosaic
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 SHOWN = 3
 """Tiles of each output that are drawn."""
@@ -40,13 +40,31 @@ def write_frequency_report(spec: FrequencySpec, found: FrequencyReport) -> Path:
     sections += [_places(kept) for kept in found.outputs]
     report = Report(
         title=f"What is kept of {Path(spec.reference).name}",
-        subtitle=f"{spec.reference} · {provenance['written']} · emloom {provenance['environment']['emloom']}",
+        subtitle=spec.reference,
+        done=f"How much of {Path(spec.reference).name} is kept was measured, wavelength by wavelength.",
+        verdict=_verdict(found),
         scores=[_card(kept) for kept in found.outputs[:4]],
         sections=sections,
         provenance=provenance,
     )
     report.write(folder / "report.html")
     return folder / "report.html"
+
+
+def _verdict(found: FrequencyReport) -> Verdict:
+    limits = [verdict for kept in found.outputs for verdict in kept.verdicts]
+    broken = sum(not verdict.kept for verdict in limits)
+    if limits and broken:
+        return Verdict(f"{broken} of {len(limits)} limits are broken.", "bad")
+    if limits:
+        return Verdict(f"All {len(limits)} limits are kept.", "good")
+    fine = [(kept.name, _card(kept).value) for kept in found.outputs]
+    known = ", ".join(
+        f"{value:g} nm ({name})" for name, value in fine if isinstance(value, float) and isfinite(value)
+    )
+    if not known:
+        return Verdict("At no wavelength does the reference explain half of what was given back.", "warning")
+    return Verdict(f"At least half comes through down to {known}. No limit was asked for.")
 
 
 def _card(kept: Kept) -> Score:

@@ -20,7 +20,7 @@ from emloom.tasks.patchspec import PatchSpec
 from emloom.view.classfigures import RankCurve, ranking_plot, reliability_plot
 from emloom.view.colours import grey
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 WORST = 15
 _PICTURED = 12
@@ -68,8 +68,9 @@ def write_patch_report(spec: PatchSpec, found: PatchEvaluation) -> Path:
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     report = Report(
         title=f"{found.name}: {Path(spec.found).name} against {Path(spec.truth).name}",
-        subtitle=f"{spec.found} · {spec.truth} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=f"{spec.found} · {spec.truth}",
+        done=f"Scored patches were compared with labelled ones: which of them are {found.name}.",
+        verdict=_verdict(found),
         scores=_cards(found),
         sections=[
             _thresholds(spec, found),
@@ -93,6 +94,17 @@ def _cards(found: PatchEvaluation) -> list[Score]:
         Score("recall", point["recall"], f"{_ends(found, 'recall')}at the threshold applied"),
         Score("false positives per section", point["false_positives_per_section"], "patches; 0 is best"),
     ]
+
+
+def _verdict(found: PatchEvaluation) -> Verdict:
+    value, chance = found.ranked.average_precision, found.ranked.prevalence
+    text = f"Average precision is {value:.3f}, where chance gives {chance:.3f}"
+    interval = found.intervals.get("average_precision")
+    if interval is None or isnan(interval.low):
+        return Verdict(f"{text}; there are too few sections to say how sure that is.")
+    if interval.low > chance:
+        return Verdict(f"{text}; even the low end of its interval, {interval.low:.3f}, is better than chance.")
+    return Verdict(f"{text}: the two cannot be told apart on these patches.", "warning")
 
 
 def _ends(found: PatchEvaluation, name: str) -> str:

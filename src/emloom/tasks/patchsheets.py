@@ -119,7 +119,8 @@ def _report(listing: Listing, sheets: Sequence[Figure]) -> Report:
     ]
     where = Table(columns, rows, "First voxel of every patch (z, y, x), and what is known about it.")
     sections = [Section("Patches", listing.text, sheets), Section("Where they are", "", tables=[where])]
-    return Report(listing.title, f"{len(patches)} patches", sections=sections, provenance=listing.provenance)
+    done = f"{len(patches)} patches were picked, for somebody to answer; tissue is shown around each."
+    return Report(listing.title, done=done, sections=sections, provenance=listing.provenance)
 
 
 def in_words(scores: Texts) -> list[str]:

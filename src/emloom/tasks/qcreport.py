@@ -22,7 +22,7 @@ from emloom.view.colours import grey
 from emloom.view.figures import Figure, Tile
 from emloom.view.mosaic import mosaic
 from emloom.view.qcfigures import Projection, Series, coloured, defect_map, series_plot
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 SHOWN = 12
 """Worst sections that are drawn."""
@@ -55,7 +55,9 @@ def write_qc_report(spec: QcSpec, found: QcReport) -> Path:
     worst = found.worst()
     report = Report(
         title=f"Quality of {_name_of(spec.raw)}",
-        subtitle=f"{spec.raw} · {provenance['written']} · emloom {provenance['environment']['emloom']}",
+        subtitle=spec.raw,
+        done="Every section was measured and held against those around it.",
+        verdict=_verdict(found),
         scores=[
             Score(
                 "sections that stand out", found.n_bad, f"of {info.shape[0]}", "warning" if found.n_bad else "good"
@@ -75,6 +77,15 @@ def write_qc_report(spec: QcSpec, found: QcReport) -> Path:
     )
     report.write(folder / "report.html")
     return folder / "report.html"
+
+
+def _verdict(found: QcReport) -> Verdict:
+    n, share = found.stack.info.shape[0], found.masked / found.stack.info.box.size
+    left_out = f"later stages leave out {share:.2%} of all voxels"
+    if not found.n_bad:
+        return Verdict(f"None of {n} sections stands out; {left_out}.", "good")
+    noun = "section stands" if found.n_bad == 1 else "sections stand"
+    return Verdict(f"{found.n_bad} of {n} {noun} out: look at the worst below; {left_out}.", "warning")
 
 
 def _n_tiles(found: QcReport) -> int:

@@ -17,7 +17,7 @@ from emloom.view.colours import grey
 from emloom.view.curves import training_curves
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.frequencyfigures import KeptLine, fidelity_plot
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Link, Report, Score, Section, Table, page_below, summed_up
 
 _SHOWN_VOX = 256
 
@@ -34,14 +34,16 @@ def write_reconstruction_report(
     job: ReconstructionJob, judged: Sequence[Judged], folder: Path, provenance: Mapping[str, Any]
 ) -> None:
     """Write `report.html` into the folder of a finished run."""
+    cards = [
+        Score(f"PSNR, {each.item.name}", each.kept.psnr_db, "dB; the range is that of the type")
+        for each in judged[:4]
+    ]
     report = Report(
         title=job.name,
-        subtitle=f"{', '.join(stack.raw for stack in job.data)} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
-        scores=[
-            Score(f"PSNR, {each.item.name}", each.kept.psnr_db, "dB; the range is that of the type")
-            for each in judged[:4]
-        ],
+        subtitle=", ".join(stack.raw for stack in job.data),
+        done="A network was trained to give back what it sees, and judged on boxes that it had not seen.",
+        verdict=summed_up(cards, "in dB, higher is closer; the raw holds noise, which nothing should give back"),
+        scores=cards,
         sections=[
             _pictures(judged),
             _levels(job, judged),
@@ -114,7 +116,7 @@ def _levels(job: ReconstructionJob, judged: Sequence[Judged]) -> Section:
     text = (
         "The ratio is the power of the reconstruction over that of the raw, level by level of a wavelet "
         "transform; the coherence tells whether it is the same structure. Bands are 95 % intervals over tiles. "
-        "Every test has a page of its own, evaluate/<test>/report.html, with what an ideal denoiser would keep, "
+        "Every test has a page of its own, with what an ideal denoiser would keep, "
         "Fourier rings, and maps of where content was replaced."
     )
     if any(each.item.foreign for each in judged):
@@ -131,12 +133,13 @@ def _levels(job: ReconstructionJob, judged: Sequence[Judged]) -> Section:
             Table(["test", "raw", "rmse (grey levels)", "PSNR (dB)"], errors, "over all whole tiles"),
             Table(["test", "level", "nm", "ratio", "coherence", "relative error"], rows, "by wavelength"),
         ],
+        links=[Link(f"All of {each.item.name}", page_below("evaluate", each.item.name)) for each in judged],
     )
 
 
 def _next(folder: Path) -> Section:
-    text = (
-        f"Reconstruct: emloom predict raw.zarr --model {folder}/train/model.safetensors -o out.zarr\n\n"
-        "Judge: emloom frequency raw.zarr out.zarr/reconstruction -o fidelity/"
-    )
-    return Section("Apply it to another stack", text)
+    commands = [
+        Command("Reconstruct", f"emloom predict raw.zarr --model {folder}/train/model.safetensors -o out.zarr"),
+        Command("Judge", "emloom frequency raw.zarr out.zarr/reconstruction -o fidelity/"),
+    ]
+    return Section("Apply it to another stack", commands=commands)

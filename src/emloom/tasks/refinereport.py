@@ -18,7 +18,7 @@ from emloom.view.classcolours import class_colours
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.curves import update_curve
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 _EDGE = 512
 
@@ -64,7 +64,8 @@ def write_refine_report(
     swings = rises(energy.tolist())
     report = Report(
         title="Refined classes",
-        subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
+        done="Probabilities of classes were refined by the raw around each voxel, as a CRF does.",
+        verdict=_verdict(changed / max(total, 1), bool(swings)),
         scores=[
             Score("voxels changed", changed / max(total, 1), "part of all"),
             Score("energy", "rose" if swings else "fell", "at every update", "warning" if swings else "good"),
@@ -82,6 +83,13 @@ def write_refine_report(
         provenance=provenance,
     )
     report.write(folder / "report.html")
+
+
+def _verdict(share: float, swings: bool) -> Verdict:
+    text = f"{share:.2%} of all voxels changed their likeliest class"
+    if swings:
+        return Verdict(f"{text}, but the energy rose: set damping nearer to 1, and run it again.", "warning")
+    return Verdict(f"{text}; the energy fell at every update.", "good")
 
 
 _WORDS = (

@@ -18,14 +18,14 @@ from emloom.io.open import open_volume
 from emloom.io.stackmaps import read_stackmap
 from emloom.io.volume import Volume
 from emloom.tasks.alignreport import SUMMARY as ALIGNED
-from emloom.tasks.alignreport import name_of, subtitle_of
+from emloom.tasks.alignreport import name_of
 from emloom.tasks.badsections import NAMED
 from emloom.tasks.beforeafter import SIDE_PX, Pair, Window, from_the_side, motion, read_nearest, read_window, seen
 from emloom.tasks.sectiontable import SectionTable, read_sections, read_summary
 from emloom.view.alignfigures import before_after
 from emloom.view.figures import Figure
 from emloom.view.repairfigures import replaced_section, torn_section
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 SUMMARY, PAGE, INVENTED = "repair.json", "report.html", "invented.zarr"
 DRAWN = 3
@@ -80,7 +80,9 @@ def write_repair_report(folder: str | Path) -> Path:
     raw = str(found.summary["raw"])
     report = Report(
         title=f"Repair of {name_of(raw)}",
-        subtitle=subtitle_of(raw, provenance),
+        subtitle=raw,
+        done="Bad sections were replaced by what their neighbours say, torn ones put together.",
+        verdict=_verdict(found),
         scores=_scores(found),
         sections=[
             _summary(found),
@@ -126,6 +128,19 @@ def _scores(found: _Found) -> list[Score]:
     if share is not None:
         scores.append(Score("not measured, %", 100 * float(share), "of all voxels; see invented.zarr"))
     return scores
+
+
+def _verdict(found: _Found) -> Verdict:
+    n, changed, left = found.table.n, int(found.marked.sum()), len(found.of(LEFT))
+    if left:
+        return Verdict(
+            f"{left} of {n} sections are bad, and nothing could be made of them: segments break there.", "warning"
+        )
+    if not changed:
+        return Verdict(f"None of {n} sections had to be repaired.", "good")
+    return Verdict(
+        f"{changed} of {n} sections were repaired, none is left bad; what was made up is marked.", "good"
+    )
 
 
 def _summary(found: _Found) -> Section:

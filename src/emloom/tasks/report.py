@@ -20,7 +20,7 @@ from emloom.tasks.job import NeuronsJob
 from emloom.view.colours import grey, overlay
 from emloom.view.curves import threshold_curve, training_curves
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Report, Score, Section, Table, Verdict
 
 Ids = NDArray[np.uint64]
 
@@ -55,8 +55,10 @@ def write_report(job: NeuronsJob, stacks: Sequence[Stack], folder: Path, provena
     boxes = {item.name: _load_box(item, stacks, folder) for item in held_out(job.data, "test")}
     report = Report(
         title=job.name,
-        subtitle=f"{', '.join(stack.raw.info.source for stack in stacks)} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=", ".join(stack.raw.info.source for stack in stacks),
+        done="A network was trained to segment neurons, its threshold was chosen on the validation boxes, and it "
+        "was judged on test boxes that it had not seen.",
+        verdict=_verdict(result),
         scores=_headline(result),
         sections=[
             _pictures(boxes),
@@ -101,6 +103,23 @@ def _headline(result: Mapping[str, Any]) -> list[Score]:
         note = f"bits of VOI below the {baseline['method']} ({baseline['voi_sum']:.3f})"
         scores.insert(1, Score("better than no training", gain, note, "good" if gain > 0 else "bad"))
     return scores
+
+
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    test = [row for row in result["rows"] if row["part"] == "test"]
+    voi = test[0]["voi_sum"]
+    baseline = next((row for row in test if "raw" in row["method"]), None)
+    if baseline is None:
+        return Verdict(f"VOI on the test boxes is {voi:.3f} bits at threshold {result['threshold']:g}.")
+    gain = baseline["voi_sum"] - voi
+    if gain > 0:
+        text = f"VOI on the test boxes is {voi:.3f} bits, {gain:.3f} less than {baseline['method']} leaves"
+        return Verdict(f"{text}: the network has learned.", "good")
+    return Verdict(
+        f"VOI on the test boxes is {voi:.3f} bits, no less than {baseline['method']} leaves "
+        f"({baseline['voi_sum']:.3f}): do not use this model; look at the curves of its training.",
+        "bad",
+    )
 
 
 def _pictures(boxes: Mapping[str, _Box]) -> Section:
@@ -204,11 +223,11 @@ def _training(folder: Path) -> Section:
 
 
 def _next_steps(folder: Path, threshold: float) -> Section:
-    text = (
-        f"Predict: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
-        f"Segment: emloom segment pred.zarr/affinities --threshold {threshold:g} --job {folder}/job.yaml "
-        "-o seg.zarr\n\n"
-        f"Look: emloom view raw.zarr seg.zarr/segmentation\n\n"
-        "Expect no more than these scores on tissue like this, and less elsewhere."
-    )
-    return Section("Apply it to another stack", text)
+    text = "Expect no more than these scores on tissue like this, and less elsewhere."
+    segment = f"emloom segment pred.zarr/affinities --threshold {threshold:g} --job {folder}/job.yaml -o seg.zarr"
+    commands = [
+        Command("Predict", f"emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr"),
+        Command("Segment", segment),
+        Command("Look", "emloom view raw.zarr seg.zarr/segmentation"),
+    ]
+    return Section("Apply it to another stack", text, commands=commands)

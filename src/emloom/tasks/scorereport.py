@@ -23,7 +23,7 @@ from emloom.view.curves import threshold_curve
 from emloom.view.figures import Figure, Opening, Tile
 from emloom.view.marked import section_of
 from emloom.view.mosaic import mosaic
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, summed_up
 
 _WINDOW = 256  # voxels of the finest axis that a picture shows along its sides
 
@@ -53,13 +53,13 @@ def write_score_report(spec: EvaluateSpec, found: Evaluation) -> Path:
         sections += skeleton_sections(spec, found, found.traced)
     traced = None if spec.skeletons is None else spec.skeletons.path
     truths = [path for path in (spec.truth, traced) if path is not None]
+    cards = [_card(value, found.row[value.key]) for metric in found.metrics[:3] for value in metric.values[-1:]]
     report = Report(
         title=f"{Path(spec.segmentation).name} against {' and '.join(Path(path).name for path in truths)}",
-        subtitle=f"{' · '.join([spec.segmentation, *truths])} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
-        scores=[
-            _card(value, found.row[value.key]) for metric in found.metrics[:3] for value in metric.values[-1:]
-        ],
+        subtitle=" · ".join([spec.segmentation, *truths]),
+        done="A segmentation was compared with what is true, and the errors that cost most were drawn.",
+        verdict=summed_up(cards),
+        scores=cards,
         sections=sections,
         provenance=provenance,
     )

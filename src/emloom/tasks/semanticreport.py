@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from emloom.tasks.classreport import class_table
 from emloom.tasks.classscoring import ClassEvaluation
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Link, Report, Score, Section, Table, Verdict, page_below
+
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def write_semantic_report(
     provenance, learned = origin
     report = Report(
         title=name,
-        subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
+        done=f"A model of {len(found.names)} classes was trained, and judged on test boxes that it had not seen.",
+        verdict=_verdict(found),
         scores=[Score(f"IoU of {row['name']}", row["iou"], "1 is perfect") for row in found.classes[:4]],
         sections=[
             _pictures(found.names, boxes),
@@ -70,6 +74,20 @@ def write_semantic_report(
         provenance=provenance,
     )
     report.write(folder / "report.html")
+
+
+def _verdict(found: ClassEvaluation) -> Verdict:
+    known = [(float(row["iou"]), str(row["name"])) for row in found.classes if row["iou"] is not None]
+    known = [pair for pair in known if isfinite(pair[0])]
+    if not known:
+        return Verdict("The test boxes hold none of the classes: nothing can be said about the model.", "warning")
+    (low, worst), (high, best) = min(known), max(known)
+    text = f"IoU goes from {low:.3f} ({worst}) to {high:.3f} ({best})"
+    if low < _HALF:
+        return Verdict(
+            f"{text}: where it is below a half, more is wrong than right; look before you use it.", "warning"
+        )
+    return Verdict(f"{text}.")
 
 
 def _pictures(names: Sequence[str], boxes: Sequence[TestedBox]) -> Section:
@@ -109,9 +127,6 @@ def _scores(found: ClassEvaluation) -> Section:
 
 
 def _next_steps(folder: Path, boxes: Sequence[TestedBox]) -> Section:
-    pages = ", ".join(f"{folder}/evaluate/{box.name}/report.html" for box in boxes)
-    text = (
-        f"Predict: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
-        f"Where classes are mistaken: {pages}"
-    )
-    return Section("Go on", text)
+    links = [Link(f"Where classes are mistaken in {box.name}", page_below("evaluate", box.name)) for box in boxes]
+    line = f"emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr"
+    return Section("Go on", links=links, commands=[Command("Predict", line)])

@@ -10,7 +10,7 @@ from typing import Any
 from emloom.metrics.replicates import Replicated
 from emloom.view.figures import Figure
 from emloom.view.frequencyfigures import KeptLine, fidelity_plot, share_plot
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict
 
 _LINES = 6  # of one plot: more cannot be told apart
 
@@ -50,7 +50,9 @@ def write_study_report(
     seeds = found[0].values["psnr_db"].n
     report = Report(
         title=name,
-        subtitle=f"{seeds} seeds · {provenance['written']} · emloom {provenance['environment']['emloom']}",
+        subtitle=f"{seeds} seeds",
+        done=f"The same job was trained in several ways, each with {seeds} seeds, and judged on the same boxes.",
+        verdict=_verdict(found),
         scores=[
             Score(f"PSNR, {each.arm}", each.values["psnr_db"].value, f"dB on {each.test}; mean over seeds")
             for each in found[:4]
@@ -60,6 +62,12 @@ def write_study_report(
     )
     report.write(folder / "report.html")
     return folder / "report.html"
+
+
+def _verdict(found: Sequence[Found]) -> Verdict:
+    test = found[0].test
+    best = max((each for each in found if each.test == test), key=lambda each: each.values["psnr_db"].value)
+    return Verdict(f"PSNR on {test} is highest for {best.arm}, {said(best.values['psnr_db'], 2)} dB.")
 
 
 def fidelity_figure(found: Sequence[Found], wavelengths_nm: Sequence[float]) -> Figure:

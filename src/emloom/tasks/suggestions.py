@@ -135,8 +135,8 @@ def write_suggestions(
     write_csv(folder / "slices.csv", {key: np.array([row[key] for row in rows], object) for key in rows[0]})
     Report(
         title="Slices to label next",
-        subtitle=f"{provenance['spec']['probabilities']} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=provenance["spec"]["probabilities"],
+        done="Slices were sought that teach a model most if somebody labels them.",
         sections=[_chosen(scene, suggestions, rows, figures), _classes(scene, suggestions)],
         provenance=dict(provenance),
     ).write(folder / "report.html")

@@ -24,7 +24,7 @@ from emloom.tasks.synapsegallery import Backdrop, backdrop_of, gallery, spread
 from emloom.tasks.synapsejudged import Judged, judge
 from emloom.tasks.synapselines import LINES, STATE, by_score, write_state
 from emloom.view.figures import Figure
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, Verdict, show
 from emloom.view.sweepcurves import kept_plot, score_histogram
 
 SHOWN = 8
@@ -70,7 +70,9 @@ def write_synapses_page(
     write_state(place, table)
     report = Report(
         title=f"Synapses of {Path(raw or segmentation or str(place)).name}",
-        subtitle=_subtitle(raw, provenance),
+        subtitle=raw or "",
+        done="Synapses were detected, and each was given its neuron on both sides.",
+        verdict=_verdict(scene),
         scores=_cards(scene),
         sections=[
             *_galleries(scene),
@@ -99,10 +101,16 @@ def _provenance(folder: Path) -> Mapping[str, Any]:
     return words
 
 
-def _subtitle(raw: str | None, provenance: Mapping[str, Any]) -> str:
-    version = provenance.get("environment", {}).get("emloom")
-    parts = (raw, provenance.get("written"), version and f"emloom {version}")
-    return " · ".join(str(part) for part in parts if part)
+def _verdict(scene: _Scene) -> Verdict:
+    n, judged = len(scene.table), scene.judged
+    if not n:
+        return Verdict("No synapse was detected: look at the probabilities, or lower the threshold.", "warning")
+    contacts = f"{show(n)} contact{'s' * (n > 1)}"
+    if judged is None:
+        return Verdict(f"{contacts} were detected; there is no truth to judge them by.")
+    scores = judged.scores
+    right = f"{scores.precision:.0%} of {contacts} are right, {scores.recall:.0%} of the true ones were found"
+    return Verdict(f"{right} (partner F-score {scores.fscore:.3f}).")
 
 
 def _cards(scene: _Scene) -> list[Score]:

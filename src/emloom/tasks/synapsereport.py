@@ -15,7 +15,7 @@ from emloom.tasks.synapsescoring import SynapseEvaluation
 from emloom.tasks.synapsespec import SynapseSpec
 from emloom.tasks.wrongpairs import WRONG, Wrong, WrongPairs
 from emloom.view.figures import Figure
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Report, Score, Section, Table, summed_up
 
 SHOWN = 10
 """Missed pairs, and invented pairs, that are listed and drawn."""
@@ -25,11 +25,13 @@ def write_synapse_report(spec: SynapseSpec, found: SynapseEvaluation) -> Path:
     """Write `report.html` into the folder of an evaluation; return its path."""
     folder = Path(spec.output).absolute()
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    cards = [_card(metric, found) for metric in found.metrics]
     report = Report(
         title=f"Synapses of {Path(spec.found).name} against {Path(spec.truth).name}",
-        subtitle=f"{spec.found} · {spec.truth} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
-        scores=[_card(metric, found) for metric in found.metrics],
+        subtitle=f"{spec.found} · {spec.truth}",
+        done="Detected synapses were compared with true ones, and what was invented or missed was drawn.",
+        verdict=summed_up(cards),
+        scores=cards,
         sections=[
             _scores(found),
             *([] if found.sweep is None else [sweep_section(found.sweep)]),

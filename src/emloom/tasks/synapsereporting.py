@@ -18,7 +18,7 @@ from emloom.tasks.synapsescores import ALL, ScoredRun
 from emloom.tasks.synapsevoxels import questions, true_voxels
 from emloom.view.colours import distinct_ids, grey, overlay
 from emloom.view.figures import Figure, Tile, panel
-from emloom.view.report import Cell, Report, Score, Section, Table
+from emloom.view.report import Cell, Command, Report, Score, Section, Table, summed_up
 
 _SHOWN_VOX = 384
 
@@ -43,12 +43,12 @@ def write_synapse_job_report(this: ShownRun, provenance: Mapping[str, Any]) -> N
     """Write `report.html` into the folder of a finished run."""
     rows = read_rows(this.folder / "evaluate")
     scores = [row for row in rows if row["box"] == ALL]
+    cards = [Score(f"average precision, {row['channel']}", row["average_precision"], "voxels") for row in scores]
     report = Report(
         title=this.job.name,
-        subtitle=f"{provenance['written']} · emloom {provenance['environment']['emloom']}",
-        scores=[
-            Score(f"average precision, {row['channel']}", row["average_precision"], "voxels") for row in scores
-        ],
+        done="A network was trained to find synapses, and judged, voxel by voxel, on boxes that it had not seen.",
+        verdict=summed_up(cards, "1 is perfect"),
+        scores=cards,
         sections=[_pictures(this), _scores(this.folder, rows), training_section(this.folder), _next(this.folder)],
         provenance=provenance,
     )
@@ -116,9 +116,9 @@ def _scores(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _next(folder: Path) -> Section:
-    text = (
-        f"Predict: emloom predict raw.zarr --model {folder}/train/model.safetensors -o pred.zarr\n\n"
-        f"Find synapses: emloom synapses raw.zarr --model {folder}/train/model.safetensors "
-        "--segmentation seg.zarr -o syn/"
-    )
-    return Section("Go on", text)
+    model = f"{folder}/train/model.safetensors"
+    commands = [
+        Command("Predict", f"emloom predict raw.zarr --model {model} -o pred.zarr"),
+        Command("Find synapses", f"emloom synapses raw.zarr --model {model} --segmentation seg.zarr -o syn/"),
+    ]
+    return Section("Go on", commands=commands)

@@ -1,12 +1,13 @@
 """Pictures for reports: EM sections with labels, and what every picture and plot is made of.
 
 Every picture is drawn on its own `matplotlib` figure object (no `pyplot`, no global state, no display), has a
-transparent ground and neutral ink, so that it reads on a light and on a dark page, and carries the text that
-replaces it for people who cannot see it.
+transparent ground and dark ink, for the light card that pages lay below every picture, whatever their own colours,
+and carries the text that replaces it for people who cannot see it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,13 +26,17 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.view.colours import RGB, grey, overlay
 
-INK = "#767d87"  # 4:1 or better on white and on the report's dark ground
+INK = "#565d68"  # 6:1 on the light card that every picture of a page lies on
 GRID = "#8a929c40"
 BLUE, VERMILION, GREEN = "#1a7fc1", "#d9600f", "#109a74"  # Okabe-Ito, nudged to one lightness for both grounds
 
 WIDTH_IN = 9.0
 
 _DPI = 144
+# A picture needs other words than these.
+_GENERIC = frozenset(
+    {"a", "an", "the", "of", "and", "image", "images", "picture", "pictures", "figure", "plot", "png"}
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class Figure:
         caption: what to notice, printed below.
         opening: how to open what it shows in a viewer.
         motion: GIF file content: the picture in motion, shown instead to whoever has not asked for less motion.
+
+    Raises:
+        InputError: the words say nothing that is not true of every picture.
     """
 
     png: bytes
@@ -71,6 +79,12 @@ class Figure:
     caption: str = ""
     opening: Opening | None = None
     motion: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(re.findall(r"\w+", self.alt.lower())) - _GENERIC) < 1:
+            raise InputError(
+                f"{self.alt!r} tells nobody what a picture shows: say what is drawn, for people who cannot see it"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from ipaddress import IPv4Address, ip_address
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from emloom.errors import InputError
 from emloom.geometry import Vec
+from emloom.view.design import colours_css, part
 from emloom.view.spot import LOOPBACK, check_token, new_token
 
-_PARTS = {
-    "": ("labelpage.html", "text/html; charset=utf-8"),
-    "page.css": ("labelpage.css", "text/css; charset=utf-8"),
-    "page.js": ("labelpage.js", "text/javascript; charset=utf-8"),
+# Its colours, and how they are chosen, are those of the reports.
+_PARTS: dict[str, tuple[Callable[[], str], str]] = {
+    "": (lambda: part("labelpage.html"), "text/html; charset=utf-8"),
+    "page.css": (lambda: colours_css() + part("labelpage.css"), "text/css; charset=utf-8"),
+    "page.js": (lambda: part("theme.js") + part("labelpage.js"), "text/javascript; charset=utf-8"),
 }
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -200,8 +201,8 @@ class _Desk:
         """Return the type and the bytes of what an address names."""
         match parts:
             case [name] if name in _PARTS:
-                template, kind = _PARTS[name]
-                return kind, files("emloom.view").joinpath("templates", template).read_bytes()
+                content, kind = _PARTS[name]
+                return kind, content().encode()
             case ["state"]:
                 with self.lock:
                     return _JSON, _json(self._state())

@@ -1,5 +1,5 @@
+
 // The page of emloom.view.labelpage: one patch after another, answered by keys. All text goes in as text, never as HTML.
-"use strict";
 
 const WORDS = { y: "yes", n: "no", u: "unsure" };
 const AHEAD = 3; // patches whose pictures are fetched before they are asked for
@@ -288,6 +288,12 @@ function toggleFrame() {
   draw();
 }
 
+function toggleKeys() {
+  const keys = byId("keys");
+  keys.open = !keys.open;
+  if (keys.open) keys.scrollIntoView({ block: "nearest" });
+}
+
 const KEYS = {
   y: () => answer("yes"), n: () => answer("no"), u: () => answer("unsure"),
   ArrowLeft: () => go(patch.index - 1), ArrowRight: () => go(patch.index + 1), " ": () => go(patch.index + 1),
@@ -296,7 +302,7 @@ const KEYS = {
   ",": () => turn(section - 1), ".": () => turn(section + 1), "/": () => turn(patch.sections[1]),
   PageUp: () => turn(section - 1), PageDown: () => turn(section + 1),
   "[": () => contrast(-8), "]": () => contrast(8),
-  f: toggleFrame, r: reset,
+  f: toggleFrame, r: reset, t: Theme.turn, "?": toggleKeys,
 };
 
 function pressed(event) {
@@ -322,6 +328,7 @@ function pressed(event) {
 }
 
 function connect() {
+  Theme.connect(byId("theme"));
   document.addEventListener("keydown", pressed);
   const buttons = {
     back: () => go(patch.index - 1), ahead: () => go(patch.index + 1), open: goOpen, undo,
