@@ -44,7 +44,8 @@ def write_stack(folder: Path, shifted: bool = True) -> Path:
     """Write `raw.zarr`, `labels.zarr`, `clefts.zarr` and `synapses.parquet` of the damaged stack."""
     folder.mkdir(parents=True)
     stack = damaged(shifted)
-    assert stack.labels is not None and stack.clefts is not None
+    assert stack.labels is not None
+    assert stack.clefts is not None
     for name, volume in (("raw", stack.raw), ("labels", stack.labels), ("clefts", stack.clefts)):
         out = create_volume(folder / f"{name}.zarr", volume.info)
         for _, box in cells(volume.info.box, (40, 128, 128)):

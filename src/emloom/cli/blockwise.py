@@ -10,6 +10,7 @@ from emloom.cli.options import (
     AnyVoxelSize,
     BlockMinutes,
     Device,
+    Json,
     Output,
     Scheduler,
     VoxelSize,
@@ -171,13 +172,25 @@ def segment(  # noqa: PLR0913 (one parameter per option)
     typer.echo(f"{output}: segmentation written")
 
 
-def status(result: Result, verify: Verify = False, workers: Workers = 1, scheduler: Scheduler = None) -> None:
+def status(
+    result: Result,
+    verify: Verify = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
     """Say how far a result came, which blocks failed and why; with --verify, whether it is still what was written.
 
-    Ends with status 1 where blocks failed or are damaged.
+    Of a pipeline's folder: how every stage stands, and which parameter or input would make it run again. Ends with
+    status 1 where blocks failed or are damaged.
 
-    Examples: emloom status seg.zarr | emloom status seg.zarr --verify --workers 4
+    Examples: emloom status seg.zarr | emloom status seg.zarr --verify --workers 4 | emloom status out/
     """
+    from emloom.cli.pipelines import is_pipeline, show_status
+
+    if is_pipeline(result):
+        show_status(result, as_json)
+        return
     from emloom.cli.progress import blocks_bar
     from emloom.run.blockjournal import name_of
     from emloom.run.cluster import executor_of

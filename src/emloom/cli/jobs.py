@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emloom.cli.options import Device, Output, Scheduler
+from emloom.cli.options import Device, Json, Output, Scheduler
 from emloom.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ Settings = Annotated[
 Loaders = Annotated[int, typer.Option("--workers", help="Processes that load training samples; 0 for none.")]
 BlockWorkers = Annotated[
     int, typer.Option("--block-workers", help="Processes that work block by block; runs of a study at a time.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Of a pipeline: only say what would be done, why, and what it would cost.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run stages whose parameters or inputs changed again.")
@@ -78,25 +81,37 @@ def run(  # noqa: PLR0913 (one parameter per option)
     *,
     block_workers: BlockWorkers = 1,
     scheduler: Scheduler = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Train, predict, segment and evaluate, or whatever the job's kind is; what is already done is skipped.
 
-    Examples: emloom run job.yaml -o out/ | emloom run emloom.recipes.fib25:quick seed=1 -o fib25-1/
+    Examples: emloom run job.yaml -o out/ | emloom run connectome.yaml -o out/ --dry-run
     """
     from emloom.cli.progress import TerminalListener
     from emloom.nn.hardware import Hardware
     from emloom.run.cluster import executor_of
     from emloom.tasks.anyjob import Where, carry_out
+    from emloom.tasks.pipeline import StageFailedError
 
     spec = load_job(job, settings or [])
     folder = Path(output or f"runs/{spec.name}")
+    if dry_run:
+        from emloom.cli.pipelines import show_dry_run
+
+        show_dry_run(spec, folder, block_workers, as_json)
+        return
     blocks = (
         1 if spec.kind == "reconstruction_study" else block_workers
     )  # a study spreads its runs, not their blocks
     with executor_of(blocks, scheduler) as executor, TerminalListener() as listener:
         where = Where(Hardware(device, 1, workers), executor, block_workers, listener)
-        report = carry_out(spec, folder, where, overwrite=overwrite)
-    typer.echo(f"report: {report}")
+        try:
+            report = carry_out(spec, folder, where, overwrite=overwrite)
+        except StageFailedError as problem:
+            typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(problem.exit_status) from None
+    typer.echo(json.dumps({"report": str(report)}) if as_json else f"report: {report}")
 
 
 def train(

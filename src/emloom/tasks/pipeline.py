@@ -1,4 +1,4 @@
-"""`emloom run` of a pipeline: from a raw stack to its connectome; what is done is skipped, what changed done again.
+"""`emloom run` of a pipeline: a raw stack to its connectome; what is done is skipped, what changed is done again.
 
 ::
 
@@ -59,20 +59,23 @@ FAILURE = "failure.txt"
 """The whole trace of the failure that ended the last run."""
 
 
-class StageFailedError(RuntimeError):
+class StageFailedError(InputError):
     """A stage of a pipeline failed; what was finished before it is kept.
 
     Attributes:
+        exit_status: of the command line that ends with it.
         stage: which.
         trace: file with the whole trace.
     """
+
+    exit_status: int = 1
 
     def __init__(self, stage: str, problem: BaseException, trace: Path) -> None:
         words = " ".join(str(problem).split()) or "no message"
         kind = "" if isinstance(problem, InputError) else f"{type(problem).__name__}: "
         super().__init__(
-            f"stage {stage} failed: {kind}{words if len(words) <= 300 else words[:300] + '...'} (all of it: {trace}; "
-            "what was finished is kept: the same command goes on from there)"
+            f"stage {stage} failed: {kind}{words if len(words) <= 300 else words[:300] + '...'} "
+            f"(all of it: {trace}; what was finished is kept: the same command goes on from there)"
         )
         self.stage, self.trace = stage, trace
 
@@ -176,12 +179,14 @@ class _Run:
 
     def neurons(self) -> None:
         stage = self.job.neurons
-        assert stage is not None and isinstance(stage.source, TrainedHere)
+        assert stage is not None
+        assert isinstance(stage.source, TrainedHere)
         self.train("neurons", stage.source)
 
     def synapses_model(self) -> None:
         stage = self.job.synapses
-        assert stage is not None and isinstance(stage.source, TrainedHere)
+        assert stage is not None
+        assert isinstance(stage.source, TrainedHere)
         self.train("synapses-model", stage.source)
 
     def train(self, name: str, source: TrainedHere) -> None:
@@ -401,9 +406,9 @@ def _require_trainings(layout: Layout, todo: set[str]) -> None:
 
             why = "; ".join(differences(what, now.what({}))) if what else "its job or its data changed"
             raise InputError(
-                f"the training in {layout.path(name)} is finished ({marker.seconds:.0f} s) and would be lost ({why}): "
-                "pass --overwrite to train again, choose another folder, or name its model as the source "
-                f"(kind: model, model: {layout.path(name) / 'train' / 'model.safetensors'})"
+                f"the training in {layout.path(name)} is finished ({marker.seconds:.0f} s) and would be lost "
+                f"({why}): pass --overwrite to train again, choose another folder, or name its model as the "
+                f"source (kind: model, model: {layout.path(name) / 'train' / 'model.safetensors'})"
             )
 
 

@@ -6,8 +6,8 @@
                                                    restored/restored.json: whether anything moved at all
     restored (or as they are) + truth ───────────► evaluate/neurons, evaluate/synapses, evaluate/mask.zarr
 
-Where nothing moved nothing is copied. Scores count where the raw shows tissue that was measured: not in what quality
-control masked, what repair made up, or outside of the boxes of the job.
+Where nothing moved nothing is copied. Scores count where the raw shows tissue that was measured: not in what
+quality control masked, what repair made up, or outside of the boxes of the job.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ def score(layout: Layout, executor: Executor | None, on_block: OnBlock | None, d
 
 def _score_synapses(layout: Layout, found: Results, counted: Volume, raw: str | None) -> None:
     truth, home = layout.job.truth, layout.path("evaluate") / "synapses"
-    assert truth is not None and truth.synapses is not None and found.synapses is not None
+    assert truth is not None
+    assert truth.synapses is not None
+    assert found.synapses is not None
     segments = found.segmentation
     if (Path(segments) / "segmentation").is_dir():
         segments = str(Path(segments) / "segmentation")

@@ -1,4 +1,4 @@
-"""What can be known of a pipeline before anything is computed (`emloom check`, and the first stage of every run)."""
+"""What can be known of a pipeline before anything is computed: `emloom check`, and the first stage of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from emloom.tasks.synapsesource import read_source
 
 
 def check_pipeline(job: PipelineJob) -> list[Finding]:
-    """Return every finding about a pipeline and the jobs in it; raises `InputError` where the raw does not open."""
+    """Return every finding about a pipeline and its jobs; raises `InputError` where the raw does not open."""
     return list(_findings(job, whole=True))
 
 

@@ -196,8 +196,8 @@ def require_disk(layout: Layout, standings: Sequence[Standing], todo: set[str]) 
     free = free_bytes(layout.folder)
     if needed > free:
         raise InputError(
-            f"the pipeline would write about {size(needed)} into {layout.folder}, and {size(free)} are free there: "
-            "choose a folder on a larger disk (-o), remove what you do not need, or run it on a part of the stack"
+            f"the pipeline would write about {size(needed)} into {layout.folder}, and {size(free)} are free there"
+            ": choose a folder on a larger disk (-o), remove what you do not need, or run a part of the stack"
         )
 
 

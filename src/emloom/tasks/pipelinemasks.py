@@ -6,7 +6,7 @@
     mask     repair/invented.zarr ─────────► mask.zarr      1 where neurons are segmented: measured, or filled in
     counted  invented, or align-qc ◄─map── on the raw       1 where results are scored: measured, and in the boxes
 
-A section that repair filled in is there so that neurons go through it, so they are segmented there; a synapse in it
+A section that repair filled in is there so that neurons go through it: they are segmented there. A synapse in it
 is no evidence, and truth is not scored where nothing was seen.
 """
 

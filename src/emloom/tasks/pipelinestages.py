@@ -97,7 +97,7 @@ class Layout:
 
     @property
     def moves(self) -> str | None:
-        """The stage whose folder holds the map from the raw to the grid that is segmented; None: that of the raw."""
+        """The stage whose folder holds the map from the raw to what is segmented; None: that is the raw."""
         return "repair" if self.job.repair else "align" if self.job.align else None
 
     @property
