@@ -139,21 +139,23 @@ def train(
 def demo(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the demo.")] = "demo",
     workers: Loaders = 1,
+    as_json: Json = False,
 ) -> None:
-    """Grow a phantom, train on it, segment it, and write a report: the whole main job in minutes.
+    """Grow a phantom with planted damage and take it the whole way to a connectome that is known, in minutes.
 
     Examples: emloom demo | emloom demo -o /tmp/demo
     """
-    from emloom.io.files import staged
-    from emloom.recipes.phantom import PHANTOM
-    from emloom.testing.phantom import write_phantom
+    from emloom.recipes.phantom_connectome import connectome, write_data
 
-    tissue = Path(output) / "phantom"
-    if not tissue.exists():
-        typer.echo(f"growing a phantom of {'x'.join(str(n) for n in PHANTOM.shape)} voxels", err=True)
-        with staged(tissue) as folder:
-            write_phantom(PHANTOM, folder)
-    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers)
+    folder = Path(output)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "phantom").is_dir():
+        raise InputError(f"{output} holds something that no demo made: choose another folder (-o)")
+    typer.echo("growing a phantom, and damaging another", err=True)
+    job = folder / "job.yaml"
+    made = connectome(str(write_data(folder / "phantom")))
+    if not job.exists():
+        made.dump(job)
+    run(str(job), None, output, "auto", workers, as_json=as_json)
 
 
 def load_neurons_job(reference: str, settings: list[str]) -> NeuronsJob:
