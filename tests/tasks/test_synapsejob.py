@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
+from typer.testing import CliRunner
 
+from emloom.cli.main import app
 from emloom.errors import InputError
 from emloom.geometry import Box, Grid
 from emloom.geometry.synapses import SynapseTable
 from emloom.io.cremi import INVALID, TRANSPARENT
 from emloom.io.open import create_volume, open_volume
-from emloom.io.synapsetable import write_synapse_table
+from emloom.io.synapsetable import read_synapse_table, write_synapse_table
 from emloom.io.volume import VolumeInfo
 from emloom.nn.hardware import Hardware
 from emloom.nn.sampling import CropSampler
@@ -26,6 +30,7 @@ from emloom.tasks.anyjob import Where, carry_out, check_job, load_any_job
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.data import StackSpec, check_boxes, open_stack
 from emloom.tasks.synapsejob import CleftsJob, PartnersJob, open_stacks
+from emloom.tasks.synapses import read_result
 from tests.tasks.synaptic import GRID, tissue, write_tissue
 
 WHERE = Where(Hardware("cpu", workers=0))
@@ -61,28 +66,37 @@ def clefts(folder: Path, labels: str, steps: int = 3, **more: Any) -> dict[str, 
     return {**partners(folder, steps), "kind": "clefts", "data": [data], "objective": more}
 
 
-def test_partners_from_files_to_scores(tmp_path: Path, folder: Path) -> None:
-    """Trained for seconds, it finds sites far better than chance, in a box it never saw."""
-    (tmp_path / "job.yaml").write_text(
-        json.dumps(partners(folder, 100, objective={"variant": "sites"}, orientations=4))
-    )
-    job = load_any_job(tmp_path / "job.yaml")
+@pytest.fixture(scope="module")
+def job(folder: Path) -> PartnersJob:
+    path = folder / "job.yaml"
+    path.write_text(json.dumps(partners(folder, 100, objective={"variant": "sites"}, orientations=4)))
+    job = load_any_job(path)
     assert isinstance(job, PartnersJob)
+    return job
+
+
+@pytest.fixture(scope="module")
+def trained(job: PartnersJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job that was carried out: a network trained for seconds on a part of the tissue."""
+    return carry_out(job, tmp_path_factory.mktemp("trained") / "out", WHERE).parent
+
+
+def test_partners_from_files_to_scores(job: PartnersJob, trained: Path) -> None:
+    """Trained for seconds, it finds sites far better than chance, in a box it never saw."""
     assert isinstance(job.training.sampling, Foreground)
     assert job.training.sampling.around == "sites"
-    page = carry_out(job, tmp_path / "out", WHERE).read_text()
-    assert "average precision, pre" in page
-    words = json.loads((tmp_path / "out/evaluate/scores.json").read_text())
+    assert "average precision, pre" in (trained / "report.html").read_text()
+    words = json.loads((trained / "evaluate/scores.json").read_text())
     rows = {row["channel"]: row for row in words["rows"] if row["box"] == "s0_test_0"}
     assert rows.keys() == {"pre", "post"}
     for row in rows.values():
         assert row["average_precision"] > 5 * row["positive_voxels"] / row["voxels"]
-    stored = open_volume(tmp_path / "out/predict/s0_test_0.zarr/sites")
+    stored = open_volume(trained / "predict/s0_test_0.zarr/sites")
     assert (stored.info.dtype, stored.info.channels, stored.info.kind) == (np.uint8, 2, "probabilities")
     assert stored.info.shape == (24, 32, 32)
-    before = (tmp_path / "out/train/model.safetensors").stat().st_mtime_ns
-    carry_out(job, tmp_path / "out", WHERE)
-    assert (tmp_path / "out/train/model.safetensors").stat().st_mtime_ns == before
+    before = (trained / "train/model.safetensors").stat().st_mtime_ns
+    carry_out(job, trained, WHERE)
+    assert (trained / "train/model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
@@ -227,6 +241,29 @@ def test_what_no_one_can_learn_from(tmp_path: Path, folder: Path) -> None:
     assert "sites lie outside" in refused(data={"synapses": f"{tmp_path}/away.csv"})
     omitted = {"synapses": f"{tmp_path}/away.csv", "outside": "omit"}
     assert "holds no synapse" in refused(data=omitted)
+
+
+def test_a_model_finds_synapses_in_one_command(tmp_path: Path, folder: Path, trained: Path) -> None:
+    """As prediction first and synapses then do; and what it finds is mostly true."""
+    raw, neurons, model = f"{folder}/raw.zarr", f"{folder}/neurons.zarr", f"{trained}/train/model.safetensors"
+    settings = tmp_path / "settings.yaml"
+    site = "{threshold: 0.6, min_size_vox: 20}"
+    settings.write_text(f"decoder: {{kind: sites, pre: {site}, post: {site}, max_distance_nm: 200}}\n")
+    end = ["--segmentation", neurons, "--settings", str(settings), "-o"]
+    at_once = ["synapses", raw, "--model", model, *end, str(tmp_path / "once")]
+    first = ["predict", raw, "--model", model, "-o", str(tmp_path / "pred.zarr")]
+    then = ["synapses", "--prediction", str(tmp_path / "pred.zarr"), *end, str(tmp_path / "then")]
+    for words in (at_once, first, then):
+        said = CliRunner().invoke(app, words)
+        assert said.exit_code == 0, said.output
+    (found, counted), (again, recounted) = (read_result(tmp_path / name) for name in ("once", "then"))
+    assert counted == recounted
+    for field in (each for each in fields(found) if each.name != "source"):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(again, field.name))
+    true = read_synapse_table(folder / "synapses.parquet")
+    near = cdist(true.post_nm, found.post_nm) <= 60.0
+    assert near.any(axis=0).mean() > 0.9  # by chance a quarter: 53 balls of 60 nm in this tissue
+    assert near.any(axis=1).mean() > 0.8
 
 
 def test_a_model_of_another_voxel_size_is_refused(tmp_path: Path, folder: Path) -> None:

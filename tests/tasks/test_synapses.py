@@ -309,6 +309,23 @@ def test_a_union_in_two_parts_is_one_where_it_grows_across_the_gap() -> None:
         assert found.notes.get("post sites without a partner", 0) == 1 - n
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_membrane_in_any_plane_is_bridged(axis: int) -> None:
+    grid, shape = Grid((8.0, 8.0, 8.0)), (30, 30, 30)
+    neurons = np.ones(shape, np.uint64)
+    neurons[15:] = 2
+    sides = np.zeros((3, *shape), np.uint8)
+    sides[0, 7:13, 8:20, 8:20] = sides[1, 17:23, 8:20, 8:20] = 255  # 4 voxels of nothing between
+    sides[2] = sides[:2].max(axis=0)
+    sides, neurons = np.moveaxis(sides, 1, axis + 1), np.moveaxis(neurons, 0, axis)
+    for spread_nm, n in ((8.0, 0), (16.0, 1)):
+        decoder = PolarityDecoder(sides=EvidenceSpec(min_size_vox=5), spread_nm=spread_nm)
+        volumes = {"polarity": ArrayVolume(np.ascontiguousarray(sides), grid)}
+        for cell in ((64, 64, 64), (7, 11, 13)):
+            found = decode(Scene.of(decoder, volumes, ArrayVolume(np.ascontiguousarray(neurons), grid)), cell=cell)
+            assert partners(found.table) == [(1, (2,))] * n, (spread_nm, cell)
+
+
 # ---- nothing, and what cannot be ------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from emloom.cli import (
     jobs,
     labelling,
     machine,
+    models,
     preview,
     qc,
     refine,
@@ -85,6 +86,7 @@ connectome.register(app)
 artifacts.register(app)
 skeleton.register(app)
 datasets.register(app)
+models.register(app)
 machine.register(app)
 
 

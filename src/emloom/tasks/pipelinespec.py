@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from emloom.geometry.grid import Vec3
+from emloom.nn.shipped import ModelPath
 from emloom.spec import Spec
 from emloom.tasks.alignspec import LinksSpec, Model, ShiftModel
 from emloom.tasks.data import BoxSpec
@@ -60,7 +61,7 @@ class TrainedModel(Spec):
     """A model that exists."""
 
     kind: Literal["model"] = "model"
-    model: str
+    model: ModelPath
     """Checkpoint: a `model.safetensors` written by training, or the name of one that comes with emloom."""
 
 

@@ -29,6 +29,7 @@ from emloom.nn.model import ModelSpec, load
 from emloom.nn.patchnet import PatchNet
 from emloom.nn.predict import Predictor, predict, tile_for
 from emloom.nn.samples import require_voxel_size
+from emloom.nn.shipped import ModelPath
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import cores
@@ -53,8 +54,8 @@ class PredictJob(Spec):
     """Predict a volume, or a box of it (`emloom predict`)."""
 
     raw: str
-    model: str
-    """Checkpoint: a `model.safetensors` written by training."""
+    model: ModelPath
+    """Checkpoint: a `model.safetensors` written by training, or the name of one that comes with emloom."""
     output: str
     """Container (`.zarr`) to be made, one volume per head: `affinities` (and `lsds`), `classes`, ..."""
     box: BoxSpec | None = None

@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from emloom.geometry.grid import Vec3
+from emloom.nn.shipped import ModelPath
 from emloom.ops.cellparts import LayerRule
 from emloom.ops.joining import ANY, SizeRule
 from emloom.spec import Spec
@@ -146,8 +147,8 @@ class PolarityDecoder(Spec):
     sides: EvidenceSpec = EvidenceSpec(min_size_vox=128)
     union_threshold: Share = 0.5
     spread_nm: Length = 32.0
-    """By how much the union grows within sections before it is cut into components, so that what lies on either
-    side of a membrane is one: a square window of as many whole voxels either way."""
+    """By how much the union grows before it is cut into components, so that what lies on either side of a membrane
+    is one: a window of as many whole voxels either way, along z too unless sections are thicker than that."""
     polyads: bool = True
     """Every post component of a union is a partner of the nearest pre site there; else only the one with most
     evidence."""
@@ -221,7 +222,7 @@ class SynapsesJob(Spec):
     """Folder to be made."""
     raw: str | None = None
     """Raw volume, to be predicted with `model`; with `prediction` only for pictures."""
-    model: str | None = None
+    model: ModelPath | None = None
     prediction: str | None = None
     """What `emloom predict` wrote, with the heads that the decoder reads."""
     decoder: Decoder | None = None

@@ -59,7 +59,7 @@ class Layer:
         name: `pre`, `post`, `union` or `cleft`.
         spec: how it becomes components.
         reach_nm: how far around its components votes are taken.
-        spread_nm: by how much it grows within sections first.
+        spread_nm: by how much it grows first.
         votes: whether segments under its components are asked for.
     """
 
@@ -209,15 +209,14 @@ class Scene:
             if layer.spread_nm:
                 window = [2 * n + 1 for n in self._spread(layer.spread_nm)]
                 values = maximum_filter(values, window, mode="nearest")
-            _, y, x = spread
-            inner = values[:, y : values.shape[1] - y, x : values.shape[2] - x]
-            found.append(np.ascontiguousarray(inner))
+            inner = tuple(slice(n, size - n) for n, size in zip(spread, values.shape, strict=True))
+            found.append(np.ascontiguousarray(values[inner]))
         return found
 
     def _spread(self, length_nm: float) -> Vec:
-        """Return the whole voxels within a length, in sections only."""
-        _, y, x = (int(length_nm / size + TOLERANCE_VOX) for size in self.grid.voxel_size_nm)
-        return (0, y, x)
+        """Return the whole voxels within a length; along z none, where sections are thicker."""
+        z, y, x = (int(length_nm / size + TOLERANCE_VOX) for size in self.grid.voxel_size_nm)
+        return (z, y, x)
 
     def _smoothed(self, volume: Volume, box: Box, sigma_vox: list[float]) -> list[Bits]:
         read = box.grow(reach(sigma_vox))
