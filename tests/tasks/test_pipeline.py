@@ -343,6 +343,20 @@ def test_it_is_a_kind_of_job(tmp_path: Path, stack: Path, models: Models, copy: 
         carry_out(read, copy, Where(HERE), only_train=True)
 
 
+def test_the_example_of_the_guide_is_a_pipeline(tmp_path: Path, stack: Path, models: Models) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    text = page.split("```yaml\n")[1].split("```")[0]
+    names = {"stack.zarr": "raw.zarr", "neurons.zarr": "labels.zarr", "synapses.parquet": "synapses.parquet"}
+    for said, there in names.items():
+        text = text.replace(f": {said}", f": {stack}/{there}")
+    text = text.replace("neurons.safetensors", str(models[0])).replace("synapses.safetensors", str(models[1]))
+    (tmp_path / "job.yaml").write_text(text)
+    job = load_any_job(tmp_path / "job.yaml")
+    assert isinstance(job, PipelineJob)
+    assert [s.stage for s in dry_run(job, tmp_path / "out").stages] == ALL
+    assert not [f for f in check_job(job) if f.level == "error"]
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(
     stack: Path, models: Models, done: Path, tmp_path: Path

@@ -24,7 +24,8 @@ BlockWorkers = Annotated[
     int, typer.Option("--block-workers", help="Processes that work block by block; runs of a study at a time.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Of a pipeline: only say what would be done, why, and what it would cost.")
+    bool,
+    typer.Option("--dry-run", help="Of a pipeline: only say what would be done, why, and what it would cost."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run stages whose parameters or inputs changed again.")

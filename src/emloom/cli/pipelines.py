@@ -17,7 +17,7 @@ def show_dry_run(job: Any, folder: Path, cores: int, as_json: bool) -> None:
     from emloom.tasks.pipelinespec import PipelineJob
 
     if not isinstance(job, PipelineJob):
-        raise InputError(f"{job.name} is a job of kind {job.kind!r}: --dry-run is for pipelines; use `emloom check`")
+        raise InputError(f"{job.name} is of kind {job.kind!r}: --dry-run is for pipelines; use `emloom check`")
     _print(dry_run(job, folder, cores), as_json)
 
 
@@ -44,7 +44,8 @@ def show_status(folder: str, as_json: bool) -> None:
     _print(dry_run(read_job(place), place), as_json)
     failed = place / FAILURE
     if failed.is_file() and not as_json:
-        typer.echo(f"the last run failed: {failed.read_text(encoding='utf-8').splitlines()[0]} (all of it: {failed})")
+        first = failed.read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"the last run failed: {first} (all of it: {failed})")
 
 
 def _print(found: Any, as_json: bool) -> None:
@@ -56,7 +57,8 @@ def _print(found: Any, as_json: bool) -> None:
     rows = table_of(found)
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
-        cells = [text.ljust(w) if k < 3 else text.rjust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))]
+        both = enumerate(zip(row, widths, strict=True))
+        cells = [text.ljust(width) if k < 3 else text.rjust(width) for k, (text, width) in both]
         typer.echo("  ".join(cells).rstrip())
     todo = sum(stage.will_run for stage in found.stages)
     if not todo:

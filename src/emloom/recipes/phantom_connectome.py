@@ -3,12 +3,12 @@
 ::
 
     phantom of TISSUE   folder `data/tissue`: labelled; two networks learn on it, one neurons and one clefts
-    phantom of WHOLE    cut and damaged as DAMAGE says, folder `data/stack`: sections shifted, one lost, one blurred,
-                        one torn; nobody learns on it
+    phantom of WHOLE    cut and damaged as DAMAGE says, folder `data/stack`: sections shifted, one lost, one
+                        blurred, one torn; nobody learns on it
     connectome(data)    qc, align, repair, train, predict, segment, synapses, connectome; scored against the truth
 
-There are twenty times as many synapses as in neuropil, each with one post site, so that a small volume teaches enough
-in minutes. The network learns where clefts are, not which side sends: edges have no direction.
+There are twenty times as many synapses as in neuropil, each with one post site, so that a small volume teaches
+enough in minutes. The network learns where clefts are, not which side sends: edges have no direction.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def clefts(data: str = "demo/phantom", seed: int = 0, steps: int = 320) -> Cleft
     )
 
 
-def connectome(data: str = "demo/phantom", seed: int = 0, steps: int = 180) -> PipelineJob:
+def connectome(data: str = "demo/phantom", seed: int = 0, steps: int = 150) -> PipelineJob:
     """Return the pipeline of `emloom demo`; `data` is a folder written by `write_data`."""
     folder = Path(data).resolve()
     stack = folder / "stack"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ from emloom.geometry.synapses import SynapseTable
 from emloom.io.files import staged, write_text_atomic
 from emloom.io.open import open_volume
 from emloom.io.stackmaps import read_stackmap
-from emloom.io.synapsetable import SYNAPSES, read_synapse_table, words_of_table, write_synapse_table
+from emloom.io.synapsetable import ORIENTED, SYNAPSES, read_synapse_table, words_of_table, write_synapse_table
 from emloom.io.tables import read_table, write_csv
 from emloom.io.volume import Volume
+from emloom.metrics.connections import Connectome, connection_scores, majority_match, matched
 from emloom.run.executor import Executor, Serial
 from emloom.tasks.movepoints import moved_points
 from emloom.tasks.movestack import MoveJob, move_volume
 from emloom.tasks.nodelookup import by_chunk
-from emloom.tasks.partnersource import LEFT_OUT
+from emloom.tasks.partnersource import LEFT_OUT, read_synapses
 from emloom.tasks.pipelinemasks import MaskJob, is_moving, make_mask
 from emloom.tasks.pipelinestages import Layout
 from emloom.tasks.scorereport import write_score_report
@@ -41,12 +43,15 @@ from emloom.tasks.scorespec import EvaluateSpec
 from emloom.tasks.scoring import evaluate
 from emloom.tasks.synapsereport import write_synapse_report
 from emloom.tasks.synapsescoring import evaluate_synapses
+from emloom.tasks.synapsesites import connectome_of, overlap_of, segments_under, stored_labels
 from emloom.tasks.synapsesource import read_source
 from emloom.tasks.synapsespec import PartnersSpec, SynapseSpec
 
 OnBlock = Callable[[str, int, int], None]
 RESTORED = "restored.json"
 """Written last: says whether anything moved."""
+UNDIRECTED = "undirected.json"
+"""Scores of connections whichever side sends, where nobody knows which does."""
 LOST = "lost.csv"
 """Synapses with a site that has no place in the raw."""
 
@@ -182,6 +187,32 @@ def _score_synapses(layout: Layout, found: Results, counted: Volume, raw: str | 
         partners=PartnersSpec(outside="unmatched"),
     )
     write_synapse_report(spec, evaluate_synapses(spec))
+    (home / UNDIRECTED).unlink(missing_ok=True)
+    if words_of_table(layout.path("synapses")).get(ORIENTED) == "no":
+        write_text_atomic(home / UNDIRECTED, json.dumps(_undirected(spec)))
+
+
+def _undirected(spec: SynapseSpec) -> dict[str, Any]:
+    """Return how well connections agree, whichever side sends: nothing else can be asked without direction."""
+    assert spec.segmentation is not None
+    neurons = stored_labels(spec.segmentation)
+    others = neurons if spec.found_segmentation is None else stored_labels(spec.found_segmentation)
+    size = neurons.info.grid.voxel_size_nm
+    truth = connectome_of(segments_under(read_synapses(spec.truth, size).pairs, neurons, "unmatched").segments)
+    found = connectome_of(segments_under(read_synapses(spec.found, size).pairs, others, "unmatched").segments)
+    if spec.found_segmentation is not None:
+        found = matched(found, *majority_match(overlap_of(neurons, others)))
+    said = connection_scores(_folded(truth), _folded(found))
+    return {"f1": _known(said.f1), "edge_weight_f1": _known(said.edge_weight_f1), "pairs_truth": said.tp + said.fn}
+
+
+def _folded(edges: Connectome) -> Connectome:
+    low, high = np.minimum(edges.pre, edges.post), np.maximum(edges.pre, edges.post)
+    return Connectome.from_rows(low, high, edges.weights)
+
+
+def _known(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _with_edges(layout: Layout, table: SynapseTable) -> SynapseTable:

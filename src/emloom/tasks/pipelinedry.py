@@ -17,7 +17,7 @@ from typing import Any
 from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.io.volume import VolumeInfo
-from emloom.tasks.pipelinespec import PipelineJob, TrainedHere
+from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.pipelinestages import PLACES, Layout, Record, Standing, stages_of
 
 BYTES: Mapping[str, float] = {
@@ -84,7 +84,8 @@ class Forecast:
         disk_bytes: what it would write, about.
         memory_bytes: the most that one process would hold, about.
         seconds: it would take, or took where it is done; None where nobody knows.
-        source: of the seconds: `here` (measured in this folder), `table`, `training` or empty.
+        source: of the seconds: `here` (measured in this folder), `network` (counted multiply-adds), `table`, or
+            empty.
     """
 
     stage: str
@@ -231,20 +232,42 @@ def _bytes_per_voxel(layout: Layout, name: str) -> float:
     return BYTES.get(name, 0.0)
 
 
+_NETWORKS = {
+    "neurons": "neurons",
+    "predict": "neurons",
+    "synapses-model": "synapses",
+    "predict-synapses": "synapses",
+}
+
+
+def _network_seconds(layout: Layout, name: str, n: int, cores: int) -> float | None:
+    """Return how long a stage that is mostly a network takes; None for the others, or where nobody knows."""
+    if name not in _NETWORKS:
+        return None
+    from emloom.tasks import pipelinecost as cost  # torch takes seconds to import
+
+    stage = getattr(layout.job, _NETWORKS[name])
+    raw = open_volume(layout.job.raw, voxel_size_nm=layout.job.voxel_size_nm, kind="raw").info
+    adds = cost.per_voxel(stage.source, raw.grid.voxel_size_nm)
+    if adds is None:
+        return None
+    if name.startswith("predict"):
+        return cost.prediction_seconds(adds, n, stage.orientations, cores)
+    return cost.training_seconds(adds, stage.source.job.training, cores)
+
+
 def _seconds(layout: Layout, standing: Standing, n: int, cores: int) -> tuple[float | None, str]:
     name = standing.stage.name
     if standing.seconds is not None:
         return standing.seconds, "here"
+    trained = _network_seconds(layout, name, n, cores)
+    if trained is not None:
+        return trained, "network"
     if name in RATES:
         return RATES[name] * n / 1e6 / max(1, cores), "table"
     if name in ("check", "report"):
         return 2.0, "table"
     return None, ""
-
-
-def trains(job: PipelineJob) -> bool:
-    """Whether a network is trained first."""
-    return any(s is not None and isinstance(s.source, TrainedHere) for s in (job.neurons, job.synapses))
 
 
 def table_of(found: DryRun) -> list[list[str]]:

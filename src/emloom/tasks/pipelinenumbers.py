@@ -18,6 +18,7 @@ from emloom.ops.connectome import adjacency, busiest, clustered
 from emloom.run.workspace import Workspace
 from emloom.tasks.connectomegraph import read_graph
 from emloom.tasks.graphfiles import load_nodes, load_tree
+from emloom.tasks.pipelineback import UNDIRECTED
 from emloom.tasks.pipelinestages import Layout
 from emloom.tasks.scorefiles import read_rows
 from emloom.tasks.segmentspec import SegmentJob
@@ -81,8 +82,12 @@ def _plain(path: Path) -> Mapping[str, Any]:
 
 def _scores(layout: Layout, what: str) -> Mapping[str, Any] | None:
     folder = layout.path("evaluate") / what
-    known = layout.job.truth is not None and (folder / "scores.json").is_file()
-    return read_rows(folder)[0] if known else None
+    if layout.job.truth is None or not (folder / "scores.json").is_file():
+        return None
+    row = read_rows(folder)[0]
+    if (folder / UNDIRECTED).is_file():
+        row |= {f"undirected_{name}": value for name, value in _plain(folder / UNDIRECTED).items()}
+    return row
 
 
 def segment_sizes(container: Path) -> NDArray[np.int64]:

@@ -80,12 +80,19 @@ def _done(layout: Layout) -> str:
 
 def _verdict(numbers: Numbers) -> Verdict:
     if numbers.synapses:
-        f1 = numbers.synapses["connection_edge_weight_f1"]
-        text = f"Against the true connections the edges have an F1 of {show(f1)}, weighted by contacts"
+        f1, how = _edge_f1(numbers.synapses)
+        text = f"Against the true connections the edges{how} have an F1 of {show(f1)}, weighted by contacts"
         return Verdict(f"{text}: 1 is perfect.", "good" if f1 and f1 >= 0.7 else "warning")
     if numbers.neurons:
         return Verdict(f"Against the true neurons VOI is {show(numbers.neurons['voi_sum'])} bits: 0 is perfect.")
     return Verdict("Nothing here was held against a truth: look at the pictures before you build on it.")
+
+
+def _edge_f1(row: Mapping[str, Any]) -> tuple[float | None, str]:
+    """Return the F1 of edges, and, where nobody knows which side sends, a word on that."""
+    if "undirected_edge_weight_f1" in row:
+        return row["undirected_edge_weight_f1"], ", whose direction is not known,"
+    return row["connection_edge_weight_f1"], ""
 
 
 def _cards(numbers: Numbers) -> list[Score]:
@@ -100,8 +107,9 @@ def _cards(numbers: Numbers) -> list[Score]:
     if numbers.neurons:
         cards.append(Score("VOI of neurons", numbers.neurons["voi_sum"], "bits against the truth, 0 is perfect"))
     if numbers.synapses:
-        f1 = numbers.synapses["connection_edge_weight_f1"]
-        cards.append(Score("edge-weight F1", f1, "of connections against the truth, 1 is perfect"))
+        f1, how = _edge_f1(numbers.synapses)
+        note = "of connections against the truth, 1 is perfect"
+        cards.append(Score("edge-weight F1", f1, note + (", whichever side sends" if how else "")))
     return cards
 
 
@@ -253,6 +261,8 @@ _TRUE_SYNAPSES = {
     "n_pairs_found": "partner pairs found",
     "connection_f1": "F1 of connections (1 is perfect)",
     "connection_edge_weight_f1": "edge-weight F1 of connections (1 is perfect)",
+    "undirected_f1": "F1 of connections, whichever side sends",
+    "undirected_edge_weight_f1": "edge-weight F1 of connections, whichever side sends",
     "n_connections_truth": "true connections",
     "n_connections_found": "connections found",
 }
@@ -263,7 +273,7 @@ def _truth(layout: Layout, numbers: Numbers) -> Section:
     parts = (("neurons", numbers.neurons, _TRUE_NEURONS), ("synapses", numbers.synapses, _TRUE_SYNAPSES))
     for name, row, names in parts:
         if row:
-            rows: list[list[Cell]] = [[text, row.get(key)] for key, text in names.items()]
+            rows: list[list[Cell]] = [[text, row[key]] for key, text in names.items() if key in row]
             tables.append(Table(("score", "value"), rows, f"{name} against the truth"))
             links.append(Link(f"errors of {name}", f"evaluate/{name}/report.html"))
     text = (
