@@ -37,8 +37,9 @@ def is_pipeline(path: str) -> bool:
 
 def show_status(folder: str, as_json: bool) -> None:
     """Print how every stage of a pipeline stands; raises `InputError` where its inputs are gone."""
-    from emloom.tasks.pipeline import FAILURE, read_job
+    from emloom.tasks.pipeline import FAILURE
     from emloom.tasks.pipelinedry import dry_run
+    from emloom.tasks.pipelineguards import read_job
 
     place = Path(folder)
     _print(dry_run(read_job(place), place), as_json)

@@ -39,9 +39,9 @@ from emloom.testing.damagespec import BadSections, CrackDamage, DamageSpec, Shif
 from emloom.testing.phantom import Phantom, PhantomSpec, SynapsesSpec, write_phantom
 
 _SYNAPSES = SynapsesSpec(per_um3=40.0, polyads=0.0)
-TISSUE = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)  # type: ignore[arg-type]
+TISSUE = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)
 """The tissue that is learned: 0.9 x 1.7 x 1.7 micrometres at 8 nm."""
-WHOLE = PhantomSpec(shape=(80, 208, 208), seed=2, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)  # type: ignore[arg-type]
+WHOLE = PhantomSpec(shape=(80, 208, 208), seed=2, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)
 """Another tissue, before it was damaged."""
 DAMAGE = DamageSpec(
     seed=1,

@@ -21,27 +21,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from emloom.errors import InputError
 from emloom.io.files import explained, write_text_atomic
 from emloom.nn.engine import Engine
 from emloom.nn.hardware import Hardware
 from emloom.nn.train import Progress
 from emloom.run.executor import Executor, Serial
-from emloom.run.journal import Journal
 from emloom.run.provenance import write_provenance
 from emloom.tasks import neurons, synapsejob
 from emloom.tasks.align import align
 from emloom.tasks.alignspec import AlignJob
 from emloom.tasks.connectome import ConnectomeJob, connectome
+from emloom.tasks.job import NeuronsJob
 from emloom.tasks.pipelineback import restore, score
 from emloom.tasks.pipelinecheck import require_checked
 from emloom.tasks.pipelinedry import require_disk
+from emloom.tasks.pipelineguards import is_trained, require_own_folder, require_trainings
 from emloom.tasks.pipelinemasks import MaskJob, make_mask
 from emloom.tasks.pipelinereport import write_pipeline_report
 from emloom.tasks.pipelinespec import PipelineJob, TrainedHere
-from emloom.tasks.pipelinestages import Layout, Record, Stage, Standing, stages_of
+from emloom.tasks.pipelinestages import Layout, Stage, stages_of
+from emloom.tasks.pipelinestatus import Record, Standing, to_do
 from emloom.tasks.pipelinethresholds import decoder_of, threshold_of
 from emloom.tasks.predict import PredictJob, predict_volume
 from emloom.tasks.qc import quality_control
@@ -190,9 +190,9 @@ class _Run:
         self.train("synapses-model", stage.source)
 
     def train(self, name: str, source: TrainedHere) -> None:
-        folder, again = self.layout.path(name), self.overwrite or _is_trained(self.layout, name, source)
+        folder, again = self.layout.path(name), self.overwrite or is_trained(self.layout, name, source)
         how: Any = (folder, self.hardware, _Within(self.listener, name), again, "report", self.executor)
-        if isinstance(source.job, neurons.NeuronsJob):
+        if isinstance(source.job, NeuronsJob):
             neurons.run(source.job, *how)
         else:
             synapsejob.run(source.job, *how)
@@ -324,7 +324,7 @@ def run(
     standings = Record(layout.folder).standings(stages)[: names.index(until) + 1]
     todo = to_do(standings)
     if not overwrite:
-        _require_trainings(layout, todo)
+        require_trainings(layout, todo)
     require_disk(layout, standings, todo)
     with explained(layout.folder):
         layout.folder.mkdir(parents=True, exist_ok=True)
@@ -332,16 +332,6 @@ def run(
         write_text_atomic(layout.folder / "job.yaml", job.to_yaml())
     _carry_out(this, standings, todo)
     return layout.path("report")
-
-
-def to_do(standings: Sequence[Standing]) -> set[str]:
-    """Return the stages that have to be done: those that are not, and those whose removed result these need."""
-    todo = {standing.stage.name for standing in standings if not standing.is_done}
-    for standing in reversed(standings):
-        needed = any(standing.stage.name in s.stage.after for s in standings if s.stage.name in todo - {"report"})
-        if standing.removed and needed:
-            todo.add(standing.stage.name)
-    return todo
 
 
 def _carry_out(this: _Run, standings: Sequence[Standing], todo: set[str]) -> None:
@@ -368,69 +358,4 @@ def _do(this: _Run, stage: Stage, record: Record, keys: Mapping[str, str]) -> No
         raise StageFailedError(stage.name, problem, trace) from problem
 
 
-# ---- what is never thrown away by accident ----------------------------------------------------------------------
-
-
-def require_own_folder(layout: Layout, overwrite: bool) -> None:
-    """Raise `InputError` where a folder holds something else than this pipeline."""
-    folder = layout.folder
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    way_out = "choose another folder (-o), or pass --overwrite to replace what stands in its way"
-    path = folder / "job.yaml"
-    if not folder.is_dir() or not path.is_file():
-        raise InputError(f"{folder} holds something that no pipeline made: choose another folder (-o)")
-    try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        kind, raw = before.get("kind"), before.get("raw")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as problem:
-        raise InputError(f"{path} is damaged ({problem}): {way_out}") from None
-    if overwrite:
-        return
-    if kind != "pipeline":
-        raise InputError(f"{folder} belongs to a job of kind {kind!r}: {way_out}")
-    if raw != layout.job.raw:
-        raise InputError(f"{folder} is the pipeline of another stack ({raw}, not {layout.job.raw}): {way_out}")
-
-
-def _require_trainings(layout: Layout, todo: set[str]) -> None:
-    """Raise `InputError` where a finished training of another job would be replaced: it may have taken days."""
-    for name, stage in (("neurons", layout.job.neurons), ("synapses-model", layout.job.synapses)):
-        if stage is None or name not in todo or not isinstance(stage.source, TrainedHere):
-            continue
-        marker = Journal(layout.path(name)).marker("train")
-        if marker is not None and not _is_trained(layout, name, stage.source):
-            what = Record(layout.folder).what(name)
-            now = next(s for s in stages_of(layout.job) if s.name == name)
-            from emloom.tasks.pipelinestages import differences
-
-            why = "; ".join(differences(what, now.what({}))) if what else "its job or its data changed"
-            raise InputError(
-                f"the training in {layout.path(name)} is finished ({marker.seconds:.0f} s) and would be lost "
-                f"({why}): pass --overwrite to train again, choose another folder, or name its model as the "
-                f"source (kind: model, model: {layout.path(name) / 'train' / 'model.safetensors'})"
-            )
-
-
-def _is_trained(layout: Layout, name: str, source: TrainedHere) -> bool:
-    """Whether the very training is finished, so that its later steps may be done again."""
-    folder = layout.path(name)
-    marker = Journal(folder).marker("train")
-    if marker is None:
-        return False
-    if isinstance(source.job, neurons.NeuronsJob):
-        keys = neurons.Run(source.job, folder).keys()
-    else:
-        keys = synapsejob.SynapseRun(source.job, folder).keys()
-    return marker.key == keys["train"]
-
-
-def read_job(folder: Path) -> PipelineJob:
-    """Return the job of a pipeline's folder; raises `InputError` where it is none."""
-    path = folder / "job.yaml"
-    if not path.is_file():
-        raise InputError(f"{folder} holds no job.yaml: it is no folder of `emloom run`")
-    return PipelineJob.load(path)
-
-
-__all__ = ["FAILURE", "StageFailedError", "read_job", "require_own_folder", "run", "to_do"]
+__all__ = ["FAILURE", "StageFailedError", "run"]

@@ -46,8 +46,8 @@ def per_voxel(source: TrainedModel | TrainedHere, voxel_size_nm: tuple[float, fl
 @cache
 def _counted(spec: ModelSpec) -> float:
     with torch.device("meta"):
-        network = build(spec).eval()  # type: ignore[union-attr]
-        return sum(multiply_adds(network, torch.empty(1, 1, *_SHOWN)).values()) / prod(_SHOWN)  # type: ignore[arg-type]
+        network = build(spec).eval()
+        return sum(multiply_adds(network, torch.empty(1, 1, *_SHOWN)).values()) / prod(_SHOWN)
 
 
 def prediction_seconds(adds: float, voxels: int, orientations: int, cores: int) -> float:

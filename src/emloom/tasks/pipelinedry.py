@@ -18,7 +18,8 @@ from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.io.volume import VolumeInfo
 from emloom.tasks.pipelinespec import PipelineJob
-from emloom.tasks.pipelinestages import PLACES, Layout, Record, Standing, stages_of
+from emloom.tasks.pipelinestages import Layout, stages_of
+from emloom.tasks.pipelinestatus import Record, Standing, to_do
 
 BYTES: Mapping[str, float] = {
     "align": 2.0,
@@ -156,8 +157,6 @@ def dry_run(job: PipelineJob, folder: str | Path, cores: int = 1) -> DryRun:
     Raises:
         InputError: an input from outside does not exist, or the raw does not open.
     """
-    from emloom.tasks.pipeline import to_do
-
     layout = Layout(job, Path(folder).absolute())
     standings = Record(layout.folder).standings(stages_of(job))
     forecasts = forecast(layout, standings, to_do(standings), cores)
@@ -295,4 +294,4 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-__all__ = ["PLACES", "DryRun", "Forecast", "dry_run", "duration", "forecast", "require_disk", "size", "table_of"]
+__all__ = ["DryRun", "Forecast", "dry_run", "duration", "forecast", "require_disk", "size", "table_of"]

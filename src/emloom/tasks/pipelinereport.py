@@ -204,6 +204,7 @@ def _training(layout: Layout, name: str) -> Section:
     place = "neurons" if name == "neurons" else "synapses-model"
     words = json.loads((layout.path(place) / "evaluate" / "scores.json").read_text(encoding="utf-8"))
     rows = words["rows"]
+    columns: tuple[str, ...]
     if name == "neurons":
         columns = ("part", "method", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
         text = f"Trained here; its validation boxes chose the threshold {threshold_of(layout):g}."
