@@ -28,7 +28,7 @@ from emloom.recipes.fib25 import TEST, stack
 from emloom.tasks.pipelinespec import NeuronsStage, PipelineJob, QcStage, TrainedModel, TruthSpec
 
 MODEL = "fib25-lean"
-THRESHOLD = 0.5
+THRESHOLD = 0.24
 """Affinity at which merging stops, as the network's validation boxes chose (see its card)."""
 _SIZE_NM = (10.0, 10.0, 10.0)
 _FILES = ("training_sample2_grayscale_maps.h5", "training_sample2_groundtruth.h5")
