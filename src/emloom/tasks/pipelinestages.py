@@ -2,8 +2,8 @@
 
 ::
 
-    check   qc   align   carry   repair   mask   neurons   predict   segment   confidence*   synapses-model
-    predict-synapses   synapses   connectome   restore   evaluate   report                  (* a stage to come)
+    check   qc   align   carry   repair   mask   neurons   predict   segment
+    synapses-model   predict-synapses   synapses   connectome   restore   evaluate   report
 
 The key of a stage is a hash of its own parameters, of the fingerprints of its inputs from outside, and of the keys
 of the stages it takes from. Nothing else decides: not the name of the job, not where it runs. Beside the marker of
