@@ -62,8 +62,9 @@ def ran(job: PipelineJob, folder: Path, **options: object) -> list[str]:
 
 
 def _with(job: PipelineJob, section: str, **changes: object) -> PipelineJob:
-    stage = getattr(job, section).model_copy(update=changes)
-    return PipelineJob.from_dict(job.model_copy(update={section: stage}).to_dict())
+    plain = job.to_dict()
+    plain[section] |= changes
+    return PipelineJob.from_dict(plain)
 
 
 def volumes(folder: Path) -> dict[str, str]:
