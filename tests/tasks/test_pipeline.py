@@ -307,7 +307,9 @@ def test_more_workers_give_the_same(stack: Path, models: Models, done: Path, tmp
     assert volumes(tmp_path / "out") == volumes(done)
 
 
-def test_a_training_chooses_the_threshold_and_is_never_lost(home: Path, stack: Path, tmp_path: Path) -> None:
+def test_a_training_chooses_the_threshold_and_is_never_lost(
+    home: Path, stack: Path, models: Models, tmp_path: Path
+) -> None:
     def job(seed: int = 0, thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)) -> PipelineJob:
         inner = neurons_job(home / "tissue", steps=4)
         inner = inner.model_copy(
