@@ -21,7 +21,7 @@ judges: .venv-peers/.installed ## Create .venv-peers with cloud-volume and ome-z
 
 peers: judges .venv-peers-gunpowder/.installed .venv-peers-webknossos/.installed ## As judges, and what benchmarks measure against
 
-demo: install ## Grow a phantom, train, segment and score it; pictures and report in demo/
+demo: install ## A damaged phantom from raw to connectome, scored against the truth; report in demo/
 	$(BIN)/emloom demo -o demo
 
 test: install ## Run the test suite (without the slow tests) on two processes

@@ -197,10 +197,16 @@ def status(
 ) -> None:
     """Say how far a result came, which blocks failed and why; with --verify, whether it is still what was written.
 
-    Ends with status 1 where blocks failed or are damaged.
+    Of a pipeline's folder: how every stage stands, and which parameter or input would make it run again. Ends with
+    status 1 where blocks failed or are damaged.
 
-    Examples: emloom status seg.zarr | emloom status seg.zarr --verify --workers 4
+    Examples: emloom status seg.zarr | emloom status seg.zarr --verify --workers 4 | emloom status out/
     """
+    from emloom.cli.pipelines import is_pipeline, show_status
+
+    if is_pipeline(result):
+        show_status(result, as_json)
+        return
     from emloom.cli.progress import blocks_bar
     from emloom.run.blockjournal import name_of
     from emloom.run.cluster import executor_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from emloom.cli.jsonout import answer
 from emloom.cli.options import Device, Json, Output, Scheduler
 from emloom.tasks.jobsource import load_job
 from emloom.tasks.jobsource import load_neurons_job as load_neurons_job
+
+if TYPE_CHECKING:
+    from emloom.tasks.pipelinespec import PipelineJob
 
 Job = Annotated[
     str,
@@ -26,6 +29,10 @@ Settings = Annotated[
 Loaders = Annotated[int, typer.Option("--workers", help="Processes that load training samples; 0 for none.")]
 BlockWorkers = Annotated[
     int, typer.Option("--block-workers", help="Processes that work block by block; runs of a study at a time.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Of a pipeline: only say what would be done, why, and what it would cost."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Run stages whose parameters or inputs changed again.")
@@ -85,11 +92,12 @@ def run(  # noqa: PLR0913 (one parameter per option)
     *,
     block_workers: BlockWorkers = 1,
     scheduler: Scheduler = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train, predict, segment and evaluate, or whatever the job's kind is; what is already done is skipped.
 
-    Examples: emloom run job.yaml -o out/ | emloom run emloom.recipes.fib25:quick seed=1 -o fib25-1/
+    Examples: emloom run job.yaml -o out/ | emloom run connectome.yaml -o out/ --dry-run
     """
     from emloom.cli.progress import TerminalListener
     from emloom.nn.hardware import Hardware
@@ -98,6 +106,11 @@ def run(  # noqa: PLR0913 (one parameter per option)
 
     spec = load_job(job, settings or [])
     folder = Path(output or f"runs/{spec.name}")
+    if dry_run:
+        from emloom.cli.pipelines import show_dry_run
+
+        show_dry_run(spec, folder, block_workers, as_json)
+        return
     blocks = (
         1 if spec.kind == "reconstruction_study" else block_workers
     )  # a study spreads its runs, not their blocks
@@ -132,21 +145,46 @@ def train(
 
 
 def demo(
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the demo.")] = "demo",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder; default demo, or demo-real.")
+    ] = None,
     workers: Loaders = 1,
+    real: Annotated[
+        bool, typer.Option("--real", help="Neurons of real tissue instead, by a model that comes with emloom.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Grow a phantom, train on it, segment it, and write a report: the whole main job in minutes.
+    """Grow a phantom with planted damage and take it the whole way to a connectome that is known, in minutes.
 
-    Examples: emloom demo | emloom demo -o /tmp/demo
+    With --real: neurons of FIB-25 (CC BY; 48 MB are downloaded unless EMLOOM_DATA has it) by a small network that
+    learned on a part of it, scored where it never learned.
+
+    Examples: emloom demo | emloom demo -o /tmp/demo | emloom demo --real
     """
-    from emloom.io.files import staged
-    from emloom.recipes.phantom import PHANTOM
-    from emloom.testing.phantom import write_phantom
+    from emloom.errors import InputError
 
-    tissue = Path(output) / "phantom"
-    if not tissue.exists():
-        typer.echo(f"growing a phantom of {'x'.join(str(n) for n in PHANTOM.shape)} voxels", err=True)
-        with staged(tissue) as folder:
-            write_phantom(PHANTOM, folder)
-    run("emloom.recipes.phantom:demo", [f"data={tissue}"], output, "auto", workers, as_json=as_json)
+    folder = Path(output or ("demo-real" if real else "demo"))
+    inputs = folder / ("tissue" if real else "phantom")
+    job = folder / "job.yaml"
+    if folder.exists() and any(folder.iterdir()) and not inputs.is_dir() and not job.exists():
+        raise InputError(f"{folder} holds something that no demo made: choose another folder (-o)")
+    made = _real(folder) if real else _grown(inputs)
+    if not job.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        made.dump(job)
+    run(str(job), None, str(folder), "auto", workers, as_json=as_json)
+
+
+def _grown(tissue: Path) -> PipelineJob:
+    from emloom.recipes.phantom_connectome import connectome, write_data
+
+    typer.echo("growing a phantom, and damaging another", err=True)
+    return connectome(str(write_data(tissue)))
+
+
+def _real(folder: Path) -> PipelineJob:
+    from emloom.cli.progress import bar
+    from emloom.recipes.real_demo import job
+
+    with bar("fetching FIB-25") as progress:
+        return job(str(folder), progress=progress)

@@ -104,6 +104,16 @@ class Workspace:
             write_text_atomic(self.draft / RECORD, json.dumps(record, indent=2))
         return inputs
 
+    def reassign(self, kind: str, job: Spec, paths: Mapping[str, str | None]) -> None:
+        """Say that an unfinished result belongs to another job of the same inputs, whose task knows what to keep.
+
+        Inputs that have changed stay as they were recorded: `claim` refuses them then, as ever.
+        """
+        record = _read(self.draft)
+        kept = {name: record["inputs"][name] for name, path in paths.items() if path and name in record["inputs"]}
+        record |= {"kind": kind, "job": job.to_dict(), "inputs": kept}
+        write_text_atomic(self.draft / RECORD, json.dumps(record, indent=2))
+
     def record(self) -> dict[str, Any]:
         """Return kind, job and fingerprints of the inputs, as they were claimed.
 

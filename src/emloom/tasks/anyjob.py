@@ -17,11 +17,13 @@ from emloom.errors import InputError, did_you_mean
 from emloom.nn.hardware import Hardware
 from emloom.run.executor import Executor, Serial
 from emloom.spec import Spec
-from emloom.tasks import artifacts, check, forest, neurons, reconstruction, semantic, synapsejob
+from emloom.tasks import artifacts, check, forest, neurons, pipeline, reconstruction, semantic, synapsejob
 from emloom.tasks.artifactjob import ArtifactJob
 from emloom.tasks.checktraining import Finding
 from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.job import NeuronsJob
+from emloom.tasks.pipelinecheck import check_pipeline
+from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.reconstructionjob import ReconstructionJob
 from emloom.tasks.semantic import SemanticJob
 from emloom.tasks.steps import Listener, Silent
@@ -37,6 +39,7 @@ AnyJob = (
     | CleftsJob
     | PartnersJob
     | ReconstructionStudy
+    | PipelineJob
 )
 """Whatever `emloom run` carries out."""
 
@@ -49,6 +52,7 @@ KINDS: Mapping[str, type[AnyJob]] = {
     "clefts": CleftsJob,
     "partners": PartnersJob,
     "reconstruction_study": ReconstructionStudy,
+    "pipeline": PipelineJob,
 }
 """By `kind`."""
 
@@ -104,6 +108,8 @@ def check_job(job: AnyJob) -> list[Finding]:
         return check.check_artifacts(job)
     if isinstance(job, CleftsJob | PartnersJob):
         return check.check_synapses(job)
+    if isinstance(job, PipelineJob):
+        return check_pipeline(job)
     seed = job.seeds[0]
     first = {run.arm: run.job for run in job.runs(Path()) if run.seed == seed and run.job.weights is None}
     return [
@@ -143,6 +149,10 @@ def carry_out(
         return artifacts.run(job, folder, *how)
     if isinstance(job, CleftsJob | PartnersJob):
         return synapsejob.run(job, folder, *how)
+    if isinstance(job, PipelineJob):
+        if only_train:
+            raise InputError(f"{job.name} is a pipeline: `emloom run` does its trainings first, where it has any")
+        return pipeline.run(job, folder, *how)
     if overwrite or only_train:
         raise InputError(
             f"{job.name} is a study of many runs, which is done as a whole and never overwritten: use "

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from emloom.io.open import create_volume, open_volume
 from emloom.io.room import require_room
 from emloom.io.tables import count_rows
 from emloom.io.volume import Volume, VolumeInfo
+from emloom.run.blockjournal import ROOT
 from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import memory
 from emloom.run.provenance import write_provenance
 from emloom.run.runner import run_stage
 from emloom.run.stage import Stage
-from emloom.run.workspace import Workspace
+from emloom.run.workspace import RECORD, Workspace
 from emloom.tasks.lattice import chunk_within, on_grid_of
 from emloom.tasks.qcmask import source_of
 from emloom.tasks.segmentblocks import BuildGraph, CutExits, CutFragments, Relabel, Site
@@ -59,6 +60,7 @@ def segment(
     discard: bool = False,
     repair: bool = False,
     graph_bytes: int | None = None,
+    revise: bool = False,
 ) -> Path:
     """Segment a volume of affinities, or go on where an earlier call stopped.
 
@@ -70,6 +72,8 @@ def segment(
         repair: go on with a finished result, too: blocks whose markers were removed are made again.
         graph_bytes: memory that the agglomeration of one graph may take; a larger graph is agglomerated in parts,
             with the same result, and so is one that many workers do faster. Default: half of what is free.
+        revise: where the output is of the same affinities and the same fragments, keep these and their region
+            graph, and make only what another linkage or threshold changes; otherwise as `discard` says.
 
     Returns:
         Path of the output container.
@@ -81,9 +85,12 @@ def segment(
     started = time.perf_counter()
     source, executor = open_affinities(job), executor or Serial()
     space = Workspace(job.output)
+    paths = {"affinities": job.affinities, "mask": source_of(job.mask)}
+    if revise:
+        take_back(space, job, paths)
     if not space.folder.exists():
         require_room(space.draft, volumes_of(job, source.info), "segment a part of it (emloom crop)")
-    inputs = space.claim("segment", job, {"affinities": job.affinities, "mask": source_of(job.mask)}, discard)
+    inputs = space.claim("segment", job, paths, discard)
     if space.finished and not repair:
         return space.output
     folder = space.folder.absolute()
@@ -103,6 +110,36 @@ def segment(
     write_provenance(folder / "provenance.json", job.to_dict(), inputs, seconds)
     space.finish()
     return space.output
+
+
+def take_back(space: Workspace, job: SegmentJob, paths: Mapping[str, str | None]) -> None:
+    """Make a result of other thresholds or another linkage an unfinished one of this job, if it has its graph.
+
+    A crash in here leaves an unfinished result of one of the two jobs: both may go on with it.
+    """
+    if not (space.folder / RECORD).is_file():
+        return
+    before = SegmentJob.from_dict(space.record()["job"], f"the job of {space.folder}")
+    if before == job or _graph_of(before) != _graph_of(job):
+        return
+    if space.finished:
+        space.output.rename(space.draft)
+    stale = ["tree", "segmentation"]
+    if (before.segmentation.linkage, before.floor) != (job.segmentation.linkage, job.floor):
+        stale += [path.name for path in (space.draft / ROOT).glob("merge-*")]
+        shutil.rmtree(graphstore.graph_folder(space.draft) / "octree", ignore_errors=True)
+    for name in stale:
+        shutil.rmtree(space.draft / ROOT / name, ignore_errors=True)
+    graph = graphstore.graph_folder(space.draft)
+    for place in (space.draft / "segmentation", graph / "luts", graph / "small"):
+        shutil.rmtree(place, ignore_errors=True)
+    space.reassign("segment", job, paths)
+
+
+def _graph_of(job: SegmentJob) -> tuple[Any, ...]:
+    """Return what decides the fragments and their region graph."""
+    spec = job.segmentation
+    return job.affinities, job.mask, job.output, spec.fragments, spec.cell, spec.bins, spec.repels
 
 
 def open_affinities(job: SegmentJob) -> Volume:

@@ -30,6 +30,7 @@ from emloom.io.volume import Volume, VolumeInfo
 from emloom.run.journal import key_of
 from emloom.run.perworker import once
 from emloom.run.stage import Output, Stage
+from emloom.run.workspace import RECORD
 from emloom.tasks.lattice import chunk_within, common_box, on_grid_of
 from emloom.tasks.synapsecells import WHOLE, Cells, Folder, Known
 from emloom.tasks.synapsedecode import Decoding
@@ -71,7 +72,9 @@ class Place:
 
     def known(self, cells: Cells) -> Known:
         """Return what was joined; a process reads it once."""
-        return once(("synapses", str(self.folder), self.job.content_hash()), lambda: Known.of(cells.shelf))
+        # The same job in the same folder may be of another segmentation, made at the same path since.
+        begun = (self.folder / RECORD).stat().st_mtime_ns
+        return once(("synapses", str(self.folder), self.job.content_hash(), begun), lambda: Known.of(cells.shelf))
 
     def written(self, cells: Cells) -> list[Output]:
         """Describe what lies on the shelf now."""

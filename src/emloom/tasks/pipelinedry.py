@@ -1,0 +1,297 @@
+"""What a pipeline would do, and what it would cost, without doing it (`emloom run --dry-run`, `emloom status`).
+
+Time: what a stage took here before, per voxel; otherwise `RATES`, measured on one core of a 2.1 GHz Xeon with the
+phantom of the demo, times cores that are free; a network's own multiply-adds (`emloom.nn.cost`) where it exists.
+All of it is an estimate: real data, disks and graphics cards differ by factors.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+from emloom.errors import InputError
+from emloom.io.open import open_volume
+from emloom.io.volume import VolumeInfo
+from emloom.tasks.pipelinespec import PipelineJob
+from emloom.tasks.pipelinestages import Layout, stages_of
+from emloom.tasks.pipelinestatus import Record, Standing, to_do
+
+BYTES: Mapping[str, float] = {
+    "align": 2.0,
+    "carry": 0.1,
+    "repair": 2.0,
+    "mask": 0.1,
+    "predict": 3.0,
+    "segment": 8.0,
+    "predict-synapses": 2.0,
+    "synapses": 2.0,
+    "restore": 4.0,
+    "evaluate": 0.2,
+    "qc": 0.1,
+}
+"""Bytes on disk per voxel of the stack, compressed; affinities are counted by channel beside this."""
+RATES: Mapping[str, float] = {
+    "qc": 0.25,
+    "align": 1.0,
+    "carry": 0.05,
+    "repair": 0.5,
+    "mask": 0.05,
+    "predict": 4.0,
+    "segment": 2.5,
+    "predict-synapses": 4.0,
+    "synapses": 1.0,
+    "connectome": 0.1,
+    "restore": 0.3,
+    "evaluate": 0.6,
+}
+"""Seconds of one core per million voxels."""
+MEMORY: Mapping[str, float] = {"predict": 120.0, "predict-synapses": 120.0, "segment": 60.0, "align": 40.0}
+"""Bytes of memory per voxel of a block; others take about 16."""
+CELLS: Mapping[str, tuple[int, int, int]] = {
+    "qc": (16, 512, 512),
+    "align": (16, 512, 512),
+    "carry": (64, 512, 512),
+    "repair": (64, 512, 512),
+    "mask": (64, 512, 512),
+    "predict": (128, 128, 128),
+    "segment": (256, 256, 256),
+    "predict-synapses": (128, 128, 128),
+    "synapses": (64, 256, 256),
+    "connectome": (128, 512, 512),
+    "restore": (64, 512, 512),
+    "evaluate": (128, 512, 512),
+}
+"""Voxels that are worked on at once."""
+_BASE_BYTES = 400 * 2**20  # of a process with everything loaded
+_RESERVE = 1.1  # of the disk estimate
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one stage would do.
+
+    Attributes:
+        stage: its name.
+        state: as of `pipelinestages.Standing`.
+        why: it would be done, or not.
+        will_run: whether it would be done.
+        blocks: pieces of work; None where that is not known before.
+        voxels: of the stack that it looks at.
+        disk_bytes: what it would write, about.
+        memory_bytes: the most that one process would hold, about.
+        seconds: it would take, or took where it is done; None where nobody knows.
+        source: of the seconds: `here` (measured in this folder), `network` (counted multiply-adds), `table`, or
+            empty.
+    """
+
+    stage: str
+    state: str
+    why: str
+    will_run: bool
+    blocks: int | None
+    voxels: int
+    disk_bytes: int
+    memory_bytes: int
+    seconds: float | None
+    source: str
+
+    @property
+    def text(self) -> str:
+        """What a person reads of the state."""
+        if self.state == "done":
+            return f"done ({self.why})" if self.why else "done"
+        return {"new": "new", "interrupted": "interrupted: goes on"}.get(self.state, "") or (
+            self.why if self.state == "after" else f"changed: {self.why}"
+        )
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a pipeline would do; `fits`: whether the disk can take it."""
+
+    folder: str
+    stages: tuple[Forecast, ...]
+    free_bytes: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """What would be written in all."""
+        return sum(stage.disk_bytes for stage in self.stages if stage.will_run)
+
+    @property
+    def seconds(self) -> float:
+        """What it would take in all, about."""
+        return sum(stage.seconds or 0.0 for stage in self.stages if stage.will_run)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the disk can take it."""
+        return self.disk_bytes * _RESERVE <= self.free_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "folder": self.folder,
+            "stages": [{**asdict(stage), "text": stage.text} for stage in self.stages],
+            "disk_bytes": self.disk_bytes,
+            "free_bytes": self.free_bytes,
+            "fits": self.fits,
+            "seconds": round(self.seconds, 1),
+            "estimate": True,
+        }
+
+
+def dry_run(job: PipelineJob, folder: str | Path, cores: int = 1) -> DryRun:
+    """Return what `emloom run` would do in a folder; nothing is written.
+
+    Args:
+        job: the pipeline.
+        folder: where it would run.
+        cores: processes that would work on blocks.
+
+    Raises:
+        InputError: an input from outside does not exist, or the raw does not open.
+    """
+    layout = Layout(job, Path(folder).absolute())
+    standings = Record(layout.folder).standings(stages_of(job))
+    forecasts = forecast(layout, standings, to_do(standings), cores)
+    return DryRun(str(folder), tuple(forecasts), free_bytes(layout.folder))
+
+
+def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], cores: int = 1) -> list[Forecast]:
+    """Return what every stage would do; raises `InputError` where the raw does not open."""
+    job = layout.job
+    raw = open_volume(job.raw, voxel_size_nm=job.voxel_size_nm, kind="raw").info
+    n = prod(raw.shape)
+    out = []
+    for standing in standings:
+        name = standing.stage.name
+        works = name in CELLS
+        seconds, source = _seconds(layout, standing, n, cores)
+        out.append(
+            Forecast(
+                stage=name,
+                state=standing.state,
+                why=standing.why,
+                will_run=name in todo,
+                blocks=_blocks(raw, name) if works else None,
+                voxels=n if works else 0,
+                disk_bytes=round(n * _bytes_per_voxel(layout, name)) if works else 0,
+                memory_bytes=_memory(raw, name),
+                seconds=seconds,
+                source=source,
+            )
+        )
+    return out
+
+
+def require_disk(layout: Layout, standings: Sequence[Standing], todo: set[str]) -> None:
+    """Raise `InputError` where the disk cannot take what would be written."""
+    needed = sum(f.disk_bytes for f in forecast(layout, standings, todo) if f.will_run) * _RESERVE
+    free = free_bytes(layout.folder)
+    if needed > free:
+        raise InputError(
+            f"the pipeline would write about {size(needed)} into {layout.folder}, and {size(free)} are free there"
+            ": choose a folder on a larger disk (-o), remove what you do not need, or run a part of the stack"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free where a folder is, or would be made."""
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(place).free
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes for a person."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def _blocks(raw: VolumeInfo, name: str) -> int:
+    return prod(ceil(n / c) for n, c in zip(raw.shape, CELLS[name], strict=True))
+
+
+def _memory(raw: VolumeInfo, name: str) -> int:
+    if name not in CELLS:
+        return _BASE_BYTES
+    block = prod(min(n, c) for n, c in zip(raw.shape, CELLS[name], strict=True))
+    return _BASE_BYTES + round(block * MEMORY.get(name, 16.0))
+
+
+def _bytes_per_voxel(layout: Layout, name: str) -> float:
+    return BYTES.get(name, 0.0)
+
+
+_NETWORKS = {
+    "neurons": "neurons",
+    "predict": "neurons",
+    "synapses-model": "synapses",
+    "predict-synapses": "synapses",
+}
+
+
+def _network_seconds(layout: Layout, name: str, n: int, cores: int) -> float | None:
+    """Return how long a stage that is mostly a network takes; None for the others, or where nobody knows."""
+    if name not in _NETWORKS:
+        return None
+    from emloom.tasks import pipelinecost as cost  # torch takes seconds to import
+
+    stage = getattr(layout.job, _NETWORKS[name])
+    raw = open_volume(layout.job.raw, voxel_size_nm=layout.job.voxel_size_nm, kind="raw").info
+    adds = cost.per_voxel(stage.source, raw.grid.voxel_size_nm)
+    if adds is None:
+        return None
+    if name.startswith("predict"):
+        return cost.prediction_seconds(adds, n, stage.orientations, cores)
+    return cost.training_seconds(adds, stage.source.job.training, cores)
+
+
+def _seconds(layout: Layout, standing: Standing, n: int, cores: int) -> tuple[float | None, str]:
+    name = standing.stage.name
+    if standing.seconds is not None:
+        return standing.seconds, "here"
+    trained = _network_seconds(layout, name, n, cores)
+    if trained is not None:
+        return trained, "network"
+    if name in RATES:
+        return RATES[name] * n / 1e6 / max(1, cores), "table"
+    if name in ("check", "report"):
+        return 2.0, "table"
+    return None, ""
+
+
+def table_of(found: DryRun) -> list[list[str]]:
+    """Return the rows of a table of stages for a terminal, headings first."""
+    rows = [["stage", "", "why", "blocks", "Mvoxel", "disk", "memory", "time"]]
+    for f in found.stages:
+        time = "?" if f.seconds is None else duration(f.seconds)
+        rows.append([
+            f.stage,
+            "run" if f.will_run else "skip",
+            f.text,
+            "" if f.blocks is None else str(f.blocks),
+            f"{f.voxels / 1e6:.1f}" if f.voxels else "",
+            size(f.disk_bytes) if f.disk_bytes else "",
+            size(f.memory_bytes) if f.voxels else "",
+            f"{time} ({f.source})" if f.source == "here" else f"~{time}" if f.will_run or f.seconds else "",
+        ])  # fmt: skip
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for a person: ``42 s``, ``12 min``, ``3.1 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+__all__ = ["DryRun", "Forecast", "dry_run", "duration", "forecast", "require_disk", "size", "table_of"]
