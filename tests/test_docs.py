@@ -33,7 +33,8 @@ def commands() -> Iterator[tuple[str, str]]:
         for block in fenced(page, "(?:sh|bash|console)"):
             for line in block.replace("\\\n", " ").splitlines():
                 words = line.removeprefix("$ ").partition(" #")[0].strip()
-                if re.match(r"(\.venv/bin/)?emloom ", words):
+                # Options of the root act at once: `--install-completion` writes to the home folder.
+                if re.match(r"(\.venv/bin/)?emloom [^-]", words):
                     yield page.name, words
 
 
