@@ -2,13 +2,14 @@
 
 ::
 
-    phantom of TISSUE   folder `data/tissue`: labelled; two networks learn on it, one neurons and one clefts
+    phantom of TISSUE   folder `data/tissue`: labelled; a network learns neurons on it
     phantom of WHOLE    cut and damaged as DAMAGE says, folder `data/stack`: sections shifted, one lost, one
                         blurred, one torn; nobody learns on it
     connectome(data)    qc, align, repair, train, predict, segment, synapses, connectome; scored against the truth
 
-There are twenty times as many synapses as in neuropil, each with one post site, so that a small volume teaches
-enough in minutes. The network learns where clefts are, not which side sends: edges have no direction.
+Synapses are found by a network that comes with emloom, `phantom-sites`, which learned on another phantom (see its
+card): learning them takes longer than a demo may. There are ten times as many synapses as in neuropil, and half of
+the pre sites have several post sites.
 """
 
 from __future__ import annotations
@@ -16,13 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emloom.io.files import staged
-from emloom.nn.losses import Bce
-from emloom.nn.objectives.clefts import CleftsObjective
-from emloom.nn.strategies import Foreground
-from emloom.nn.train import OptimizerSpec, TrainingSpec
-from emloom.nn.unet import UNetSpec
 from emloom.recipes.phantom import demo
-from emloom.tasks.data import BoxSpec, StackSpec
 from emloom.tasks.pipelinespec import (
     AlignStage,
     NeuronsStage,
@@ -31,17 +26,18 @@ from emloom.tasks.pipelinespec import (
     RepairStage,
     SynapsesStage,
     TrainedHere,
+    TrainedModel,
     TruthSpec,
 )
-from emloom.tasks.synapsejob import CleftsJob
+from emloom.tasks.synapsedecoders import EvidenceSpec, SitesDecoder
 from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import BadSections, CrackDamage, DamageSpec, ShiftDamage
 from emloom.testing.phantom import Phantom, PhantomSpec, SynapsesSpec, write_phantom
 
-_SYNAPSES = SynapsesSpec(per_um3=40.0, polyads=0.0)
+_SYNAPSES = SynapsesSpec(per_um3=20.0)
 TISSUE = PhantomSpec(shape=(112, 208, 208), seed=1, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)
 """The tissue that is learned: 0.9 x 1.7 x 1.7 micrometres at 8 nm."""
-WHOLE = PhantomSpec(shape=(80, 208, 208), seed=2, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)
+WHOLE = PhantomSpec(shape=(80, 208, 208), seed=5, neurite_nm=110.0, noise=16.0, synapses=_SYNAPSES)
 """Another tissue, before it was damaged."""
 DAMAGE = DamageSpec(
     seed=1,
@@ -52,8 +48,12 @@ DAMAGE = DamageSpec(
 )
 """What became of it: a stack of 80 x 176 x 176 voxels."""
 
-_VALIDATION = (BoxSpec(start=(0, 0, 0), shape=(112, 64, 80)),)
-_TEST = (BoxSpec(start=(0, 144, 128), shape=(112, 64, 80)),)
+DECODER = SitesDecoder(
+    pre=EvidenceSpec(threshold=0.5, min_size_vox=250),
+    post=EvidenceSpec(threshold=0.3, min_size_vox=250),
+    max_distance_nm=200.0,
+)
+"""How sites become synapses; chosen on phantoms of seeds 2 and 3."""
 
 
 def write_data(folder: str | Path) -> Path:
@@ -68,27 +68,7 @@ def write_data(folder: str | Path) -> Path:
     return place
 
 
-def clefts(data: str = "demo/phantom", seed: int = 0, steps: int = 320) -> CleftsJob:
-    """Return the job that learns clefts on the tissue."""
-    tissue = Path(data).resolve() / "tissue"
-    stack = StackSpec(raw=f"{tissue}/raw.zarr", labels=f"{tissue}/clefts.zarr", validation=_VALIDATION, test=_TEST)
-    return CleftsJob(
-        name="clefts of the demo",
-        data=(stack,),
-        objective=CleftsObjective(mask_loss=Bce(rarest=0.05)),
-        network=UNetSpec(features=(12, 24, 48), stem=(2, 2, 2)),
-        training=TrainingSpec(
-            steps=steps,
-            seed=seed,
-            crop_shape_vox=(48, 48, 48),
-            validate_every=80,
-            optimizer=OptimizerSpec(learning_rate=4e-3),
-            sampling=Foreground(around="labels"),
-        ),
-    )
-
-
-def connectome(data: str = "demo/phantom", seed: int = 0, steps: int = 150) -> PipelineJob:
+def connectome(data: str = "demo/phantom", seed: int = 0, steps: int = 200) -> PipelineJob:
     """Return the pipeline of `emloom demo`; `data` is a folder written by `write_data`."""
     folder = Path(data).resolve()
     stack = folder / "stack"
@@ -99,6 +79,6 @@ def connectome(data: str = "demo/phantom", seed: int = 0, steps: int = 150) -> P
         align=AlignStage(),
         repair=RepairStage(),
         neurons=NeuronsStage(source=TrainedHere(job=demo(str(folder / "tissue"), seed, steps))),
-        synapses=SynapsesStage(source=TrainedHere(job=clefts(str(folder), seed))),
+        synapses=SynapsesStage(source=TrainedModel(model="phantom-sites"), orientations=8, decoder=DECODER),
         truth=TruthSpec(labels=f"{stack}/labels.zarr", synapses=f"{stack}/synapses.parquet"),
     )

@@ -4,12 +4,12 @@
 
     job.yaml  provenance.json  report.html  failure.txt (only after one)
     markers/<stage>.json, <stage>.what.json     that it is done, and what went into it
-    qc/  align/  align-qc/  repair/  mask.zarr  neurons/  predict.zarr  segment.zarr
+    qc/  align/  align-qc/  repair/  mask.zarr  neurons/  predict.zarr  segment.zarr  confidence/
     synapses-model/  predict-synapses.zarr  synapses/  connectome/  restored/  evaluate/
 
 A stage whose key changed (`emloom.tasks.pipelinestages`) is done again, and so is what takes from it; nothing else
-is touched. Its old result stands until then. Two things are never thrown away without `overwrite`: the folder of
-another stack or another kind of job, and a training that was finished.
+is touched. Its old result is deleted as it starts. Two things are never thrown away without `overwrite`: the
+folder of another stack or another kind of job, and a training that was finished.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from emloom.run.provenance import write_provenance
 from emloom.tasks import neurons, synapsejob
 from emloom.tasks.align import align
 from emloom.tasks.alignspec import AlignJob
+from emloom.tasks.confidence import confidence
+from emloom.tasks.confidencespec import ConfidenceJob
 from emloom.tasks.connectome import ConnectomeJob, connectome
 from emloom.tasks.job import NeuronsJob
 from emloom.tasks.pipelineback import restore, score
@@ -240,6 +242,17 @@ class _Run:
             **options,
         )
         segment(job, self.executor, self.tell("segment"), discard=True, revise=True)
+
+    def confidence(self) -> None:
+        bad = self.layout.measured
+        job = ConfidenceJob(
+            segmentation=self.place("segment"),
+            output=self.place("confidence"),
+            prediction=str(self.layout.path("predict") / "affinities"),
+            masks=() if bad is None else (bad,),
+            raw=self.layout.raw if self.layout.voxel_size_nm is None else None,  # for pictures
+        )
+        confidence(job, self.executor, self.tell("confidence"), discard=True)
 
     def synapses(self) -> None:
         stage = self.job.synapses

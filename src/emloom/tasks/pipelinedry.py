@@ -1,8 +1,9 @@
 """What a pipeline would do, and what it would cost, without doing it (`emloom run --dry-run`, `emloom status`).
 
-Time: what a stage took here before, per voxel; otherwise `RATES`, measured on one core of a 2.1 GHz Xeon with the
-phantom of the demo, times cores that are free; a network's own multiply-adds (`emloom.nn.cost`) where it exists.
-All of it is an estimate: real data, disks and graphics cards differ by factors.
+Time: what a stage took here before; otherwise a network's own multiply-adds (`emloom.nn.cost`), or `RATES`. Rates
+and bytes are rounded up from one run of the demo (2.5 million voxels of 8 nm in one process, on a core of 2.1 GHz
+that had other work): small, synthetic, and the only one. Memory per voxel is assumed, not measured. All of it is
+an estimate: real data, disks and graphics cards differ by factors.
 """
 
 from __future__ import annotations
@@ -22,36 +23,39 @@ from emloom.tasks.pipelinestages import Layout, stages_of
 from emloom.tasks.pipelinestatus import Record, Standing, to_do
 
 BYTES: Mapping[str, float] = {
-    "align": 2.0,
+    "qc": 0.6,
+    "align": 1.6,
     "carry": 0.1,
-    "repair": 2.0,
+    "repair": 1.7,
     "mask": 0.1,
-    "predict": 3.0,
-    "segment": 8.0,
+    "predict": 8.0,
+    "segment": 2.0,
+    "confidence": 0.5,
     "predict-synapses": 2.0,
-    "synapses": 2.0,
-    "restore": 4.0,
-    "evaluate": 0.2,
-    "qc": 0.1,
+    "synapses": 0.6,
+    "connectome": 0.2,
+    "restore": 0.5,
+    "evaluate": 2.5,
 }
-"""Bytes on disk per voxel of the stack, compressed; affinities are counted by channel beside this."""
+"""Bytes on disk per voxel of the stack, compressed; trainings count as nothing."""
 RATES: Mapping[str, float] = {
-    "qc": 0.25,
-    "align": 1.0,
+    "qc": 0.8,
+    "align": 0.7,
     "carry": 0.05,
     "repair": 0.5,
     "mask": 0.05,
-    "predict": 4.0,
-    "segment": 2.5,
-    "predict-synapses": 4.0,
-    "synapses": 1.0,
-    "connectome": 0.1,
-    "restore": 0.3,
-    "evaluate": 0.6,
+    "predict": 1.0,
+    "segment": 0.3,
+    "confidence": 1.0,
+    "predict-synapses": 0.5,
+    "synapses": 0.6,
+    "connectome": 0.3,
+    "restore": 0.1,
+    "evaluate": 2.0,
 }
 """Seconds of one core per million voxels."""
 MEMORY: Mapping[str, float] = {"predict": 120.0, "predict-synapses": 120.0, "segment": 60.0, "align": 40.0}
-"""Bytes of memory per voxel of a block; others take about 16."""
+"""Bytes of memory per voxel of a block, assumed; others: 16."""
 CELLS: Mapping[str, tuple[int, int, int]] = {
     "qc": (16, 512, 512),
     "align": (16, 512, 512),
@@ -60,6 +64,7 @@ CELLS: Mapping[str, tuple[int, int, int]] = {
     "mask": (64, 512, 512),
     "predict": (128, 128, 128),
     "segment": (256, 256, 256),
+    "confidence": (256, 256, 256),
     "predict-synapses": (128, 128, 128),
     "synapses": (64, 256, 256),
     "connectome": (128, 512, 512),
@@ -181,7 +186,7 @@ def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], core
                 will_run=name in todo,
                 blocks=_blocks(raw, name) if works else None,
                 voxels=n if works else 0,
-                disk_bytes=round(n * _bytes_per_voxel(layout, name)) if works else 0,
+                disk_bytes=round(n * BYTES.get(name, 0.0)),
                 memory_bytes=_memory(raw, name),
                 seconds=seconds,
                 source=source,
@@ -225,10 +230,6 @@ def _memory(raw: VolumeInfo, name: str) -> int:
         return _BASE_BYTES
     block = prod(min(n, c) for n, c in zip(raw.shape, CELLS[name], strict=True))
     return _BASE_BYTES + round(block * MEMORY.get(name, 16.0))
-
-
-def _bytes_per_voxel(layout: Layout, name: str) -> float:
-    return BYTES.get(name, 0.0)
 
 
 _NETWORKS = {

@@ -17,6 +17,7 @@ import numpy as np
 from emloom.geometry import Box
 from emloom.io.open import open_volume
 from emloom.io.stackmaps import map_folder
+from emloom.tasks.lookhere import read_places
 from emloom.tasks.pipelineback import RESTORED, results
 from emloom.tasks.pipelinenumbers import Numbers, edge_words
 from emloom.tasks.pipelinestages import Layout
@@ -27,8 +28,6 @@ from emloom.view.colours import grey, overlay
 from emloom.view.figures import Figure, Tile, panel
 from emloom.view.report import Cell, Command, Link, Report, Score, Section, Table, Verdict, show
 
-CONFIDENCE = "confidence"
-"""Folder of what says where to look first, if it is there."""
 LISTED = 10
 _DRAWN_PX = 512
 
@@ -287,17 +286,27 @@ def _truth(layout: Layout, numbers: Numbers) -> Section:
 
 
 def _trust(layout: Layout, numbers: Numbers) -> Section:
-    folder = layout.folder / CONFIDENCE
-    if (folder / "report.html").is_file():
-        text = "Where to look first is listed in confidence/."
-        return Section("How far to trust it", text, links=[Link("where to look first", "confidence/report.html")])
+    known = numbers.neurons or numbers.synapses
     text = (
         "The scores above are what is known about this very stack."
-        if numbers.neurons or numbers.synapses
+        if known
         else "Nothing of this stack is known to be right. Scores of the network's own held-out boxes say how it "
         "does on data like those it learned; the pictures say whether this is such data."
     )
-    return Section("How far to trust it", text)
+    if not layout.job.neurons:
+        return Section("How far to trust it", text)
+    places = read_places(layout.path("confidence"))
+    text += (
+        f" {show(len(places))} places are worth a look: merges that were made and contacts that were not, near "
+        "the threshold, pieces that end inside the stack, and bad data. Those first, whose mending gains most:"
+    )
+    rows: list[list[Cell]] = [
+        [p.rank, p.kind, "{}, {}, {}".format(*p.at), p.voxels, p.score, p.reason] for p in places[:LISTED]
+    ]
+    headings = ("rank", "question", "voxel (z, y, x)", "voxels at stake", "score", "why")
+    table = Table(headings, rows, "where to look first, on the grid that was segmented")
+    link = Link("all of them, with pictures", "confidence/report.html")
+    return Section("How far to trust it", text, tables=[table] if rows else [], links=[link])
 
 
 def _time(provenance: Mapping[str, Any]) -> Section:
@@ -327,4 +336,4 @@ def _look(layout: Layout) -> Section:
     return Section("How to look", commands=lines)
 
 
-__all__ = ["CONFIDENCE", "write_pipeline_report"]
+__all__ = ["write_pipeline_report"]

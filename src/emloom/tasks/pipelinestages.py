@@ -2,7 +2,7 @@
 
 ::
 
-    check   qc   align   carry   repair   mask   neurons   predict   segment
+    check   qc   align   carry   repair   mask   neurons   predict   segment   confidence
     synapses-model   predict-synapses   synapses   connectome   restore   evaluate   report
 
 The key of a stage is a hash of its own parameters, of the fingerprints of its inputs from outside, and of the keys
@@ -36,6 +36,7 @@ PLACES: Mapping[str, str] = {
     "neurons": "neurons",
     "predict": "predict.zarr",
     "segment": "segment.zarr",
+    "confidence": "confidence",
     "synapses-model": "synapses-model",
     "predict-synapses": "predict-synapses.zarr",
     "synapses": "synapses",
@@ -229,6 +230,7 @@ def _neurons(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
     own = _plain(stage, without=["source", "orientations"])
     mask = tuple(name for name in layout.usable_after if name != "align" or not job.repair)
     yield Stage("segment", {"neurons": own}, {}, tuple(dict.fromkeys((*source, "predict", *mask))))
+    yield Stage("confidence", {}, {}, tuple(dict.fromkeys(("predict", "segment", *layout.usable_after))))
 
 
 def _synapses(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
@@ -274,6 +276,7 @@ def _names(job: PipelineJob, layout: Layout) -> set[str]:
         "neurons": job.neurons and "neurons" in job.trained,
         "predict": job.neurons,
         "segment": job.neurons,
+        "confidence": job.neurons,
         "synapses-model": job.synapses and "synapses" in job.trained,
         "predict-synapses": job.synapses,
         "synapses": job.synapses,
