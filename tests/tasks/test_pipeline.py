@@ -28,8 +28,8 @@ from tests.tasks.test_neurons import Watcher
 
 Models = tuple[Path, Path]
 ALL = [
-    "check", "qc", "align", "carry", "repair", "mask", "predict", "segment", "predict-synapses", "synapses",
-    "connectome", "restore", "evaluate", "report",
+    "check", "qc", "align", "carry", "repair", "mask", "predict", "segment", "confidence",
+    "predict-synapses", "synapses", "connectome", "restore", "evaluate", "report",
 ]  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_another_threshold_makes_the_region_graph_never_again(
     changed = _with(job, "neurons", threshold=0.4)
     found = dry_run(changed, copy)
     assert next(s for s in found.stages if s.stage == "segment").text == "changed: neurons.threshold 0.5 -> 0.4"
-    after = [n for n in ALL if n in ("segment", "synapses", "connectome", "restore", "report")]
+    after = [n for n in ALL if n in ("segment", "confidence", "synapses", "connectome", "restore", "report")]
     # The copy lies elsewhere: its container is of another path, so it is made whole here first.
     assert ran(changed, copy) == after
     assert [s.stage for s in found.stages if s.will_run] == after
@@ -322,7 +322,7 @@ def test_a_training_chooses_the_threshold_and_is_never_lost(
         return PipelineJob.from_dict({"name": "t", "raw": f"{stack}/raw.zarr", "neurons": {"source": source}})
 
     out = tmp_path / "out"
-    assert ran(job(), out) == ["check", "qc", "neurons", "predict", "segment", "report"]
+    assert ran(job(), out) == ["check", "qc", "neurons", "predict", "segment", "confidence", "report"]
     chosen = json.loads((out / "neurons/evaluate/scores.json").read_text())["threshold"]
     assert json.loads((out / "segment.zarr/provenance.json").read_text())["spec"]["threshold"] == chosen
     weights = (out / "neurons/train/model.safetensors").stat().st_mtime_ns
