@@ -18,6 +18,7 @@ from typing import Any
 from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.io.volume import VolumeInfo
+from emloom.run import machine
 from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.pipelinestages import Layout, stages_of
 from emloom.tasks.pipelinestatus import Record, Standing, to_do
@@ -251,6 +252,7 @@ def _network_seconds(layout: Layout, name: str, n: int, cores: int) -> float | N
     adds = cost.per_voxel(stage.source, raw.grid.voxel_size_nm)
     if adds is None:
         return None
+    cores = max(cores, machine.cores().usable)  # torch takes all there are
     if name.startswith("predict"):
         return cost.prediction_seconds(adds, n, stage.orientations, cores)
     return cost.training_seconds(adds, stage.source.job.training, cores)
