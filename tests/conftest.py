@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,13 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real EM data not found at {folder}: set EMLOOM_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that runs inside of a test sets what is logged, and leaves its handler: others see nothing of it."""
+    logs = logging.getLogger("emloom")
+    level, handlers = logs.level, logs.handlers[:]
+    yield
+    logs.setLevel(level)
+    logs.handlers[:] = handlers

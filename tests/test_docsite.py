@@ -120,6 +120,7 @@ INTERNAL = {
     "emloom.nn.patchdetector",
     "emloom.nn.latent_classifier",
     "emloom.tasks.preview",
+    "emloom.tasks.pipelinemasks",  # stages of a pipeline, which nobody asks for by themselves
 }
 """Modules whose Specs nobody writes into a file."""
 

@@ -57,7 +57,7 @@ def test_the_schema_describes_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     schema = json.loads(text)
     kinds = schema["discriminator"]["mapping"]
-    others = {"forest", "reconstruction", "artifacts", "reconstruction_study"}
+    others = {"forest", "reconstruction", "artifacts", "reconstruction_study", "pipeline"}
     assert set(kinds) == {"neurons", "clefts", "partners", "semantic"} | others
     for kind, wanted in (
         ("neurons", {"name", "data", "training"}),

@@ -65,14 +65,16 @@ def test_ignored_values_and_other_settings_reach_the_scores(capsys, pair, tmp_pa
 
 def test_metrics_of_clefts_score_synapses(capsys, pair, tmp_path: Path) -> None:
     out = tmp_path / "scores"
-    code, _, error = emloom(capsys, "evaluate", *pair, "--metrics", "clefts", "-o", str(out))
+    code, _, error = emloom(capsys, "-q", "evaluate", *pair, "--metrics", "clefts", "-o", str(out))
     assert (code, error) == (0, "")
     assert scores(out)["cleft_fp"] == 0  # all within 200 nm
 
 
 def test_a_submission_is_written(capsys, pair, tmp_path: Path) -> None:
     target = tmp_path / "submission.hdf"
-    code, text, error = emloom(capsys, "evaluate", "--submit", "cremi", f"clefts={pair[0]}", "-o", str(target))
+    code, text, error = emloom(
+        capsys, "-q", "evaluate", "--submit", "cremi", f"clefts={pair[0]}", "-o", str(target)
+    )
     assert (code, error) == (0, ""), text
     with h5py.File(target) as file:
         assert (file["volumes/labels/clefts"][0, 0, 0], file["volumes/labels/clefts"].dtype) == (

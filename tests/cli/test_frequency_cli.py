@@ -28,7 +28,7 @@ def pair(tmp_path: Path) -> tuple[str, str]:
 
 def test_levels_are_told_and_limits_decide(capsys, pair, tmp_path: Path) -> None:
     out, limits = str(tmp_path / "out"), tmp_path / "limits.yaml"
-    code, said, error = emloom(capsys, "frequency", *pair, "--levels", "3", "--names", "half", "-o", out)
+    code, said, error = emloom(capsys, "-q", "frequency", *pair, "--levels", "3", "--names", "half", "-o", out)
     assert (code, error) == (0, "")
     assert said.startswith("half: ratio and coherence by wavelength\n        16 nm    0.2")
     assert (tmp_path / "out" / "report.html").is_file()

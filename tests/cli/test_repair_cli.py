@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*words: object) -> str:
-    result = RUN.invoke(app, [str(word) for word in words], catch_exceptions=False)
+    result = RUN.invoke(app, ["-q", *map(str, words)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

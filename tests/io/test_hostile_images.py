@@ -170,6 +170,6 @@ def test_no_pages(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(InputError, match=r"a\.tif"):
         open_volume(tmp_path / "a.tif", voxel_size_nm=SIZE)
-    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 4, 5), np.complex64))
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 4, 5), np.complex64), photometric="minisblack")
     with pytest.raises(InputError, match="a volume holds integers"):
         open_volume(tmp_path / "b.tif", voxel_size_nm=SIZE)

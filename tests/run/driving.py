@@ -11,7 +11,7 @@ from emloom.run.runner import run_stage
 from tests.run.painting import paint_stage
 
 
-def drive() -> None:
+def drive(**_: object) -> None:
     folder = Path(sys.argv[1])
     with Dask(workers=2) as dask:
         print(*dask.worker_pids(), flush=True)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Output, Scheduler, Workers
+from emloom.cli.jsonout import answer
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
 
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")]
 
@@ -40,6 +41,7 @@ def confidence(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Say how far to trust a segmentation without any truth, and list where to look first.
 
@@ -66,7 +68,7 @@ def confidence(  # noqa: PLR0913 (one parameter per option)
     job = ConfidenceJob.from_dict(given, "confidence")
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         made = execute(job, executor, tell, overwrite)
-    for place in read_places(made)[:10]:
-        z, y, x = place.at
-        typer.echo(f"{place.rank:>4}  {place.kind:<8}  {z},{y},{x}  {place.reason}")
-    typer.echo(f"{made}/report.html: written, with look_here.csv and confidence.zarr")
+    found = read_places(made)
+    first = ["{:>4}  {:<8}  {},{},{}  {}".format(p.rank, p.kind, *p.at, p.reason) for p in found[:10]]
+    said = [*first, f"{made}/report.html: written, with look_here.csv and confidence.zarr"]
+    answer(as_json, {"folder": made, "report": made / "report.html", "look_here": found}, said)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emloom.cli.options import BlockMinutes, Output, Scheduler, Workers
+from emloom.cli.jsonout import answer
+from emloom.cli.options import BlockMinutes, Json, Output, Scheduler, Workers
 
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the result of another job.")]
 
@@ -44,6 +45,7 @@ def apply(  # noqa: PLR0913 (one parameter per option)
     scheduler: Scheduler = None,
     overwrite: Replace = False,
     block_minutes: BlockMinutes = 10.0,
+    as_json: Json = False,
 ) -> None:
     """Merge and split segments as a table or an answered tracing says; the segmentation itself stays as it is.
 
@@ -57,7 +59,8 @@ def apply(  # noqa: PLR0913 (one parameter per option)
     job = ProofreadJob(segmentation=segmentation, decisions=decisions, output=output, render=render)
     with executor_of(workers, scheduler, block_minutes * 60 or None) as executor, blocks_bar() as tell:
         made = proofread(job, executor, tell, overwrite)
-    typer.echo(f"{made}: {summary_of(made)}")
+    text = summary_of(made)
+    answer(as_json, {"folder": made, "summary": text}, f"{made}: {text}")
 
 
 def read(
@@ -65,6 +68,7 @@ def read(
         str, typer.Argument(help="Tracing with answers (.nml, .zip), e.g. an edited look_here.nml.")
     ],
     output: Output,
+    as_json: Json = False,
 ) -> None:
     """Read the answers of a tracing into a table of decisions.
 
@@ -75,4 +79,4 @@ def read(
 
     found = load_decisions(tracing)
     write_decisions(output, found)
-    typer.echo(f"{output}: {len(found)} decisions")
+    answer(as_json, {"file": output, "decisions": len(found)}, f"{output}: {len(found)} decisions")
