@@ -33,7 +33,7 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
-    """A command that runs inside of a test sets what is logged, and leaves its handler: others see nothing of it."""
+    """A command that runs inside of a test sets what is logged, and leaves a handler: others see nothing of it."""
     logs = logging.getLogger("emloom")
     level, handlers = logs.level, logs.handlers[:]
     yield
