@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import socket
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from emloom.cli.endings import ended
+from emloom.cli.main import main
 from emloom.geometry import Grid
 from emloom.io.open import create_volume, open_volume
 from emloom.io.volume import VolumeInfo
@@ -91,8 +93,27 @@ def test_memory_that_is_used_up_is_one_paragraph(capsys: pytest.CaptureFixture[s
     assert ended(MemoryError("Unable to allocate 4 EiB")) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: there is not enough memory (Unable to allocate 4 EiB): take smaller blocks")
-    with pytest.raises(OSError, match="nobody explains"):
-        ended(OSError(errno.EIO, "nobody explains this"))
+
+
+def test_what_the_system_did_not_refuse_is_a_bug_with_a_trace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(**_: object) -> None:
+        raise OSError(errno.EILSEQ, "nobody explains this")
+
+    assert ended(OSError(errno.EILSEQ, "nobody explains this")) is None
+    assert ended(RuntimeError("nor this")) is None
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("EMLOOM_DEBUG", raising=False)
+    monkeypatch.setattr("emloom.cli.main.app", broken)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"error: OSError: .*nobody explains this \(a bug\? full trace: (\S+)\)\n", told)
+    trace = Path(told.rsplit("full trace: ", 1)[1].strip().removesuffix(")"))
+    assert trace.is_relative_to(tmp_path)
+    assert "in broken" in trace.read_text()
 
 
 MEMORY = """

@@ -11,8 +11,8 @@ import typer
 from emloom.io.files import way_out
 
 
-def ended(problem: OSError | MemoryError) -> int:
-    """Tell in one paragraph what the system refused, and return the exit status; raise again what is a bug.
+def ended(problem: Exception) -> int | None:
+    """Tell in one paragraph what the system refused, and return the exit status; None for what it did not refuse.
 
     A reader that went away (``emloom info ... | head``) wants to hear nothing more, and is told nothing.
     """
@@ -24,12 +24,13 @@ def ended(problem: OSError | MemoryError) -> int:
             err=True,
         )
         return 2
-    if problem.errno == errno.EPIPE:
+    if isinstance(problem, OSError) and problem.errno == errno.EPIPE:
         # Python would try once more at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     advice = way_out(problem)
     if advice is None:
-        raise problem
-    typer.echo(f"error: cannot use {problem.filename or 'the output of this command'}: {advice}", err=True)
+        return None
+    place = getattr(problem, "filename", None) or "the output of this command"
+    typer.echo(f"error: cannot use {place}: {advice}", err=True)
     return 2

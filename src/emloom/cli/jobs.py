@@ -156,7 +156,7 @@ def demo(
 ) -> None:
     """Grow a phantom with planted damage and take it the whole way to a connectome that is known, in minutes.
 
-    With --real: neurons of FIB-25 (CC BY; 48 MB are downloaded unless EMLOOM_DATA has it) by a small network that
+    With --real: neurons of FIB-25 (CC BY; downloaded unless EMLOOM_DATA has it) by a small network that
     learned on a part of it, scored where it never learned.
 
     Examples: emloom demo | emloom demo -o /tmp/demo | emloom demo --real

@@ -127,26 +127,22 @@ def _carry_out(stopping: Stopping) -> int:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         pass
-    except (OSError, MemoryError) as problem:
-        from emloom.cli.endings import ended
-
-        return ended(problem)
     except Exception as problem:
-        if os.environ.get("EMLOOM_DEBUG"):
+        if (status := _failed(problem)) is None:
             raise
-        return _unexpected(problem)
+        return status
     typer.echo(f"interrupted: {KEPT}", err=True)
     return stopping.status or _INTERRUPTED
 
 
-def _unexpected(problem: Exception) -> int:
-    from emloom.io.files import way_out
+def _failed(problem: Exception) -> int | None:
+    """Tell of a failure, and return the exit status; None where somebody wants to see the trace itself."""
+    from emloom.cli.endings import ended
 
-    advice = way_out(problem)
-    if advice is not None:
-        place = getattr(problem, "filename", None) or "the output of this command"
-        typer.echo(f"error: cannot use {place}: {advice}", err=True)
-        return InputError.exit_status
+    if (status := ended(problem)) is not None:
+        return status
+    if os.environ.get("EMLOOM_DEBUG"):
+        return None
     typer.echo(failure(problem, ["emloom", *sys.argv[1:]]), err=True)
     return 1
 

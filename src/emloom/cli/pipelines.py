@@ -50,7 +50,8 @@ def show_status(folder: str, as_json: bool) -> None:
 
 
 def _print(found: Any, as_json: bool) -> None:
-    from emloom.tasks.pipelinedry import duration, size, table_of
+    from emloom.tasks.info import bytes_text
+    from emloom.tasks.pipelinedry import duration, table_of
 
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
@@ -67,7 +68,7 @@ def _print(found: Any, as_json: bool) -> None:
         return
     typer.echo(
         f"{found.folder}: {todo} of {len(found.stages)} stages to do; an estimate, not a promise: about "
-        f"{duration(found.seconds)}, {size(found.disk_bytes)} on disk ({size(found.free_bytes)} free)"
+        f"{duration(found.seconds)}, {bytes_text(found.disk_bytes)} on disk ({bytes_text(found.free_bytes)} free)"
     )
     if not found.fits:
         typer.echo("the disk is too small: the run would be refused")

@@ -2,7 +2,7 @@
 
 FIB-25 (Takemura et al. 2015, doi:10.1073/pnas.1509820112, CC BY), a cube of 250 voxels at 10 nm. The network
 `fib25-lean` learned on a part of it; what is scored are the two boxes that neither its training nor the choice of
-its threshold came near (`emloom.recipes.fib25`). The set comes from EMLOOM_DATA, or is downloaded (48 MB)::
+its threshold came near (`emloom.recipes.fib25`). The set comes from EMLOOM_DATA, or is downloaded::
 
     training_sample2/grayscale_maps.h5   raw         voxels
     training_sample2/groundtruth.h5      stack       supervoxels

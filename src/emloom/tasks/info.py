@@ -174,7 +174,7 @@ def _type(f: Found) -> str:
     """Return element type and size of an array; nothing where its format is not read and its type not known."""
     if f.dtype.kind == "O":
         return ""
-    return f" {f.dtype.name} ({_bytes(prod(f.shape) * f.dtype.itemsize)} uncompressed)"
+    return f" {f.dtype.name} ({bytes_text(prod(f.shape) * f.dtype.itemsize)} uncompressed)"
 
 
 def _line(word: str, text: str) -> str:
@@ -189,7 +189,8 @@ def _triple(values: tuple[float, ...] | None) -> str:
     return "-" if values is None else ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def _bytes(n: float) -> str:
+def bytes_text(n: float) -> str:
+    """Return a number of bytes for a person: ``12.5 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:.4g} {unit}"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emloom.errors import InputError
 from emloom.io.files import explained, write_text_atomic
@@ -41,7 +41,7 @@ from emloom.tasks.pipelinedry import require_disk
 from emloom.tasks.pipelineguards import is_trained, require_own_folder, require_trainings
 from emloom.tasks.pipelinemasks import MaskJob, make_mask
 from emloom.tasks.pipelinereport import write_pipeline_report
-from emloom.tasks.pipelinespec import PipelineJob, TrainedHere
+from emloom.tasks.pipelinespec import PipelineJob, Trained
 from emloom.tasks.pipelinestages import Layout, Stage, stages_of
 from emloom.tasks.pipelinestatus import Record, Standing, to_do
 from emloom.tasks.pipelinethresholds import decoder_of, threshold_of
@@ -180,58 +180,44 @@ class _Run:
         make_mask(job, self.executor, self.tell("mask"), discard=True)
 
     def neurons(self) -> None:
-        stage = self.job.neurons
-        assert stage is not None
-        assert isinstance(stage.source, TrainedHere)
-        self.train("neurons", stage.source)
+        self.train("neurons", self.job.trained["neurons"])
 
     def synapses_model(self) -> None:
-        stage = self.job.synapses
-        assert stage is not None
-        assert isinstance(stage.source, TrainedHere)
-        self.train("synapses-model", stage.source)
+        self.train("synapses-model", self.job.trained["synapses"])
 
-    def train(self, name: str, source: TrainedHere) -> None:
-        folder, again = self.layout.path(name), self.overwrite or is_trained(self.layout, name, source)
+    def train(self, name: str, job: Trained) -> None:
+        folder, again = self.layout.path(name), self.overwrite or is_trained(self.layout, name, job)
         how: Any = (folder, self.hardware, _Within(self.listener, name), again, "report", self.executor)
-        if isinstance(source.job, NeuronsJob):
-            neurons.run(source.job, *how)
+        if isinstance(job, NeuronsJob):
+            neurons.run(job, *how)
         else:
-            synapsejob.run(source.job, *how)
+            synapsejob.run(job, *how)
 
     def predict(self) -> None:
-        stage = self.job.neurons
-        assert stage is not None
-        self._predict("predict", PredictJob(
-            raw=self.layout.raw,
-            model=str(self.layout.model("neurons")),
-            output=self.place("predict"),
-            voxel_size_nm=self.layout.voxel_size_nm,
-            orientations=stage.orientations,
-            mask=self.layout.usable,
-        ))  # fmt: skip
+        self._predict("predict", "neurons", self.layout.usable)
 
     def predict_synapses(self) -> None:
-        stage = self.job.synapses
-        assert stage is not None
-        self._predict("predict-synapses", PredictJob(
+        self._predict("predict-synapses", "synapses", self.layout.measured)
+
+    def _predict(self, name: str, section: Literal["neurons", "synapses"], mask: str | None) -> None:
+        stage = getattr(self.job, section)
+        job = PredictJob(
             raw=self.layout.raw,
-            model=str(self.layout.model("synapses")),
-            output=self.place("predict-synapses"),
+            model=str(self.layout.model(section)),
+            output=self.place(name),
             voxel_size_nm=self.layout.voxel_size_nm,
             orientations=stage.orientations,
-            mask=self.layout.measured,
-        ))  # fmt: skip
-
-    def _predict(self, stage: str, job: PredictJob) -> None:
-        predict_volume(job, self.engine, partial(self.listener.advance, stage), self.executor, discard=True)
+            mask=mask,
+        )
+        predict_volume(job, self.engine, partial(self.listener.advance, name), self.executor, discard=True)
 
     def segment(self) -> None:
         stage = self.job.neurons
         assert stage is not None
         spec = stage.segmentation
-        if spec is None and isinstance(stage.source, TrainedHere):
-            spec = getattr(stage.source.job, "segmentation", None)
+        trained = self.job.trained.get("neurons")
+        if spec is None and isinstance(trained, NeuronsJob):
+            spec = trained.segmentation
         options = {} if spec is None else {"segmentation": spec}
         job = SegmentJob(
             affinities=str(self.layout.path("predict") / "affinities"),

@@ -89,7 +89,7 @@ def _source(
         yield _size(name, seen.info.grid.voxel_size_nm, size)
         return
     try:
-        _, text, _ = load_checkpoint(Path(source.model))
+        _, text, _ = load_checkpoint(Path(source.path))
         spec = ModelSpec.from_yaml(text, f"the spec inside {source.model}")
     except InputError as problem:
         yield Finding("error", name, str(problem))

@@ -1,6 +1,6 @@
 """What networks of a pipeline cost: multiply-adds counted on a network without weights, times a measured rate.
 
-`RATE` is what torch does per second on one core of this project's machine (2.1 GHz, no bf16), measured on U-Nets
+`RATE` is what torch does per second on one core of this project's machine (2.3 GHz, no bf16), measured on U-Nets
 of 4 to 6 thousand multiply-adds per voxel: 6.8, 8.0 and 8.1 thousand million. A step of training computes three
 times what a prediction does. Tiles of a prediction overlap, which `OVERLAP` stands for. A graphics card is 30 to
 300 times faster; nothing here knows yours.
@@ -31,7 +31,7 @@ def per_voxel(source: TrainedModel | TrainedHere, voxel_size_nm: tuple[float, fl
     """Return the multiply-adds of a network per voxel it is shown; None where that cannot be told."""
     try:
         if isinstance(source, TrainedModel):
-            _, text, _ = load_checkpoint(Path(source.model))
+            _, text, _ = load_checkpoint(Path(source.path))
             return _counted(ModelSpec.from_yaml(text, source.model))
         return _counted(source.job.model(voxel_size_nm))
     except (

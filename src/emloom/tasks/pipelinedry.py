@@ -1,14 +1,13 @@
 """What a pipeline would do, and what it would cost, without doing it (`emloom run --dry-run`, `emloom status`).
 
 Time: what a stage took here before; otherwise a network's own multiply-adds (`emloom.nn.cost`), or `RATES`. Rates
-and bytes are rounded up from one run of the demo (2.5 million voxels of 8 nm in one process, on a core of 2.1 GHz
+and bytes are rounded up from one run of the demo (2.5 million voxels of 8 nm in one process, on a core of 2.3 GHz
 that had other work): small, synthetic, and the only one. Memory per voxel is assumed, not measured. All of it is
 an estimate: real data, disks and graphics cards differ by factors.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, prod
@@ -17,8 +16,10 @@ from typing import Any
 
 from emloom.errors import InputError
 from emloom.io.open import open_volume
+from emloom.io.room import free_bytes
 from emloom.io.volume import VolumeInfo
 from emloom.run import machine
+from emloom.tasks.info import bytes_text
 from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.pipelinestages import Layout, stages_of
 from emloom.tasks.pipelinestatus import Record, Standing, to_do
@@ -202,24 +203,10 @@ def require_disk(layout: Layout, standings: Sequence[Standing], todo: set[str]) 
     free = free_bytes(layout.folder)
     if needed > free:
         raise InputError(
-            f"the pipeline would write about {size(needed)} into {layout.folder}, and {size(free)} are free there"
-            ": choose a folder on a larger disk (-o), remove what you do not need, or run a part of the stack"
+            f"the pipeline would write about {bytes_text(needed)} into {layout.folder}, and {bytes_text(free)} "
+            "are free there: choose a folder on a larger disk (-o), remove what you do not need, or run a part of "
+            "the stack"
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the bytes that are free where a folder is, or would be made."""
-    place = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(place).free
-
-
-def size(n_bytes: float) -> str:
-    """Return a number of bytes for a person."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
 
 
 def _blocks(raw: VolumeInfo, name: str) -> int:
@@ -283,8 +270,8 @@ def table_of(found: DryRun) -> list[list[str]]:
             f.text,
             "" if f.blocks is None else str(f.blocks),
             f"{f.voxels / 1e6:.1f}" if f.voxels else "",
-            size(f.disk_bytes) if f.disk_bytes else "",
-            size(f.memory_bytes) if f.voxels else "",
+            bytes_text(f.disk_bytes) if f.disk_bytes else "",
+            bytes_text(f.memory_bytes) if f.voxels else "",
             f"{time} ({f.source})" if f.source == "here" else f"~{time}" if f.will_run or f.seconds else "",
         ])  # fmt: skip
     return rows
@@ -297,4 +284,4 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-__all__ = ["DryRun", "Forecast", "dry_run", "duration", "forecast", "require_disk", "size", "table_of"]
+__all__ = ["DryRun", "Forecast", "dry_run", "duration", "forecast", "require_disk", "table_of"]

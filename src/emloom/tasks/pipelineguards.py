@@ -10,7 +10,7 @@ from emloom.errors import InputError
 from emloom.run.journal import Journal
 from emloom.tasks import neurons, synapsejob
 from emloom.tasks.job import NeuronsJob
-from emloom.tasks.pipelinespec import PipelineJob, TrainedHere
+from emloom.tasks.pipelinespec import PipelineJob, Trained, TrainedHere
 from emloom.tasks.pipelinestages import Layout, stages_of
 from emloom.tasks.pipelinestatus import Record, differences
 
@@ -43,7 +43,7 @@ def require_trainings(layout: Layout, todo: set[str]) -> None:
         if stage is None or name not in todo or not isinstance(stage.source, TrainedHere):
             continue
         marker = Journal(layout.path(name)).marker("train")
-        if marker is not None and not is_trained(layout, name, stage.source):
+        if marker is not None and not is_trained(layout, name, stage.source.job):
             what = Record(layout.folder).what(name)
             now = next(s for s in stages_of(layout.job) if s.name == name)
             why = "; ".join(differences(what, now.what({}))) if what else "its job or its data changed"
@@ -54,16 +54,16 @@ def require_trainings(layout: Layout, todo: set[str]) -> None:
             )
 
 
-def is_trained(layout: Layout, name: str, source: TrainedHere) -> bool:
+def is_trained(layout: Layout, name: str, job: Trained) -> bool:
     """Whether the very training is finished, so that its later steps may be done again."""
     folder = layout.path(name)
     marker = Journal(folder).marker("train")
     if marker is None:
         return False
-    if isinstance(source.job, NeuronsJob):
-        keys = neurons.Run(source.job, folder).keys()
+    if isinstance(job, NeuronsJob):
+        keys = neurons.Run(job, folder).keys()
     else:
-        keys = synapsejob.SynapseRun(source.job, folder).keys()
+        keys = synapsejob.SynapseRun(job, folder).keys()
     return marker.key == keys["train"]
 
 

@@ -2,8 +2,9 @@
 
 ::
 
-    check ─► qc ─► align ─► repair ─► predict ─► segment ─► synapses ─► connectome ─► evaluate ─► report
-                                      ▲ neurons.source      ▲ synapses.source
+    check ─► qc ─► align ─► repair ─► predict ─► segment ─► confidence
+                                      │             └─► synapses ─► connectome ─► evaluate ─► report
+                                      ▲ neurons.source  ▲ synapses.source
                                       └ a model, or a job that trains one first
 
 A stage that is left out (null) is not done, and the next takes what the last one left. Paths between stages are
@@ -13,12 +14,12 @@ work runs (workers, devices) stands here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from emloom.geometry.grid import Vec3
-from emloom.nn.shipped import ModelPath
+from emloom.nn.shipped import model_path
 from emloom.spec import Spec
 from emloom.tasks.alignspec import LinksSpec, Model, ShiftModel
 from emloom.tasks.data import BoxSpec
@@ -29,6 +30,9 @@ from emloom.tasks.repairspec import BadSpec, Filling
 from emloom.tasks.segmentspec import SegmentSpec, Unit
 from emloom.tasks.synapsedecoders import CleanSpec, Decoder
 from emloom.tasks.synapsejob import CleftsJob, PartnersJob
+
+Trained = NeuronsJob | CleftsJob | PartnersJob
+"""A job that trains a network of a pipeline."""
 
 
 class QcStage(Spec):
@@ -61,15 +65,20 @@ class TrainedModel(Spec):
     """A model that exists."""
 
     kind: Literal["model"] = "model"
-    model: ModelPath
+    model: str
     """Checkpoint: a `model.safetensors` written by training, or the name of one that comes with emloom."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return model_path(self.model)
 
 
 class TrainedHere(Spec):
     """A model that is trained first, by a whole job of its own; the threshold comes from its validation boxes."""
 
     kind: Literal["train"] = "train"
-    job: Annotated[NeuronsJob | CleftsJob | PartnersJob, Field(discriminator="kind")]
+    job: Annotated[Trained, Field(discriminator="kind")]
 
 
 Source = Annotated[TrainedModel | TrainedHere, Field(discriminator="kind")]
@@ -165,7 +174,7 @@ class PipelineJob(Spec):
         return self
 
     @property
-    def trained(self) -> dict[str, Any]:
+    def trained(self) -> dict[str, Trained]:
         """Every job that trains a model first, by stage."""
         stages = {"neurons": self.neurons, "synapses": self.synapses}
         return {n: s.source.job for n, s in stages.items() if s and isinstance(s.source, TrainedHere)}

@@ -22,7 +22,7 @@ from emloom.errors import InputError
 from emloom.geometry.grid import Vec3
 from emloom.run.journal import key_of
 from emloom.run.provenance import fingerprint
-from emloom.tasks.pipelinespec import PipelineJob, TrainedHere, TrainedModel
+from emloom.tasks.pipelinespec import NeuronsStage, PipelineJob, SynapsesStage, TrainedHere, TrainedModel
 
 FORMAT = 1
 """Part of every key: counted up when what a stage makes changes."""
@@ -47,6 +47,7 @@ PLACES: Mapping[str, str] = {
 }
 """What every stage makes, in the folder of the pipeline; in their order."""
 CHECKPOINT = Path("train", "model.safetensors")
+_NETWORKS = {"neurons": ("neurons", "predict"), "synapses": ("synapses-model", "predict-synapses")}
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,9 @@ class Layout:
         stage = self.job.neurons if kind == "neurons" else self.job.synapses
         assert stage is not None
         if isinstance(stage.source, TrainedModel):
-            if not Path(stage.source.model).exists():
+            if not Path(stage.source.path).exists():
                 raise InputError(f"{kind}.source.model {stage.source.model} does not exist: check the path")
-            return Path(stage.source.model)
+            return Path(stage.source.path)
         return self.path("neurons" if kind == "neurons" else "synapses-model") / CHECKPOINT
 
 
@@ -174,13 +175,14 @@ def stages_of(job: PipelineJob) -> list[Stage]:
 def _unkeyed(job: PipelineJob) -> Iterator[Stage]:
     """Yield the stages without keys; what is outside of the job file's sections comes first."""
     layout = Layout(job, Path())
-    yield _check(job)
-    yield from _stack(job)
+    stages = [_check(job), *_stack(job)]
     if job.neurons is not None:
-        yield from _neurons(job, layout)
+        stages += _neurons(job, layout)
     if job.synapses is not None:
-        yield from _synapses(job, layout)
-    yield from _ends(job, layout)
+        stages += _synapses(job, layout)
+    stages += _ends(job, layout)
+    yield from stages
+    yield Stage("report", {"name": job.name}, {}, tuple(stage.name for stage in stages))
 
 
 def _plain(spec: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -220,35 +222,39 @@ def _stack(job: PipelineJob) -> Iterator[Stage]:
 def _neurons(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
     stage = job.neurons
     assert stage is not None
-    trained = isinstance(stage.source, TrainedHere)
-    if isinstance(stage.source, TrainedHere):
-        yield _training("neurons", "neurons", stage.source)
-    source, inputs = (("neurons",), {}) if trained else ((), _source_inputs("neurons", stage.source))
-    seen = _seen(job, layout)
-    words = {**seen.parameters, "neurons": {"orientations": stage.orientations}}
-    yield Stage("predict", words, {**seen.inputs, **inputs}, (*seen.after, *source))
+    yield from (network := _network(job, layout, "neurons", stage))
     own = _plain(stage, without=["source", "orientations"])
     mask = tuple(name for name in layout.usable_after if name != "align" or not job.repair)
-    yield Stage("segment", {"neurons": own}, {}, tuple(dict.fromkeys((*source, "predict", *mask))))
-    yield Stage("confidence", {}, {}, tuple(dict.fromkeys(("predict", "segment", *layout.usable_after))))
+    yield Stage("segment", {"neurons": own}, {}, _once(*(made.name for made in network), *mask))
+    yield Stage("confidence", {}, {}, _once("predict", "segment", *layout.usable_after))
 
 
 def _synapses(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
     stage = job.synapses
     assert stage is not None
-    trained = isinstance(stage.source, TrainedHere)
-    if isinstance(stage.source, TrainedHere):
-        yield _training("synapses-model", "synapses", stage.source)
-    source, inputs = (("synapses-model",), {}) if trained else ((), _source_inputs("synapses", stage.source))
-    seen = _seen(job, layout)
-    words = {**seen.parameters, "synapses": {"orientations": stage.orientations}}
-    yield Stage("predict-synapses", words, {**seen.inputs, **inputs}, (*seen.after, *source))
+    yield from (network := _network(job, layout, "synapses", stage))
     own = _plain(stage, without=["source", "orientations", "graph"])
     sides = getattr(stage.decoder, "sides", None)
     files = {} if sides is None else {"synapses.decoder.sides": sides}
-    before = (*source, "predict-synapses", "segment", *layout.usable_after)
-    yield Stage("synapses", {"synapses": own}, files, tuple(dict.fromkeys(before)))
+    before = (*(made.name for made in network), "segment", *layout.usable_after)
+    yield Stage("synapses", {"synapses": own}, files, _once(*before))
     yield Stage("connectome", {"synapses": {"graph": _plain(stage.graph)}}, {}, ("segment", "synapses"))
+
+
+def _network(
+    job: PipelineJob, layout: Layout, section: Literal["neurons", "synapses"], stage: NeuronsStage | SynapsesStage
+) -> list[Stage]:
+    """Return the training, if there is one, and the prediction of a section of the job file."""
+    training, predict = _NETWORKS[section]
+    seen, source = _seen(job, layout), stage.source
+    words = {**seen.parameters, section: {"orientations": stage.orientations}}
+    if isinstance(source, TrainedModel):
+        return [Stage(predict, words, {**seen.inputs, **_source_inputs(section, source)}, seen.after)]
+    return [_training(training, section, source), Stage(predict, words, seen.inputs, (*seen.after, training))]
+
+
+def _once(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _ends(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
@@ -261,31 +267,6 @@ def _ends(job: PipelineJob, layout: Layout) -> Iterator[Stage]:
         words = {"truth": _plain(job.truth, without=["labels", "synapses"])}
         inputs = {"raw": job.raw, **_truth_inputs(job)}
         yield Stage("evaluate", words, inputs, (*layout.usable_after, *found, *graph, *back))
-    before = tuple(name for name in PLACES if name in _names(job, layout) and name != "report")
-    yield Stage("report", {"name": job.name}, {}, before)
-
-
-def _names(job: PipelineJob, layout: Layout) -> set[str]:
-    there: dict[str, Any] = {
-        "check": True,
-        "qc": job.qc,
-        "align": job.align,
-        "carry": job.qc and job.align,
-        "repair": job.repair,
-        "mask": job.repair,
-        "neurons": job.neurons and "neurons" in job.trained,
-        "predict": job.neurons,
-        "segment": job.neurons,
-        "confidence": job.neurons,
-        "synapses-model": job.synapses and "synapses" in job.trained,
-        "predict-synapses": job.synapses,
-        "synapses": job.synapses,
-        "connectome": job.synapses,
-        "restore": layout.moves and job.neurons,
-        "evaluate": job.truth and job.neurons,
-        "report": True,
-    }
-    return {name for name, spec in there.items() if spec}
 
 
 def _seen(job: PipelineJob, layout: Layout) -> Stage:
@@ -307,7 +288,7 @@ def _source_words(source: TrainedModel | TrainedHere) -> dict[str, Any]:
 
 def _source_inputs(section: str, source: TrainedModel | TrainedHere) -> dict[str, str]:
     if isinstance(source, TrainedModel):
-        return {f"{section}.source.model": source.model}
+        return {f"{section}.source.model": source.path}
     return {f"{section}.source.job ({path})": path for path in source.job.paths}
 
 

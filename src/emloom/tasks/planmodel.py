@@ -9,6 +9,7 @@ from emloom.errors import InputError
 from emloom.nn.checkpoint import load_checkpoint
 from emloom.nn.model import ModelSpec
 from emloom.nn.samples import require_voxel_size
+from emloom.nn.shipped import model_path
 from emloom.tasks.pipelinespec import NeuronsStage, TrainedModel
 from emloom.tasks.planneurons import segmentation_for
 from emloom.tasks.planseen import Seen, absolute
@@ -23,17 +24,17 @@ def model_stage(path: str, seen: Seen) -> tuple[NeuronsStage, Notes]:
     Raises:
         InputError: the model is missing, does not segment neurons, or was made for another voxel size.
     """
-    _, text, _ = load_checkpoint(path)
+    file = model_path(path)
+    _, text, _ = load_checkpoint(file)
     model = ModelSpec.from_yaml(text, f"the spec inside {path}")
     if model.objective.kind != "neurons":
         raise InputError(
             f"{path} learned {model.objective.kind}, not neurons: give a model of a job of kind neurons, or "
-            f"labels to "
-            "train one"
+            "labels to train one"
         )
     require_voxel_size(model, seen.look.size_nm, seen.path)
     segmentation, why = segmentation_for(seen.look.flat)
-    chosen = chosen_threshold(path)
+    chosen = chosen_threshold(file)
     notes = why.below("segmentation")
     notes["source",] = "made for this voxel size; whether it knows such tissue, only a look can tell"
     notes["threshold",] = (
@@ -42,7 +43,7 @@ def model_stage(path: str, seen: Seen) -> tuple[NeuronsStage, Notes]:
         else "what the validation boxes of its training chose"
     )
     threshold = DEFAULT_THRESHOLD if chosen is None else chosen
-    source = TrainedModel(model=absolute(path))
+    source = TrainedModel(model=path if file != path else absolute(path))
     return NeuronsStage(source=source, segmentation=segmentation, threshold=threshold), notes
 
 

@@ -1,5 +1,4 @@
-"""What `emloom plan` says: what was found, what was chosen, what it costs, what it cannot do, and what comes "
-"next."""
+"""What `emloom plan` says: what was found and chosen, what it costs, what it cannot do, and what comes next."""
 
 from __future__ import annotations
 
@@ -8,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emloom.io.volume import VolumeInfo
+from emloom.tasks.info import bytes_text
+from emloom.tasks.job import NeuronsJob
+from emloom.tasks.pipelinedry import duration
 from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.planlabels import LabelsLook
 from emloom.tasks.planmachine import STORED, Machine
@@ -123,20 +125,10 @@ def cost_rows(
         )
         predict = machine.predict_seconds(planned.weight.per_voxel, voxels)
         segment = machine.segment_seconds(voxels)
-        yield "all of it", f"prediction about {_time(predict)}, segmentation about {_time(segment)}"
+        yield "all of it", f"prediction about {duration(predict)}, segmentation about {duration(segment)}"
     channels = 9 if planned is None else len(planned.job.objective.neighborhood)
     copies = raw.dtype.itemsize * sum(stage is not None for stage in (job.align, job.repair))
-    yield "disk", f"up to {_gb((channels + STORED + copies) * voxels)}: affinities, fragments, segments"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2g} GB" if n_bytes < 1e12 else f"{n_bytes / 1e12:.2g} TB"
+    yield "disk", f"up to {bytes_text((channels + STORED + copies) * voxels)}: affinities, fragments, segments"
 
 
 def chosen_rows(job: PipelineJob) -> Iterator[tuple[str, str]]:
@@ -144,7 +136,7 @@ def chosen_rows(job: PipelineJob) -> Iterator[tuple[str, str]]:
     stages = [n for n in ("qc", "align", "repair", "neurons", "synapses", "truth") if getattr(job, n) is not None]
     yield "stages", ", ".join(stages)
     learned = job.trained.get("neurons")
-    if learned is None:
+    if not isinstance(learned, NeuronsJob):
         return
     data, training = learned.data[0], learned.training
     yield "network", f"{learned.network.kind} of {learned.network.features} maps"
@@ -172,15 +164,13 @@ def why_no_neurons(labels: Labels | None, seen: Seen) -> list[str]:
     look, source = labels.look, labels.volume.info.source
     say = {
         "nothing": f"{source} holds no label but 0",
-        "classes": f"{source} tells {look.ids} classes in {look.pieces} pieces, not neurons, of which each "
-        f"has an id of "
-        "its own: it can teach classes (a job of kind semantic, docs/semantic.md), not affinities",
-        "mask": f"{source} is a mask: it can teach a class (a job of kind semantic, docs/semantic.md); of "
-        f"clefts, give it "
-        "as --synapses beside neuron ids or a model",
+        "classes": f"{source} tells {look.ids} classes in {look.pieces} pieces, not neurons, of which each has an "
+        "id of its own: it can teach classes (a job of kind semantic, docs/semantic.md), not affinities",
+        "mask": f"{source} is a mask: it can teach a class (a job of kind semantic, docs/semantic.md); of clefts, "
+        "give it as --synapses beside neuron ids or a model",
         "objects": f"{source} holds {look.ids} single objects, {look.zeros:.0%} of it is 0 and "
-        f"{look.neighbours:.0%} of "
-        "their ends have a neighbour: affinities need dense labels; for organelles, learn a class (kind semantic)",
+        f"{look.neighbours:.0%} of their ends have a neighbour: affinities need dense labels; for organelles, "
+        "learn a class (kind semantic)",
     }
     return [f"{say[look.kind]}; for neurons, give dense neuron ids, or a model that exists (--model)"]
 
