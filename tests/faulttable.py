@@ -45,7 +45,9 @@ themselves (`make faults`), and the suite fails where the two differ. So every r
 Four rules hold for all of them.
 
 - Bad input is one paragraph on the error stream and exit status 2. It names the value, the rule and the way out.
-- An output is whole or it is not there. What stood at its place before stays until the new one is whole.
+- An output is whole or it is not there. What stood at its place before stays until the new one is whole, unless
+  somebody asked to replace it: `--overwrite` of a result that is made block by block, and a stage of a pipeline
+  that changed, begin by deleting it.
 - What was finished before a crash stays finished. The same command goes on from there and ends with the same bits.
 - Nothing that a file says is run, unpacked or looked up outside of its own folder.
 

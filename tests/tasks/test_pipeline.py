@@ -24,6 +24,7 @@ from emloom.tasks.anyjob import Where, carry_out, check_job, load_any_job
 from emloom.tasks.pipeline import FAILURE, StageFailedError, run
 from emloom.tasks.pipelinedry import dry_run
 from emloom.tasks.pipelinespec import PipelineJob
+from emloom.tasks.viewfolder import holding_of
 from tests.tasks.pipelines import BAD, HERE, neurons_job, pipeline, train_models, write_stack, write_tissue
 from tests.tasks.test_neurons import Watcher
 
@@ -132,6 +133,20 @@ def test_masks_are_obeyed(done: Path) -> None:
     outside = open_volume(done / "align/outside.zarr").read(codes.info.box)
     assert (carried[outside != 0] == 1).all()
     assert (carried[BAD][outside[BAD] == 0] == 2).all()
+
+
+def test_a_view_of_it_shows_one_frame(done: Path) -> None:
+    """What was moved lies on the grid that was segmented: quality control, too."""
+    holding = holding_of(done)
+    by_name = {part.name: Path(part.path) for part in holding.parts}
+    assert by_name["raw"] == done / "repair/raw.zarr"
+    assert by_name["qc"] == done / "align-qc/mask.zarr"
+    assert by_name["confidence"] == done / "confidence/confidence.zarr"
+    raw = open_volume(by_name["raw"]).info
+    for name in ("segmentation", "qc", "invented", "outside"):
+        info = open_volume(by_name[name]).info
+        assert (info.shape, info.grid) == (raw.shape, raw.grid), name
+    assert holding.synapses == done / "connectome"
 
 
 @pytest.fixture

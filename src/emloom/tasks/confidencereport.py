@@ -61,8 +61,7 @@ def write_confidence_report(site: Doubted, provenance: Mapping[str, Any]) -> Pat
     name = Path(site.job.segmentation).name
     report = Report(
         title=f"Where to look first: {name}",
-        subtitle=f"{site.job.segmentation} · threshold {site.made_by.threshold:g} · {provenance['written']} · "
-        f"emloom {provenance['environment']['emloom']}",
+        subtitle=f"{site.job.segmentation} · threshold {site.made_by.threshold:g}",
         scores=_cards(site, places),
         sections=[_where(site, places), _pictures(site, places), _list(places), _oddities(site)],
         provenance=provenance,

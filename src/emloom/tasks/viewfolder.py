@@ -109,6 +109,7 @@ def _parts(folder: Path) -> Iterator[Part]:
         ("segmentation", "segment.zarr/segmentation", "labels"),
         ("segmentation", "segmentation.zarr", "labels"),
         ("clefts", "clefts.zarr", "hidden labels"),
+        ("qc", "align-qc/mask.zarr", "defects"),  # of a pipeline that aligned: moved as its sections were
         ("qc", "qc/map.zarr/code", "defects"),
         ("qc", "map.zarr/code", "defects"),
         ("qc mask", "mask.zarr", "mask"),
