@@ -20,6 +20,7 @@ from tests.cli.test_cli import emloom
 
 MISBEHAVE = """
 import hashlib, logging, sys, time, warnings
+from contextlib import suppress
 import typer
 from emloom.cli.main import app, main
 from emloom.errors import InputError
@@ -40,9 +41,10 @@ def misbehave(how: str):
     if how == "wait":
         print("ready", flush=True)
         time.sleep(120)
-    if how == "kernel":  # of which Python does not come back for minutes
-        print("ready", flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)
+    while how == "kernel":  # of which Python does not come back for minutes; nor does it mind being asked
+        with suppress(KeyboardInterrupt):
+            print("ready", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2**31 - 1)
     if how == "talk":
         warnings.warn("of a library")
         logging.getLogger("library").warning("beware")
