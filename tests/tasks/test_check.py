@@ -42,6 +42,7 @@ def test_a_sound_job_has_no_error(tmp_path: Path) -> None:
         "split",
         "room",
         "sampling",
+        "validation",
         "oracle",
         "parity",
         "cost",
@@ -122,6 +123,17 @@ def test_a_split_that_leaks_or_overlaps_is_refused(tmp_path: Path) -> None:
     outside = stack.model_copy(update={"test": (BoxSpec(start=(0, 0, 0), shape=(SHAPE[0] + 1, 8, 8)),)})
     with pytest.raises(InputError, match="leaves"):
         open_stack(outside)
+
+
+def test_a_validation_box_without_room_for_a_crop_is_refused_as_training_refuses_it(tmp_path: Path) -> None:
+    made = job(write_stack(tmp_path / "stack.h5"))
+    (box,) = made.data[0].validation
+    small = made.data[0].model_copy(update={"validation": (BoxSpec(start=box.start, shape=(2, 8, 8)),)})
+    found = {f.what: f for f in check(made.model_copy(update={"data": (small,)}))}
+    assert found["validation"].level == "error"
+    assert "is smaller than the crop" in found["validation"].text
+    assert "use a smaller crop_shape_vox" in found["validation"].text
+    assert found["cost"].level == "ok"
 
 
 def test_a_job_without_room_for_a_crop_says_so(tmp_path: Path) -> None:

@@ -32,13 +32,13 @@ class Share(NamedTuple):
 
 
 SHARES: dict[str | None, Share] = {
-    "raw": Share(0.4, 1.0),
+    "raw": Share(0.1, 1.0),
     "affinities": Share(0.1, 0.9),
     "probabilities": Share(0.02, 0.5),
     "lsds": Share(0.1, 0.9),
     "labels": Share(0.002, 0.02),
     "mask": Share(0.0, 0.04),
-    None: Share(0.1, 1.0),
+    None: Share(0.002, 1.0),  # it may be labels
 }
 """By kind of volume."""
 

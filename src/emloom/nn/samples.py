@@ -215,7 +215,9 @@ def cover(box: Box, shape: Vec) -> list[Vec]:
         InputError: the box is smaller than the shape.
     """
     if any(n < s for n, s in zip(box.shape, shape, strict=True)):
-        raise InputError(f"{box} is smaller than the crop {shape} (z, y, x): use a smaller crop_shape_vox")
+        raise InputError(
+            f"{box} is smaller than the crop {shape} (z, y, x): use a smaller crop_shape_vox or a larger box"
+        )
     axes = [
         sorted({min(start, a + n - s) for start in range(a, a + n, s)})
         for a, n, s in zip(box.start, box.shape, shape, strict=True)

@@ -56,6 +56,11 @@ class Checks:
 
     samples: DataLoader[Sample]
 
+    @property
+    def count(self) -> int:
+        """How many samples a validation looks at."""
+        return len(self.samples.dataset)  # type: ignore[arg-type]
+
     @classmethod
     def of(cls, maker: SampleMaker, network: Network, boxes: Boxes) -> Checks:
         """Return the checks of a training; see the module.

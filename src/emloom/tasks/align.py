@@ -31,6 +31,7 @@ from emloom.geometry import Block, blocks
 from emloom.geometry.stackmap import StackMap
 from emloom.io.files import write_text_atomic
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.stackmaps import read_stackmap, write_stackmap
 from emloom.io.tables import write_csv, write_table
 from emloom.run.executor import Executor, Serial
@@ -117,6 +118,9 @@ def align(
         "table": table.path if table else None,
         "box_of": table.box_of if table else None,
     }
+    if not space.folder.exists():
+        seen = info.with_(dtype=np.dtype(np.uint8), kind="mask")
+        require_room(space.draft, [info.with_(kind="raw"), seen], "align a part of it (emloom crop)")
     inputs = space.claim("align", job, paths, discard)
     if space.finished and not repair:
         return space.output / "report.html"

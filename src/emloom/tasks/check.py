@@ -120,13 +120,13 @@ def trained(job: NeuronsJob, stacks: Sequence[Stack]) -> Trained:
 def _trained(
     job: TrainingJob, volumes: Sequence[TrainingVolume], splits: Sequence[SplitSpec] | None = None
 ) -> Trained:
-    first = held_out(job.data if splits is None else splits, "validation")[0]
+    boxes = held_out(job.data if splits is None else splits, "validation")
     return Trained(
         job.model(volumes[0].raw.info.grid.voxel_size_nm),
         job.training,
         tuple(volumes),
         tuple(spec.gap_nm for spec in job.data),
-        (first.stack, first.box.start),
+        tuple((item.stack, item.box) for item in boxes),
     )
 
 

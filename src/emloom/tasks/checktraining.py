@@ -2,7 +2,7 @@
 
 * split: how many training crops there are, and whether the gap covers what targets and deformed samples look at;
 * room: a deformed sample fits into its volume; library: artifacts fit the data;
-* sampling: what crops hold;
+* sampling: what crops hold; validation: its boxes hold crops, and something is known in them;
 * parity: the same voxels through the training loader and through tiled prediction give the same numbers;
 * cost: seconds and memory of a training step, measured here, times the number of steps.
 """
@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from emloom.errors import InputError
-from emloom.geometry import Box, Vec
+from emloom.geometry import Box
 from emloom.io.volume import Volume
 from emloom.nn.augment import ELASTIC_REACH_SIGMAS, AugmentSpec
 from emloom.nn.coding import coding_of
@@ -38,6 +38,7 @@ from emloom.nn.reconstruct import Reconstructor
 from emloom.nn.samples import CropShape, SampleMaker, require_room
 from emloom.nn.samplingreport import survey
 from emloom.nn.train import TrainingSpec, crop_shape
+from emloom.nn.validation import Checks
 from emloom.nn.voxelnets import VoxelNet
 from emloom.tasks.heads import blank, codings, output_info
 from emloom.tasks.library import open_library
@@ -68,14 +69,14 @@ class Trained:
         training: how.
         volumes: where crops are drawn.
         gaps_nm: distance that each keeps from its held-out boxes.
-        validation: number of a volume and the start of a box of it that may be looked at.
+        validation: number of a volume and a box of it, for every validation box.
     """
 
     model: ModelSpec
     training: TrainingSpec
     volumes: tuple[TrainingVolume, ...]
     gaps_nm: tuple[float, ...]
-    validation: tuple[int, Vec]
+    validation: tuple[tuple[int, Box], ...]
 
     @cached_property
     def network(self) -> Network:
@@ -94,6 +95,7 @@ class Trained:
             yield check_split(self, number)
             yield check_room(self, number)
         yield check_sampling(self)
+        yield check_validation(self)
         yield check_parity(self)
         yield check_cost(self)
 
@@ -157,6 +159,17 @@ def check_sampling(this: Trained) -> Finding:
         sampler, lambda i: sampler.draw(Streams(seed, 0, i).of("place")), range(_SURVEYED), look_every=8
     )
     return Finding("ok", "sampling", f"{training.sampling.kind}: {report.line()}")
+
+
+def check_validation(this: Trained) -> Finding:
+    """Cut the validation boxes into crops as training does."""
+    boxes = this.validation
+    try:
+        checks = Checks.of(SampleMaker(this.model, this.volumes, this.crop), this.network, boxes)
+    except InputError as problem:
+        return Finding("error", "validation", str(problem))
+    number = "1 box" if len(boxes) == 1 else f"{len(boxes)} boxes"
+    return Finding("ok", "validation", f"{number}, judged by {checks.count:,} samples each time")
 
 
 def displacement_nm(augment: AugmentSpec, frame: Frame) -> float:
@@ -245,8 +258,8 @@ def check_cost(this: Trained) -> Finding:
     """Time one training step here and extrapolate."""
     training, network = this.training, this.network
     maker = SampleMaker(this.model, this.volumes, this.crop)
-    source, start = this.validation
-    raw, targets = maker.make(SamplePlan(source=source, start=start), held_out=True)
+    source, box = this.validation[0]
+    raw, targets = maker.make(SamplePlan(source=source, start=box.start), held_out=True)
     n = training.batch_size
     batch = raw[None].repeat(n, 1, 1, 1, 1)
     wanted = {

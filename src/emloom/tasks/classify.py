@@ -25,6 +25,7 @@ from pydantic import Field
 from emloom.errors import InputError
 from emloom.geometry import Block, Box, Vec, blocks
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.volume import Volume
 from emloom.ops.decide import UNDECIDED, decide
 from emloom.ops.enclosure import Enclosure, EnclosureRule, halo_of, repair, resolve
@@ -153,12 +154,15 @@ def classify(
     if job.raw is not None:
         common_box(volume, open_volume(job.raw, kind="raw"))
     space = Workspace(job.output)
+    stored = info.with_(channels=None, dtype=np.dtype(np.uint8), chunks=chunk_within(job.block_vox))
+    made = {LABELS: stored.with_(kind="labels"), CONFIDENCE: stored.with_(kind=None)}
+    if not space.folder.exists():
+        require_room(space.draft, list(made.values()), "classify a part of it (emloom crop)")
     inputs = space.claim("classify", job, {"probabilities": job.probabilities, "raw": job.raw}, discard)
     if again or not space.finished:
-        stored = info.with_(channels=None, dtype=np.dtype(np.uint8), chunks=chunk_within(job.block_vox))
-        for name, kind in ((LABELS, "labels"), (CONFIDENCE, None)):
+        for name, what in made.items():
             if not (space.folder / name).exists():
-                create_volume(space.folder / name, stored.with_(kind=kind))
+                create_volume(space.folder / name, what)
         science = job.model_dump(mode="json", exclude={"output", "raw"})
         key = key_of("classify", science, names, inputs["probabilities"])
         cells = blocks(info.box, job.block_vox, _halo(rules))

@@ -20,6 +20,7 @@ from emloom.geometry import Box, Vec, cells
 from emloom.geometry.grid import Vec3
 from emloom.io.checks import require_finite, require_ids
 from emloom.io.open import inspect, open_volume, staged_volume
+from emloom.io.room import require_room
 from emloom.io.volume import Array, Kind, Volume, VolumeInfo
 from emloom.spec import Spec
 from emloom.tasks.info import bounded_cell
@@ -102,6 +103,7 @@ def convert(spec: ConvertSpec, progress: Progress | None = None, box: Box | None
     )
     region = source.info.box if box is None else _inside(box, source.info)
     wanted, changes = _target_info(source.info, region, spec)
+    require_room(spec.target, [wanted], "copy a part of it (emloom crop)")
     tell = progress or (lambda done, total: None)
     layout: dict[str, Any] = {"zarr_format": spec.zarr_format, "shards": spec.shard_vox, "encoding": spec.encoding}
     with staged_volume(spec.target, wanted, **layout) as target:

@@ -29,6 +29,7 @@ from emloom.geometry import Block, Box, Vec, blocks
 from emloom.geometry.grid import Vec3
 from emloom.io.files import write_text_atomic
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.stackmaps import map_folder, read_stackmap
 from emloom.io.volume import Kind, Volume, VolumeInfo
 from emloom.run.executor import Executor, Serial
@@ -125,6 +126,8 @@ def move_volume(
     name = name_of(job.source, scene.volume.info)
     space = Workspace(job.output)
     paths = {"source": job.source, "by": str(map_folder(job.by)), "like": job.like}
+    if not space.folder.exists():
+        require_room(space.draft, [info], "move a part of it (emloom crop)")
     inputs = space.claim("move", job, paths, discard)
     if repair or not space.finished:
         if not (space.folder / name).exists():

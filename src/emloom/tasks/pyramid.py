@@ -41,6 +41,7 @@ from emloom.io.files import explained
 from emloom.io.images import image_of
 from emloom.io.levels import Image, Level
 from emloom.io.open import open_volume
+from emloom.io.room import require_room
 from emloom.io.volume import Kind, Volume, VolumeInfo
 from emloom.ops.downsample import downsample_majority, downsample_mean, in_phase
 from emloom.run.journal import Journal, key_of
@@ -191,7 +192,7 @@ class _Build:
         """Make the folder, or keep what an interrupted run of the very same job left in it.
 
         Raises:
-            InputError: something that is no level lies where a level shall be.
+            InputError: something that is no level lies where a level shall be, or the levels do not fit the disk.
         """
         kept = (self.folder / f"{self.key}.job").is_file()
         if kept and self.journal.is_done(_ALL_DONE, self.key):
@@ -202,6 +203,8 @@ class _Build:
                     f"{self.image.folder / level.name} is there, but no level: move or delete it first"
                 )
         if not kept:
+            coarser = [self.image.finest.info.with_(shape=level.box.shape) for level in self.levels]
+            require_room(self.folder, coarser, "make fewer levels (--levels)")
             with explained(self.image.folder):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()

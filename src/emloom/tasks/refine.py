@@ -37,6 +37,7 @@ from emloom.geometry.box import add
 from emloom.geometry.grid import Vec3
 from emloom.io.files import write_text_atomic
 from emloom.io.open import create_volume, open_volume
+from emloom.io.room import require_room
 from emloom.io.volume import Volume
 from emloom.ops.crf import FLOOR, Field, mean_field
 from emloom.run.executor import Executor, Serial
@@ -222,12 +223,12 @@ def refine(
     field = job.crf.field(names, info.grid.voxel_size_nm, spread_of(scene), floor=scene.floor)
     space = Workspace(job.output)
     paths = {"predicted": job.predicted, "raw": job.raw, "mask": source_of(job.mask)}
+    out = info.with_(dtype=np.dtype(np.uint8), kind="probabilities", chunks=chunk_within(job.cell_shape_vox))
+    if not space.folder.exists():
+        require_room(space.draft, [out], "refine a part of it (emloom crop)")
     inputs = space.claim("refine", job, paths, discard)
     if repair or not space.finished:
         if not (space.folder / CLASSES).exists():
-            out = info.with_(
-                dtype=np.dtype(np.uint8), kind="probabilities", chunks=chunk_within(job.cell_shape_vox)
-            )
             create_volume(space.folder / CLASSES, out)
         (space.folder / "told").mkdir(exist_ok=True)
         halo = halo_vox(job, field, info.grid.voxel_size_nm)

@@ -55,6 +55,7 @@ from emloom.geometry import blocks
 from emloom.geometry.planar import IDENTITY
 from emloom.geometry.stackmap import StackMap
 from emloom.io.files import write_text_atomic
+from emloom.io.room import require_room
 from emloom.io.stackmaps import read_stackmap, write_stackmap
 from emloom.io.tables import write_csv
 from emloom.ops.tornparts import parts_of
@@ -109,6 +110,9 @@ def repair(
     require_inputs(given)
     space = Workspace(job.output)
     paths = {"raw": raw_of(job.raw), "qc": source_of(job.qc), "labels": job.labels, "aligned": _map_of(job)}
+    if not space.folder.exists():
+        invented = given.info.with_(dtype=np.dtype(np.uint8), kind="mask")
+        require_room(space.draft, [given.info.with_(kind="raw"), invented], "repair a part of it (emloom crop)")
     inputs = space.claim("repair", job, paths, discard)
     if again or not space.finished:
         run = _Run(job, space.folder.absolute(), executor or Serial(), on_block)

@@ -112,7 +112,7 @@ def _parts(folder: Path) -> Iterator[Part]:
         ("qc", "align-qc/mask.zarr", "defects"),  # of a pipeline that aligned: moved as its sections were
         ("qc", "qc/map.zarr/code", "defects"),
         ("qc", "map.zarr/code", "defects"),
-        ("qc mask", "mask.zarr", "mask"),
+        ("mask", "mask.zarr", "mask"),
         ("outside", "outside.zarr", "mask"),
         ("outside", "align/outside.zarr", "mask"),
         ("invented", "invented.zarr", "invented"),
