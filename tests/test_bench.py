@@ -46,6 +46,7 @@ def test_the_page_holds_ratios_tables_and_failures(
     text = target.read_text()
     assert "| [sums](#sums) | 2.5 | Sums: emloom against nobody. |" in text
     assert "| [others](#sums) | 0.7 |" in text
+    assert "More words." in text
     assert "**1 failed**: fails." in text
     assert "| [fails](#fails) | failed |" in text
     assert "the peer is not installed" in text

@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         name: of the script.
-        about: first line of its docstring.
+        words: its docstring: what is measured, and what its ratio is.
         output: what it printed, errors among it.
         status: its exit status.
         seconds: wall time.
@@ -44,11 +44,16 @@ class Run:
     """
 
     name: str
-    about: str
+    words: str
     output: str
     status: int
     seconds: float
     load: float
+
+    @property
+    def about(self) -> str:
+        """First line of its docstring."""
+        return self.words.split("\n")[0]
 
     @property
     def ratios(self) -> list[tuple[str, str]]:
@@ -59,7 +64,7 @@ class Run:
 def run(script: Path, say: Callable[[str], object] | None = None) -> Run:
     """Run a benchmark; whatever it prints is said at once, on the terminal by default."""
     say = say or _say
-    about = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n")[0]
+    words = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     load, start, lines = os.getloadavg()[0], time.monotonic(), []
     say(f"== {script}\n")
     with subprocess.Popen(
@@ -74,7 +79,7 @@ def run(script: Path, say: Callable[[str], object] | None = None) -> Run:
         for line in process.stdout:
             lines.append(line)
             say(line)
-    return Run(script.stem, about, "".join(lines), process.returncode, time.monotonic() - start, load)
+    return Run(script.stem, words, "".join(lines), process.returncode, time.monotonic() - start, load)
 
 
 def _say(text: str) -> None:
@@ -97,9 +102,10 @@ def page(runs: Sequence[Run], date: str, machine: Sequence[str]) -> str:
             *(f"* {line}" for line in machine),
             "",
             "A ratio says how many times as fast as the best peer emloom was, on the same input, with the same",
-            "result; below 1 it was slower. One run on one machine: scripts interleave their rounds and take",
-            "medians, so a ratio is steadier than its seconds, but a tenth is noise. A load well above the",
-            "script's own means that other work ran beside it, and that its figures are worth less.",
+            "result; below 1 it was slower. Where there is no peer, the script says below what is divided by what.",
+            "One run on one machine: scripts interleave their rounds and take medians, so a ratio is steadier than",
+            "its seconds, but a tenth is noise. A load well above the script's own means that other work ran beside",
+            "it, and that its figures are worth less.",
             "",
             *([f"**{len(failed)} failed**: {', '.join(each.name for each in failed)}.", ""] if failed else []),
             "| benchmark | ratio | what is measured | load before | minutes |",
@@ -124,7 +130,7 @@ def _section(each: Run) -> list[str]:
         head = [f"**Failed** with exit status {each.status}. Its last words:", ""]
         output = "\n".join(output.splitlines()[-_LAST_WORDS:])
     output = output.replace(f"{ROOT}/", "").replace("```", "'''")
-    title = [f"## {each.name} {{#{each.name}}}", "", f"`benchmarks/{each.name}.py`: {each.about}", ""]
+    title = [f"## {each.name} {{#{each.name}}}", "", f"`benchmarks/{each.name}.py`: {each.words}", ""]
     return [*title, *head, "```text", output, "```", ""]
 
 

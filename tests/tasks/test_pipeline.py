@@ -24,8 +24,19 @@ from emloom.tasks.anyjob import Where, carry_out, check_job, load_any_job
 from emloom.tasks.pipeline import FAILURE, StageFailedError, run
 from emloom.tasks.pipelinedry import dry_run
 from emloom.tasks.pipelinespec import PipelineJob
+from emloom.tasks.scorefiles import read_rows
+from emloom.tasks.synapsescores import ALL as ALL_BOXES
 from emloom.tasks.viewfolder import holding_of
-from tests.tasks.pipelines import BAD, HERE, neurons_job, pipeline, train_models, write_stack, write_tissue
+from tests.tasks.pipelines import (
+    BAD,
+    HERE,
+    neurons_job,
+    partners_job,
+    pipeline,
+    train_models,
+    write_stack,
+    write_tissue,
+)
 from tests.tasks.test_neurons import Watcher
 
 Models = tuple[Path, Path]
@@ -350,6 +361,28 @@ def test_a_training_chooses_the_threshold_and_is_never_lost(
     assert (out / "neurons/train/model.safetensors").stat().st_mtime_ns == weights
     assert "neurons" in ran(job(seed=1, thresholds=(0.4, 0.6)), out, overwrite=True)
     assert (out / "neurons/train/model.safetensors").stat().st_mtime_ns != weights
+
+
+def test_synapses_can_be_learned_on_the_way(home: Path, stack: Path, models: Models, tmp_path: Path) -> None:
+    def job(seed: int = 0) -> PipelineJob:
+        inner = partners_job(home / "tissue", steps=6)
+        inner = inner.model_copy(update={"training": inner.training.model_copy(update={"seed": seed})})
+        source = {"kind": "train", "job": inner.to_dict()}
+        return pipeline(stack, models, align=None, repair=None, synapses={"source": source}, truth=None)
+
+    out = tmp_path / "out"
+    stages = ran(job(), out)
+    assert stages.index("synapses-model") < stages.index("predict-synapses") < stages.index("synapses")
+    rows = [row for row in read_rows(out / "synapses-model/evaluate") if row["box"] == ALL_BOXES]
+    chosen = {row["channel"]: row["threshold"] for row in rows}
+    decoder = json.loads((out / "synapses/provenance.json").read_text())["spec"]["decoder"]
+    assert decoder["kind"] == "sites"
+    assert {side: decoder[side]["threshold"] for side in ("pre", "post")} == chosen
+    assert ran(job(), out) == []
+    weights = (out / "synapses-model/train/model.safetensors").stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"would be lost \(synapses.source.job.training.seed 0 -> 1"):
+        run(job(seed=1), out, HERE)
+    assert (out / "synapses-model/train/model.safetensors").stat().st_mtime_ns == weights
 
 
 def test_it_is_a_kind_of_job(tmp_path: Path, stack: Path, models: Models, copy: Path) -> None:
