@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emloom.geometry import Box, blocks
-from emloom.ops.contacts import Contacts, contact_sums, contacts_of, merge_sums, nearest_contacts, nearest_of
+from emloom.ops.contacts import (
+    Contacts,
+    contact_sums,
+    contacts_of,
+    ids_beside,
+    merge_sums,
+    nearest_contacts,
+    nearest_of,
+)
 from emloom.ops.doubts import tile_counts, tile_worst
 from emloom.ops.regions import region_graph
 
@@ -84,3 +92,18 @@ def test_tiles_hold_the_largest_doubt_and_count_what_is_marked() -> None:
         assert worst[place] == doubts[inside].max(initial=0)
         box = tuple(slice(p * t, (p + 1) * t) for p, t in zip(place, tile, strict=True))
         assert counts[place] == (fragments[box] == 3).sum()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ids_beside_a_mask_are_those_of_a_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 5, 3))
+    ids, mask = rng.integers(0, 4, shape).astype(np.uint64), rng.random(shape) < 0.2
+    owned = Box.of([int(rng.integers(0, n)) for n in shape], shape)
+    found = set()
+    for p in np.argwhere(np.ones(owned.shape, bool)) + owned.start:
+        steps = np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
+        near = [tuple(q) for q in p + steps if (q >= 0).all() and (q < shape).all()]
+        if ids[tuple(p)] and any(mask[q] for q in near):
+            found.add(int(ids[tuple(p)]))
+    assert ids_beside(ids, mask, owned).tolist() == sorted(found)

@@ -21,6 +21,7 @@ from emloom.tasks.confidence import confidence
 from emloom.tasks.confidencespec import ConfidenceJob
 from emloom.tasks.lookhere import Place, read_places
 from emloom.tasks.resume import result_status, retry
+from tests.tasks.orphaned import write_orphan
 from tests.tasks.planted_choices import OFFSETS, SHAPE, Planted, planted, write_planted
 
 FILES = (
@@ -175,8 +176,6 @@ def test_bad_data_are_listed_and_bring_choices_near_them_into_doubt(
 
 
 def test_an_orphan_is_a_segment_inside_and_points_to_where_it_goes_on(tmp_path: Path) -> None:
-    from tests.tasks.orphaned import write_orphan
-
     segmentation, orphan = write_orphan(tmp_path)
     words = {"segmentation": segmentation, "output": str(tmp_path / "c"), "least_vox": 100}
     made = confidence(ConfidenceJob.from_dict(words, "confidence"))
@@ -186,6 +185,36 @@ def test_an_orphan_is_a_segment_inside_and_points_to_where_it_goes_on(tmp_path: 
     table = read_table(made / "segments.parquet")
     assert table["segment"][table["orphan"]].tolist() == [orphan]
     assert not any(p.kind == "split?" and p.fragments == place.fragments for p in read_places(made))
+
+
+@pytest.mark.parametrize(
+    ("volume", "summary", "value", "kinds"),
+    [
+        ("outside.zarr", "align.json", 1, set()),
+        ("invented.zarr", "repair.json", 5, set()),
+        ("invented.zarr", "repair.json", 4, {"orphan", "bad data"}),
+        ("mask.zarr", "qc.json", 1, set()),
+        ("mask.zarr", "qc.json", 2, {"orphan", "bad data"}),
+    ],
+)
+def test_where_sections_end_is_a_face_and_no_bad_data(
+    tmp_path: Path, volume: str, summary: str, value: int, kinds: set[str]
+) -> None:
+    segmentation, orphan = write_orphan(tmp_path)
+    ids = open_volume(f"{segmentation}/segmentation")
+    inside = ids.read(ids.info.box) == orphan
+    z, y, x = np.argwhere(inside)[0]
+    assert not inside[z - 1, y, x]
+    marks = np.zeros(ids.info.shape, np.uint8)
+    marks[z - 1, y, x] = value
+    info = ids.info.with_(dtype=np.dtype(np.uint8), kind="mask")
+    create_volume(tmp_path / "marks" / volume, info).write(info.box, marks)
+    (tmp_path / "marks" / summary).write_text("{}")
+    words = {"segmentation": segmentation, "least_vox": 100, "masks": [str(tmp_path / "marks")]}
+    made = confidence(ConfidenceJob.from_dict({**words, "output": str(tmp_path / "c")}, "confidence"))
+    assert {p.kind for p in read_places(made)} - {"merge?", "split?"} == kinds
+    table = read_table(made / "segments.parquet")
+    assert (orphan in table["segment"][table["orphan"]]) == bool(kinds)
 
 
 def test_the_tracing_holds_a_question_for_every_place(made: tuple[Path, Planted], looked: Path) -> None:

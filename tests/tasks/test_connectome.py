@@ -31,6 +31,7 @@ from emloom.run.executor import Serial
 from emloom.tasks import connectomevoxels
 from emloom.tasks.connectome import ConnectomeJob, connectome
 from emloom.tasks.connectomegraph import graph_of, read_graph, to_networkx
+from emloom.tasks.connectomereport import write_connectome_report
 from emloom.tasks.connectomesource import SiteSegments, segments_at, segments_said
 from emloom.tasks.resume import result_status, retry
 from emloom.tasks.segmenting import segment
@@ -351,7 +352,14 @@ def test_a_table_of_the_same_segmentation_is_no_news(tmp_path: Path) -> None:
 def test_sides_that_are_not_known_are_told(tmp_path: Path) -> None:
     given = job(tmp_path, drawn(2), None)
     saved(tmp_path / "syn", drawn(2), {"oriented": "no"})
-    assert "edges have no direction" in " ".join(connectome(given).notes)
+    made = connectome(given)
+    assert "edges have no direction" in " ".join(made.notes)
+    assert not read_graph(made.folder).directed
+    provenance = json.loads((made.folder / "provenance.json").read_text())
+    page = write_connectome_report(read_graph(made.folder), made.folder, provenance).read_text()
+    assert "without a direction" in page
+    assert "Which side sends is not known" in page
+    assert "Rows send" not in page
 
 
 def test_segments_of_the_table_must_be_those_of_the_segmentation(tmp_path: Path) -> None:

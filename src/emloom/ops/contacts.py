@@ -97,6 +97,19 @@ def contact_sums(contacts: Contacts, columns: Mapping[str, NDArray[Any]]) -> Sum
     return _added(table)
 
 
+def ids_beside(fragments_ZYX: NDArray[Any], mask_ZYX: NDArray[np.bool_], owned: Box) -> Ids:
+    """Return the fragments that have a voxel in a box of the array with a face neighbour in a mask, sorted."""
+    near = np.zeros(mask_ZYX.shape, bool)
+    for axis in range(3):
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        near[tuple(ahead)] |= mask_ZYX[tuple(behind)]
+        near[tuple(behind)] |= mask_ZYX[tuple(ahead)]
+    at = owned.slices()
+    ids: Ids = np.unique(fragments_ZYX[at][near[at]]).astype(np.uint64)
+    return np.asarray(ids[ids != 0], np.uint64)
+
+
 def merge_sums(tables: Sequence[Sums]) -> Sums:
     """Add up tables of disjoint boxes; raises `ValueError` where there is none."""
     if not tables:

@@ -110,7 +110,12 @@ def is_neck(choices: Choices) -> NDArray[np.bool_]:
 
 
 def segment_table(
-    choices: Choices, doubts: Doubts, nodes: Mapping[str, NDArray[Any]], segments: NDArray[np.uint64], shape: Vec
+    choices: Choices,
+    doubts: Doubts,
+    nodes: Mapping[str, NDArray[Any]],
+    segments: NDArray[np.uint64],
+    shape: Vec,
+    rim: NDArray[np.bool_],
 ) -> dict[str, NDArray[Any]]:
     """Return what is odd about every segment, a row for each, by id.
 
@@ -120,9 +125,11 @@ def segment_table(
         nodes: statistics of all fragments (`ops.nodes`), by id.
         segments: uint64 [fragments], the segment of each; 0 where it was dropped.
         shape: of the volume.
+        rim: bool [fragments], whether each touches a place that the sections do not reach.
 
     Returns:
-        `segment`, `voxels`, `fragments`, `faces` (how many faces of the volume it touches), `orphan` (none),
+        `segment`, `voxels`, `fragments`, `faces` (how many faces of the volume it touches, one more where the
+        sections end before), `orphan` (none),
         `ends` (one), `giant`, `against` (contacts inside it that its fragments alone would not have merged),
         `necks`, `confidence` (255 less the largest doubt in a choice about it), and its bounding box z0 .. x1.
     """
@@ -138,6 +145,7 @@ def segment_table(
     faces = np.zeros(k, np.int64)
     for name, axis in _FACES:
         faces += box[name] == (0 if name[1] == "0" else shape[axis])
+    faces += np.bincount(row, weights=rim[kept], minlength=k) > 0
     table |= {"faces": faces, "orphan": faces == 0, "ends": faces == 1}
     table["giant"] = table["voxels"] > GIANT * max(1, int(table["voxels"].sum()))
     inside = np.searchsorted(ids, choices.segment_a)

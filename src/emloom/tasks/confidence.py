@@ -47,7 +47,7 @@ from emloom.tasks.qcmask import source_of
 from emloom.tasks.segmentblocks import Site, read_final_lut, small_file
 from emloom.tasks.segmentspec import MaxLinkage, QuantileLinkage
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: counted up when a kernel changes."""
 
 OnBlock = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def confidence(
     space, executor = Workspace(job.output), executor or Serial()
     site = Doubted(job, space.folder.absolute())
     site.affinities()
-    site.read_bad(Box((0, 0, 0), (1, 1, 1)))
+    site.read_marks(Box((0, 0, 0), (1, 1, 1)))
     inputs = space.claim("confidence", job, _inputs(site), discard)
     if space.finished and not again:
         return space.output
@@ -158,7 +158,8 @@ class RankChoices:
         doubts = doubts_of(found, made.threshold, evidence)
         segment_of = _segments(site, nodes["id"])
         choices = choice_columns(found, evidence, doubts)
-        segments = segment_table(found, doubts, nodes, segment_of, block.write.shape)
+        rim = np.isin(nodes["id"], _at_rims(site))
+        segments = segment_table(found, doubts, nodes, segment_of, block.write.shape, rim)
         parts = candidates_of(found, choices, segments, wanted_contacts(found, sums), site.job)
         candidates = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for end in "uv":
@@ -184,6 +185,11 @@ class RankChoices:
         rows = np.flatnonzero(found.of_edge >= 0)
         choice = found.of_edge[rows]
         return {**{name: sums[name][rows] for name in ("u", "v", "n")}, "choice": choice, "doubt": told[choice]}
+
+
+def _at_rims(site: Doubted) -> Any:
+    """Return the fragments that touch a place that the sections do not reach."""
+    return np.concatenate([read_table(path)["fragment"] for path in (site.folder / "rims").glob("*.parquet")])
 
 
 def _rule(site: Doubted) -> tuple[Statistic, int]:

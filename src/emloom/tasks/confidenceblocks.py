@@ -4,6 +4,7 @@
 
     contacts   fragments, predictions, masks -> contacts/z_y_x.parquet   sums per pair of fragments
                                                 bad/z_y_x.parquet        bad voxels per tile
+                                                rims/z_y_x.parquet       fragments where sections end
     rank       all of those, the graph       -> choices.parquet, segments.parquet, doubts.parquet, wanted.parquet
     places     fragments, wanted             -> places/z_y_x.parquet     the contact in the middle of each
     paint      fragments, doubts             -> confidence.zarr          tiles of the cell
@@ -28,7 +29,7 @@ from emloom.geometry import Block, Box, Vec
 from emloom.io.open import open_volume
 from emloom.io.tables import Table, read_table, write_table
 from emloom.io.volume import Volume, VolumeInfo
-from emloom.ops.contacts import Contacts, contact_sums, contacts_of, nearest_contacts, rows_of_pairs
+from emloom.ops.contacts import Contacts, contact_sums, contacts_of, ids_beside, nearest_contacts, rows_of_pairs
 from emloom.ops.doubts import tile_counts, tile_worst
 from emloom.run.blockjournal import name_of
 from emloom.run.perworker import once
@@ -36,7 +37,7 @@ from emloom.run.stage import Output
 from emloom.run.workspace import Workspace
 from emloom.tasks.confidencespec import ConfidenceJob
 from emloom.tasks.lattice import common_box
-from emloom.tasks.qcmask import open_avoid
+from emloom.tasks.qcmask import open_avoid, outside_code
 from emloom.tasks.segmentblocks import with_neighbours
 from emloom.tasks.segmentspec import SegmentJob
 
@@ -103,14 +104,17 @@ class Doubted:
                 )
         return volumes
 
-    def read_bad(self, box: Box) -> NDArray[np.bool_]:
-        """Return where any mask says that data are bad."""
-        bad = np.zeros(box.shape, bool)
+    def read_marks(self, box: Box) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return where masks say that data are bad, and where sections do not reach, which is no data."""
+        bad, outside = np.zeros(box.shape, bool), np.zeros(box.shape, bool)
         fragments = self.fragments()
         for path in self.job.masks:
-            mask = open_avoid(path)
-            bad |= mask.read(box.shift(common_box(fragments, mask).start)) != 0
-        return bad
+            mask, code = open_avoid(path), outside_code(path)
+            values = mask.read(box.shift(common_box(fragments, mask).start))
+            bad |= values != 0
+            if code is not None:
+                outside |= values == code
+        return bad & ~outside, outside
 
     @property
     def tile(self) -> Vec:
@@ -166,16 +170,19 @@ class SumContacts:
         for name, volume in zip(("total", "total_second"), site.affinities(), strict=False):
             values = volume.read(block.write.shift(common_box(fragments, volume).start))
             columns[name] = values[local]
-        counts = tile_counts(site.read_bad(block.write), site.tile)
+        counts = tile_counts(site.read_marks(block.write)[0], site.tile)
         first, _ = site.tiles_of(block.write)
         z, y, x = (contacts.p // np.array(site.tile) - np.array(first)).T
         columns["bad"] = counts[z, y, x] > 0
-        sums, bad = site.table("contacts", block), site.table("bad", block)
+        sums, bad, rims = (site.table(name, block) for name in ("contacts", "bad", "rims"))
         write_table(sums, contact_sums(contacts, columns))
         tiles = np.argwhere(counts > 0)
         places = {axis: tiles[:, k] + first[k] for k, axis in enumerate("zyx")}
         write_table(bad, {**places, "voxels": counts[tuple(tiles.T)]})
-        return site.told(sums, bad)
+        around = block.write.grow((1, 1, 1)).intersect(fragments.info.box)
+        outside, owned = site.read_marks(around)[1], block.write.shift([-v for v in around.start])
+        write_table(rims, {"fragment": ids_beside(fragments.read(around), outside, owned)})
+        return site.told(sums, bad, rims)
 
 
 @dataclass(frozen=True)

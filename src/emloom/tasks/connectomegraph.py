@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from emloom.errors import InputError
 from emloom.geometry import Grid
 from emloom.geometry.synapses import SynapseTable
-from emloom.io.synapsetable import SYNAPSES, of_columns, to_columns
+from emloom.io.synapsetable import ORIENTED, SYNAPSES, of_columns, to_columns
 from emloom.io.tables import read_table, write_table
 from emloom.ops.connectome import REASONS, Edges, Neurons, Rules, Words, edges_of, left_out, neurons_of
 from emloom.tasks.connectomesource import SiteSegments
@@ -49,6 +49,16 @@ class Graph:
     neurons: Neurons
     notes: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def directed(self) -> bool:
+        """Whether it is known which side of a contact sends."""
+        return self.words.get(ORIENTED) != "no"
+
+    @property
+    def sides(self) -> str:
+        """What rows and columns of its matrix are."""
+        return "Rows send, columns receive" if self.directed else "Which side sends is not known"
 
     @property
     def reasons(self) -> dict[str, int]:

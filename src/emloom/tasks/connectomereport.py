@@ -35,7 +35,8 @@ def write_connectome_report(graph: Graph, folder: Path, provenance: Mapping[str,
     report = Report(
         title=f"Connectome of {name}",
         subtitle=f"{job['segmentation'] or 'segments of the table'} · {job['synapses']}",
-        done="Contacts were counted between neurons, from the one that sends to the one that receives.",
+        done="Contacts were counted between neurons"
+        + (", from the one that sends to the one that receives." if graph.directed else ", without a direction."),
         verdict=_verdict(graph),
         scores=_cards(graph),
         sections=sections,
@@ -50,7 +51,11 @@ def _cards(graph: Graph) -> list[Score]:
     total = len(graph.synapses)
     connected = int(((graph.neurons.outputs + graph.neurons.inputs) > 0).sum())
     return [
-        Score("Edges", len(graph.edges), "pairs of neurons, in one direction"),
+        Score(
+            "Edges",
+            len(graph.edges),
+            "pairs of neurons, in one direction" if graph.directed else "pairs of neurons",
+        ),
         Score("Contacts", total - away, f"of {show(total)} in the table"),
         Score("Neurons with contacts", connected, f"of {show(len(graph.neurons))} segments"),
         Score("Left out", away, "contacts that make no edge", "warning" if 2 * away > total else "plain"),
@@ -116,10 +121,10 @@ def _matrix(graph: Graph) -> Section:
         else f"The {DRAWN} neurons with most contacts, of {show(connected)}"
     )
     caption = (
-        f"{which}, ordered so that neurons with like partners stand side by side. Rows send, columns receive; "
+        f"{which}, ordered so that neurons with like partners stand side by side. {graph.sides}; "
         "empty is no contact, pale blue one, orange the most (logarithmic scale)."
     )
-    picture = adjacency_figure(matrix[order][:, order], ids[order].tolist(), caption)
+    picture = adjacency_figure(matrix[order][:, order], ids[order].tolist(), caption, graph.directed)
     return Section("Adjacency matrix", figures=[picture])
 
 

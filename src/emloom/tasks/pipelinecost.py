@@ -1,13 +1,13 @@
-"""What networks of a pipeline cost: multiply-adds counted on a network without weights, times a measured rate.
+"""What networks of a pipeline cost on this machine: timed on a piece that takes about a second, for all the rest.
 
-`RATE` is what torch does per second on one core of this project's machine (2.3 GHz, no bf16), measured on U-Nets
-of 4 to 6 thousand multiply-adds per voxel: 6.8, 8.0 and 8.1 thousand million. A step of training computes three
-times what a prediction does. Tiles of a prediction overlap, which `OVERLAP` stands for. A graphics card is 30 to
-300 times faster; nothing here knows yours.
+A training step takes about three times as long as looking at the same voxels; with loading, validation and scores
+at the end, two trainings of minutes took five and six times as long. Tiles of a prediction overlap: `OVERLAP`
+stands for that. What is timed is what `--device auto` would take: a card where there is one.
 """
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -15,51 +15,82 @@ from pathlib import Path
 import torch
 
 from emloom.errors import InputError
+from emloom.geometry import Vec
 from emloom.nn.checkpoint import load_checkpoint
 from emloom.nn.cost import multiply_adds
-from emloom.nn.model import ModelSpec, build
-from emloom.nn.train import TrainingSpec
+from emloom.nn.hardware import Hardware
+from emloom.nn.model import ModelSpec, Network, build
+from emloom.nn.train import TrainingSpec, crop_shape
 from emloom.tasks.pipelinespec import TrainedHere, TrainedModel
+from emloom.tasks.planmachine import weigh
 
-RATE = 7e9
-"""Multiply-adds per second of one core."""
 OVERLAP = 1.7
-_SHOWN = (64, 96, 96)
+_TRAINING = 5
+_PIECES: tuple[Vec, ...] = ((32, 96, 96), (16, 64, 64), (8, 32, 32), (1, 1, 1))
+_ADDS = 2e10  # of a piece, at most: a core does them in about a second
 
 
-def per_voxel(source: TrainedModel | TrainedHere, voxel_size_nm: tuple[float, float, float]) -> float | None:
-    """Return the multiply-adds of a network per voxel it is shown; None where that cannot be told."""
+def model_of(source: TrainedModel | TrainedHere, voxel_size_nm: tuple[float, float, float]) -> ModelSpec | None:
+    """Return the network of a stage; None where its file cannot be read."""
+    if isinstance(source, TrainedHere):
+        return source.job.model(voxel_size_nm)
     try:
-        if isinstance(source, TrainedModel):
-            _, text, _ = load_checkpoint(Path(source.path))
-            return _counted(ModelSpec.from_yaml(text, source.model))
-        return _counted(source.job.model(voxel_size_nm))
-    except (
-        InputError,
-        RuntimeError,
-        NotImplementedError,
-        TypeError,
-    ):  # a forest, or a net that cannot be shown this
+        return ModelSpec.from_yaml(load_checkpoint(Path(source.path))[1], source.model)
+    except InputError:
         return None
 
 
+def prediction_seconds(model: ModelSpec, voxels: int, orientations: int) -> float | None:
+    """Return how long a prediction takes, about; None where the network cannot be timed."""
+    each = _seconds_per_voxel(model)
+    return None if each is None else each * voxels * OVERLAP * orientations
+
+
+def training_seconds(model: ModelSpec, training: TrainingSpec) -> float | None:
+    """Return how long a training takes, about; None where the network cannot be timed."""
+    each = _seconds_per_voxel(model)
+    if each is None:
+        return None
+    with torch.device("meta"):
+        shown = prod(crop_shape(build(model), training.crop_shape_vox).input)
+    return _TRAINING * each * shown * training.batch_size * training.steps
+
+
+def training_bytes(model: ModelSpec, training: TrainingSpec) -> int:
+    """Return the memory that a training takes, about."""
+    crop = weigh(model, training.crop_shape_vox)
+    return round(crop.memory_gib * 2**30 * training.batch_size)
+
+
 @cache
-def _counted(spec: ModelSpec) -> float:
+def _seconds_per_voxel(spec: ModelSpec) -> float | None:
+    """Return the seconds per voxel that a network is shown; None for what is no network of volumes."""
+    hardware = Hardware()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build(spec).eval().to(hardware.torch_device)
+        shape = _piece(spec)
+        bf16 = hardware.precision("auto", network) == "bf16-mixed"
+        with torch.no_grad(), torch.autocast(hardware.torch_device, torch.bfloat16, enabled=bf16):
+            return min(_look(network, shape, hardware.torch_device) for _ in range(2)) / prod(shape)
+    except (InputError, RuntimeError, NotImplementedError, TypeError):  # a forest, or it cannot be shown this
+        return None
+
+
+def _piece(spec: ModelSpec) -> Vec:
+    """Return the largest piece that is seen within about a second."""
     with torch.device("meta"):
         network = build(spec).eval()
-        return sum(multiply_adds(network, torch.empty(1, 1, *_SHOWN)).values()) / prod(_SHOWN)
+        for wanted in _PIECES:
+            shape = network.input_shape(wanted)
+            if sum(multiply_adds(network, torch.empty(1, 1, *shape)).values()) <= _ADDS:
+                break
+    return shape
 
 
-def prediction_seconds(adds: float, voxels: int, orientations: int, cores: int) -> float:
-    """Return how long a prediction takes, about."""
-    return adds * voxels * OVERLAP * orientations / RATE / max(1, cores)
-
-
-def training_seconds(adds: float, training: TrainingSpec, cores: int) -> float:
-    """Return how long a training takes, about."""
-    crop = training.crop_shape_vox
-    voxels = prod(crop) if isinstance(crop, tuple) else 64**3
-    return 3 * adds * voxels * training.batch_size * training.steps / RATE / max(1, cores)
-
-
-__all__ = ["per_voxel", "prediction_seconds", "training_seconds"]
+def _look(network: Network, shape: Vec, device: str) -> float:
+    raw = torch.zeros(1, 1, *shape, device=device)
+    began = time.perf_counter()
+    for answer in network(raw).values():
+        answer.sum().item()  # waits for a card
+    return time.perf_counter() - began

@@ -1,9 +1,9 @@
 """What a pipeline would do, and what it would cost, without doing it (`emloom run --dry-run`, `emloom status`).
 
-Time: what a stage took here before; otherwise a network's own multiply-adds (`emloom.nn.cost`), or `RATES`. Rates
-and bytes are rounded up from one run of the demo (2.5 million voxels of 8 nm in one process, on a core of 2.3 GHz
-that had other work): small, synthetic, and the only one. Memory per voxel is assumed, not measured. All of it is
-an estimate: real data, disks and graphics cards differ by factors.
+Time: what a stage took here before; otherwise its network is timed on a piece (`emloom.tasks.pipelinecost`), or
+`RATES`. Rates and bytes are rounded up from two runs in one process: the demo (2.5 million voxels of 8 nm, on a
+core of 2.3 GHz that had other work), and ISBI-2012 (5.2 million of 50 x 4 x 4 nm). Memory per voxel is assumed.
+All of it is an estimate: other data and disks differ by factors.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emloom.errors import InputError
 from emloom.io.open import open_volume
 from emloom.io.room import free_bytes
 from emloom.io.volume import VolumeInfo
-from emloom.run import machine
 from emloom.tasks.info import bytes_text
 from emloom.tasks.pipelinespec import PipelineJob
 from emloom.tasks.pipelinestages import Layout, stages_of
@@ -32,7 +31,7 @@ BYTES: Mapping[str, float] = {
     "mask": 0.1,
     "predict": 8.0,
     "segment": 2.0,
-    "confidence": 0.5,
+    "confidence": 1.0,
     "predict-synapses": 2.0,
     "synapses": 0.6,
     "connectome": 0.2,
@@ -41,8 +40,8 @@ BYTES: Mapping[str, float] = {
 }
 """Bytes on disk per voxel of the stack, compressed; trainings count as nothing."""
 RATES: Mapping[str, float] = {
-    "qc": 0.8,
-    "align": 0.7,
+    "qc": 0.5,
+    "align": 0.5,
     "carry": 0.05,
     "repair": 0.5,
     "mask": 0.05,
@@ -53,9 +52,9 @@ RATES: Mapping[str, float] = {
     "synapses": 0.6,
     "connectome": 0.3,
     "restore": 0.1,
-    "evaluate": 2.0,
+    "evaluate": 1.0,
 }
-"""Seconds of one core per million voxels."""
+"""Seconds of one core per million voxels, beside `_BEGIN_S`."""
 MEMORY: Mapping[str, float] = {"predict": 120.0, "predict-synapses": 120.0, "segment": 60.0, "align": 40.0}
 """Bytes of memory per voxel of a block, assumed; others: 16."""
 CELLS: Mapping[str, tuple[int, int, int]] = {
@@ -74,7 +73,8 @@ CELLS: Mapping[str, tuple[int, int, int]] = {
     "evaluate": (128, 512, 512),
 }
 """Voxels that are worked on at once."""
-_BASE_BYTES = 400 * 2**20  # of a process with everything loaded
+_BEGIN_S = 2.0  # of a stage: compiled code is loaded, files are made
+_BASE_BYTES = 600 * 2**20  # of a process with everything loaded
 _RESERVE = 1.1  # of the disk estimate
 
 
@@ -92,7 +92,7 @@ class Forecast:
         disk_bytes: what it would write, about.
         memory_bytes: the most that one process would hold, about.
         seconds: it would take, or took where it is done; None where nobody knows.
-        source: of the seconds: `here` (measured in this folder), `network` (counted multiply-adds), `table`, or
+        source: of the seconds: `here` (measured in this folder), `timed` (its network, on a piece), `table`, or
             empty.
     """
 
@@ -179,7 +179,8 @@ def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], core
     for standing in standings:
         name = standing.stage.name
         works = name in CELLS
-        seconds, source = _seconds(layout, standing, n, cores)
+        found = _network(layout, name, n) if standing.seconds is None else None
+        seconds, source = _seconds(standing, found, n, cores)
         out.append(
             Forecast(
                 stage=name,
@@ -188,8 +189,8 @@ def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], core
                 will_run=name in todo,
                 blocks=_blocks(raw, name) if works else None,
                 voxels=n if works else 0,
-                disk_bytes=round(n * BYTES.get(name, 0.0)),
-                memory_bytes=_memory(raw, name),
+                disk_bytes=_disk(raw, name),
+                memory_bytes=(found.memory_bytes if found else 0) or _memory(raw, name),
                 seconds=seconds,
                 source=source,
             )
@@ -199,7 +200,9 @@ def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], core
 
 def require_disk(layout: Layout, standings: Sequence[Standing], todo: set[str]) -> None:
     """Raise `InputError` where the disk cannot take what would be written."""
-    needed = sum(f.disk_bytes for f in forecast(layout, standings, todo) if f.will_run) * _RESERVE
+    raw = open_volume(layout.job.raw, voxel_size_nm=layout.job.voxel_size_nm, kind="raw").info
+    names = [s.stage.name for s in standings if s.stage.name in todo]
+    needed = sum(_disk(raw, name) for name in names) * _RESERVE
     free = free_bytes(layout.folder)
     if needed > free:
         raise InputError(
@@ -211,6 +214,10 @@ def require_disk(layout: Layout, standings: Sequence[Standing], todo: set[str]) 
 
 def _blocks(raw: VolumeInfo, name: str) -> int:
     return prod(ceil(n / c) for n, c in zip(raw.shape, CELLS[name], strict=True))
+
+
+def _disk(raw: VolumeInfo, name: str) -> int:
+    return round(prod(raw.shape) * BYTES.get(name, 0.0))
 
 
 def _memory(raw: VolumeInfo, name: str) -> int:
@@ -228,34 +235,40 @@ _NETWORKS = {
 }
 
 
-def _network_seconds(layout: Layout, name: str, n: int, cores: int) -> float | None:
-    """Return how long a stage that is mostly a network takes; None for the others, or where nobody knows."""
+class _Cost(NamedTuple):
+    """Seconds, None where nobody knows, and memory of a training, 0 of a prediction."""
+
+    seconds: float | None
+    memory_bytes: int
+
+
+def _network(layout: Layout, name: str, n: int) -> _Cost | None:
+    """Return what a stage costs that is mostly a network; None for the others."""
     if name not in _NETWORKS:
         return None
     from emloom.tasks import pipelinecost as cost  # torch takes seconds to import
 
     stage = getattr(layout.job, _NETWORKS[name])
     raw = open_volume(layout.job.raw, voxel_size_nm=layout.job.voxel_size_nm, kind="raw").info
-    adds = cost.per_voxel(stage.source, raw.grid.voxel_size_nm)
-    if adds is None:
+    model = cost.model_of(stage.source, raw.grid.voxel_size_nm)
+    if model is None:
         return None
-    cores = max(cores, machine.cores().usable)  # torch takes all there are
     if name.startswith("predict"):
-        return cost.prediction_seconds(adds, n, stage.orientations, cores)
-    return cost.training_seconds(adds, stage.source.job.training, cores)
+        return _Cost(cost.prediction_seconds(model, n, stage.orientations), 0)
+    training = stage.source.job.training
+    return _Cost(cost.training_seconds(model, training), cost.training_bytes(model, training))
 
 
-def _seconds(layout: Layout, standing: Standing, n: int, cores: int) -> tuple[float | None, str]:
+def _seconds(standing: Standing, network: _Cost | None, n: int, cores: int) -> tuple[float | None, str]:
     name = standing.stage.name
     if standing.seconds is not None:
         return standing.seconds, "here"
-    trained = _network_seconds(layout, name, n, cores)
-    if trained is not None:
-        return trained, "network"
+    if network is not None and network.seconds is not None:
+        return network.seconds + _BEGIN_S, "timed"
     if name in RATES:
-        return RATES[name] * n / 1e6 / max(1, cores), "table"
+        return _BEGIN_S + RATES[name] * n / 1e6 / max(1, cores), "table"
     if name in ("check", "report"):
-        return 2.0, "table"
+        return _BEGIN_S, "table"
     return None, ""
 
 
@@ -271,7 +284,7 @@ def table_of(found: DryRun) -> list[list[str]]:
             "" if f.blocks is None else str(f.blocks),
             f"{f.voxels / 1e6:.1f}" if f.voxels else "",
             bytes_text(f.disk_bytes) if f.disk_bytes else "",
-            bytes_text(f.memory_bytes) if f.voxels else "",
+            bytes_text(f.memory_bytes),
             f"{time} ({f.source})" if f.source == "here" else f"~{time}" if f.will_run or f.seconds else "",
         ])  # fmt: skip
     return rows

@@ -135,7 +135,5 @@ def edge_words(layout: Layout, said: Mapping[str, Any]) -> tuple[str, list[Figur
     ids = graph.neurons.ids[busiest(graph.neurons, DRAWN)]
     matrix = adjacency(graph.edges, ids)
     order = clustered(matrix)
-    caption = (
-        f"The {len(ids)} neurons with most contacts. Rows send, columns receive; orange is the most contacts."
-    )
-    return text, [adjacency_figure(matrix[order][:, order], ids[order].tolist(), caption)]
+    caption = f"The {len(ids)} neurons with most contacts. {graph.sides}; orange is the most contacts."
+    return text, [adjacency_figure(matrix[order][:, order], ids[order].tolist(), caption, graph.directed)]

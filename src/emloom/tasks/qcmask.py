@@ -27,6 +27,8 @@ from emloom.geometry import Box
 from emloom.geometry.grid import Vec3
 from emloom.io.open import open_volume
 from emloom.io.volume import Volume, VolumeInfo, check_box
+from emloom.tasks.qcspec import CODES
+from emloom.tasks.repairspec import BEYOND
 
 SUMMARY = "qc.json"
 """Written last: a folder that has it is whole."""
@@ -41,16 +43,17 @@ OUTSIDE = "outside.zarr"
 
 @dataclass(frozen=True)
 class _Marks:
-    """A kind of folder that says which voxels are not to be believed."""
+    """A kind of folder that says which voxels are not to be believed; `outside` those that no section reaches."""
 
     volume: str
     summary: str
     command: str
+    outside: int
 
 
-_QC = _Marks(MASK, SUMMARY, "emloom qc")
-_REPAIR = _Marks(INVENTED_VOLUME, REPAIRED, "emloom repair")
-_ALIGN = _Marks(OUTSIDE, ALIGNED, "emloom align")
+_QC = _Marks(MASK, SUMMARY, "emloom qc", CODES["outside"])
+_REPAIR = _Marks(INVENTED_VOLUME, REPAIRED, "emloom repair", BEYOND)
+_ALIGN = _Marks(OUTSIDE, ALIGNED, "emloom align", 1)
 
 
 def is_qc(path: str) -> bool:
@@ -103,6 +106,15 @@ def open_avoid(path: str, voxel_size_nm: Vec3 | None = None) -> Volume:
             f"{path} is not finished: run the same `{marks.command}` again, it goes on where it stopped"
         )
     return open_volume(Path(path) / marks.volume)
+
+
+def outside_code(path: str) -> int | None:
+    """Return the value of such a mask where the sections do not reach; None where a mask does not tell.
+
+    There is no tissue to be seen and none to be missed, as beyond a face of the stack.
+    """
+    marks = _marks_of(path)
+    return None if marks is None else marks.outside
 
 
 @dataclass(frozen=True)

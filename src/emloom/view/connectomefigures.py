@@ -20,7 +20,7 @@ _INKS = LinearSegmentedColormap.from_list("contacts", [f"{BLUE}60", BLUE, VERMIL
 _STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"))
 
 
-def adjacency_figure(matrix: Counts, ids: Sequence[int], caption: str = "") -> Figure:
+def adjacency_figure(matrix: Counts, ids: Sequence[int], caption: str = "", directed: bool = True) -> Figure:
     """Return the matrix of contacts: from the neuron of the row to the neuron of the column.
 
     Pale blue is one contact, orange the most, in between on a logarithmic scale.
@@ -29,6 +29,7 @@ def adjacency_figure(matrix: Counts, ids: Sequence[int], caption: str = "") -> F
         matrix: int64 [k, k].
         ids: of the neurons, in order; written beside the matrix where there are few.
         caption: printed below.
+        directed: whether the row's neuron is known to send; otherwise the axes do not say so.
 
     Raises:
         InputError: there is no neuron, or the matrix has another shape.
@@ -39,7 +40,8 @@ def adjacency_figure(matrix: Counts, ids: Sequence[int], caption: str = "") -> F
             f"a matrix of {matrix.shape} for {k} neurons cannot be drawn: one row and column for each"
         )
     canvas = new_canvas(WIDTH_IN * 0.78, WIDTH_IN * 0.68)
-    ax = plot_axes(canvas, "post neuron (receives)", "pre neuron (sends)")
+    across, down = ("post neuron (receives)", "pre neuron (sends)") if directed else ("one neuron", "the other")
+    ax = plot_axes(canvas, across, down)
     ax.grid(visible=False)
     most = int(matrix.max())
     # Zero is the ground: no contact is no ink.
