@@ -16,6 +16,7 @@ from emloom.nn.unet import UNet, UNetSpec
 from emloom.nn.voxelbackbones import BackboneName, names
 from emloom.nn.voxelnets import VoxelNet, VoxelNetSpec
 from emloom.nn.voxelparts import ChannelNorm, Concat, Residual, Scale
+from tests.marks import first_fast
 
 with torch.device("meta"):
     CONVERTIBLE = [name for name in names() if VoxelNet(VoxelNetSpec(backbone=name), {"a": 1}).convertible]
@@ -111,7 +112,7 @@ def test_planar_nets_answer_densely_what_their_patches_say(name: BackboneName, o
             assert far(net(x[:, :, 1:2])["classes"], found[:, :, 1:2]) < 1e-10  # no other section is seen
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", first_fast(LARGE))
 def test_large_windows_too(name: BackboneName) -> None:
     net = voxel_net(name, dtype=torch.float32)
     x = noise(1, 1, *net.input_shape((1, 1, 2)), dtype=torch.float32)

@@ -72,7 +72,7 @@ def values(path: Path) -> np.ndarray:
     return volume.read(volume.info.box)
 
 
-@pytest.mark.parametrize("model", ["shift", "affine"])
+@pytest.mark.parametrize("model", first_fast(["shift", "affine"]))
 def test_what_was_planted_is_found(planted: dict, tmp_path: Path, model: str) -> None:
     damaged, still = planted[model], planted["still"]
     for name in (model, "still"):

@@ -117,6 +117,7 @@ def test_an_interrupted_run_goes_on(finished: tuple[Path, Path], tmp_path: Path)
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_scores(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """From one training: predicted and segmented by two workers, scored alike; and as in memory."""
     shutil.copytree(finished[1], tmp_path / "out")

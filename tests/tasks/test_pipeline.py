@@ -328,12 +328,14 @@ def test_an_interrupt_leaves_everything_resumable(
     assert volumes(tmp_path / "out") == volumes(done)
 
 
+@pytest.mark.slow
 def test_more_workers_give_the_same(stack: Path, models: Models, done: Path, tmp_path: Path) -> None:
     with executor_of(2, None) as executor:
         run(pipeline(stack, models, truth=None), tmp_path / "out", HERE, executor=executor)
     assert volumes(tmp_path / "out") == volumes(done)
 
 
+@pytest.mark.slow
 def test_a_training_chooses_the_threshold_and_is_never_lost(
     home: Path, stack: Path, models: Models, tmp_path: Path
 ) -> None:

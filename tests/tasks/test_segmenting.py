@@ -41,6 +41,7 @@ from emloom.tasks.segmentspec import (
     SegmentJob,
     SegmentSpec,
 )
+from tests.marks import first_fast
 from tests.tasks.weaving import GRID, OFFSETS, few_values, same, voxels, write_affinities, write_mask
 
 SHAPE = (70, 50, 65)
@@ -79,7 +80,7 @@ def equals(out: Path, whole: Segmented) -> bool:
     )
 
 
-@pytest.mark.parametrize("linkage", LINKAGES, ids=lambda linkage: linkage.kind)
+@pytest.mark.parametrize("linkage", first_fast(LINKAGES), ids=lambda linkage: linkage.kind)
 def test_ascending_fragments_do_not_depend_on_cells(linkage: LinkageSpec, affinities: str, tmp_path: Path) -> None:
     """G2, with affinities of four distinct values, for trees grown at once and in parts."""
     spec = SegmentSpec(fragments=AscentSpec(), linkage=linkage, thresholds=(0.3, T))
@@ -109,7 +110,7 @@ def test_ascending_fragments_in_a_mask_that_touches_faces(
     assert whole.fragments.any()
 
 
-@pytest.mark.parametrize("per_section", [False, True])
+@pytest.mark.parametrize("per_section", first_fast([False, True]))
 def test_seeded_fragments_depend_on_cells_alone(
     per_section: bool, affinities: str, tmp_path: Path, two_workers: Executor
 ) -> None:
@@ -123,7 +124,7 @@ def test_seeded_fragments_depend_on_cells_alone(
         assert (out / "graph" / "octree").exists() == (graph_bytes == 0)
 
 
-@pytest.mark.parametrize("per_section", [False, True])
+@pytest.mark.parametrize("per_section", first_fast([True, False]))
 def test_mutex_fragments_depend_on_cells_alone(per_section: bool, tmp_path: Path, two_workers: Executor) -> None:
     """G1, and long channels change nothing in the graph."""
     offsets = neighborhood(1, 5)
@@ -313,10 +314,10 @@ def test_killed_at_random_it_goes_on_and_ends_the_same(kills: int, affinities: s
     assert same(segment(unlucky), clean)
 
 
-KINDS = (SeededSpec(halo_vox=16), AscentSpec(), MutexSpec(halo_vox=16))
+KINDS = (AscentSpec(), SeededSpec(halo_vox=16), MutexSpec(halo_vox=16))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", first_fast(KINDS), ids=lambda kind: kind.kind)
 def test_memory_stays_below_what_was_said_before(kind: FragmentSpec, tmp_path: Path) -> None:
     """Cells bound it: 27 of them take less than the whole volume would."""
     values = few_values((144, 144, 144), 3, values=16)

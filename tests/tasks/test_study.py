@@ -110,6 +110,7 @@ def test_another_study_is_refused_before_anything_is_touched(done: tuple[Reconst
     assert ReconstructionStudy.load(out / "study.yaml") == made
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(done: tuple[ReconstructionStudy, Path], tmp_path: Path) -> None:
     made, out = done
     few = made.model_copy(update={"arms": {"unet": made.arms["unet"]}})

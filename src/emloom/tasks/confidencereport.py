@@ -168,7 +168,8 @@ class _Drawing:
         window = window_around(place.at, info, _WINDOW_NM, np.zeros(3))
         marked = Marked(window, place.at, (place.at, place.to), info.grid.voxel_size_nm, self._read_raw(), layers)
         tiles = [tile for tile in marked.tiles() if not tile.title.endswith("yz")]
-        caption = f"{place.rank}. {place.kind} {question_of(place)} {place.reason}."
+        reason = place.reason[0].upper() + place.reason[1:]
+        caption = f"{place.rank}. {place.kind.rstrip('?').capitalize()}: {question_of(place)} {reason}."
         return mosaic(tiles, columns=4, alt=caption, caption=caption, exact=(RING_RGB, CROSS_RGB))
 
     def _read_raw(self) -> Callable[[Box], NDArray[Any]] | None:
