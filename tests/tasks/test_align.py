@@ -23,6 +23,7 @@ from emloom.testing.damage import Damaged, write_damaged
 from emloom.testing.damagespec import AffineDamage, BadSections, DamageSpec, ElasticDamage, ShiftDamage
 from emloom.testing.displacement import displacement_error
 from emloom.testing.phantom import Phantom, PhantomSpec
+from tests.marks import first_fast
 
 DEPTH, SIDE, MARGIN = 20, 288, 24
 TISSUE = PhantomSpec(shape=(DEPTH, SIDE, SIDE), voxel_size_nm=(24.0, 8.0, 8.0), seed=2, noise=6.0)
