@@ -201,7 +201,7 @@ def test_a_crack_too_short_to_close_is_left_masked_and_told(tmp_path: Path) -> N
     row = rows(out)[2]
     assert (row["state"], row["bad"]) == ("measured", "0")
     assert "sees a crack" in row["note"]
-    assert (voxels(out / "invented.zarr")[2, 5:120, 211:219] == LEFT).mean() > 0.9
+    assert (voxels(out / "invented.zarr")[2, 5:120, 212:219] == LEFT).mean() > 0.9
     (note,) = json.loads((out / "repair.json").read_text())["notes"]
     assert note.startswith("section 2: quality control sees a crack")
     assert "sees a crack" in (out / "report.html").read_text()
