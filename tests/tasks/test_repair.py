@@ -204,7 +204,6 @@ def test_a_crack_too_short_to_close_is_left_masked_and_told(tmp_path: Path) -> N
     assert (voxels(out / "invented.zarr")[2, 5:120, 212:219] == LEFT).mean() > 0.9
     (note,) = json.loads((out / "repair.json").read_text())["notes"]
     assert note.startswith("section 2: quality control sees a crack")
-    assert "sees a crack" in (out / "report.html").read_text()
 
 
 def test_what_cannot_be_put_together_is_left_and_its_void_is_marked(tmp_path: Path) -> None:
