@@ -192,6 +192,20 @@ def test_a_section_in_which_no_crack_is_found_stays_as_it_is(tmp_path: Path) -> 
     assert json.loads((out / "repair.json").read_text())["states"] == {"measured": 3}
 
 
+def test_a_crack_too_short_to_close_is_left_masked_and_told(tmp_path: Path) -> None:
+    raw, _ = tissue((5, 360, 460))
+    raw[2, :126, 210:220] = 0
+    path = store(tmp_path / "raw.zarr", raw)
+    out = repair(RepairJob(raw=path, output=str(tmp_path / "o")))
+    assert "crack" in rows(out / "qc")[2]["defects"]
+    row = rows(out)[2]
+    assert (row["state"], row["bad"]) == ("measured", "0")
+    assert "sees a crack" in row["note"]
+    assert (voxels(out / "invented.zarr")[2, 5:120, 212:219] == LEFT).mean() > 0.9
+    (note,) = json.loads((out / "repair.json").read_text())["notes"]
+    assert note.startswith("section 2: quality control sees a crack")
+
+
 def test_what_cannot_be_put_together_is_left_and_its_void_is_marked(tmp_path: Path) -> None:
     raw, _ = tissue((3, 150, 200))
     raw[1] = np.random.default_rng(1).integers(1, 255, raw[1].shape)

@@ -36,10 +36,8 @@ from emloom.io.patchscores import read_scores, write_scores
 from emloom.io.patchtables import read_patches, write_patches
 from emloom.io.volume import Volume, VolumeInfo
 from emloom.nn.crops import TrainingVolume
-from emloom.nn.hardware import Hardware
 from emloom.nn.patchpredict import PatchPredictor
 from emloom.ops.logits import decode_probabilities, encode_logits
-from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.tasks.artifactjob import ArtifactJob, Tissue, open_tissue
 from emloom.tasks.artifactmap import class_names, patch_predictor
@@ -50,8 +48,7 @@ from emloom.tasks.patchreport import write_patch_report
 from emloom.tasks.patchscoring import evaluate_patches
 from emloom.tasks.patchspec import PatchSpec, ValidationSpec
 from emloom.tasks.scorefiles import write_scores as write_rows
-from emloom.tasks.steps import Listener, Silent
-from emloom.tasks.trainingjob import Execution
+from emloom.tasks.trainingjob import Execution, Runner
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -100,37 +97,6 @@ class Run(Execution[ArtifactJob]):
     def truth(self, place: Place) -> Path:
         """Return the table of a scene's labels."""
         return self.folder / "predict" / f"{place.name}.truth.csv"
-
-
-def run(
-    job: ArtifactJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped.
-
-    Args:
-        job: what to do.
-        folder: where everything is written.
-        hardware: where to compute.
-        listener: told about progress.
-        overwrite: do steps whose parameters or inputs changed, and all after them, again.
-        until: last step to do.
-        executor: for the other kinds of jobs; held-out boxes are mapped in this process.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
-    """
-    this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {"train": Run.train, "predict": _predict, "evaluate": _evaluate, "report": _report}
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 # ---- predict ------------------------------------------------------------------------------------------------
@@ -299,3 +265,7 @@ def _shown(scene: Scene, truth: PatchLabels, scores: PatchScores) -> Shown:
         true_corners=truth.starts[said & (truth.labels[:, 0] == YES), 1:] - np.array(box.start[1:]),
         patch=(truth.shape[1], truth.shape[2]),
     )
+
+
+run = Runner(Run, {"train": Run.train, "predict": _predict, "evaluate": _evaluate, "report": _report})
+"""Runs a job in a folder, going on where an earlier call stopped."""

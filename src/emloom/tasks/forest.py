@@ -20,11 +20,9 @@ from emloom.io.files import write_text_atomic
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.forest import Forest, require_reach
 from emloom.nn.forestfit import fit_forest, losses_by_group, require_sklearn
-from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, build, save
 from emloom.nn.samples import require_voxel_size
 from emloom.nn.voxeldraw import Draw, Place, draw_voxels, features_of
-from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.run.machine import cores
 from emloom.tasks.check import check_voxel_size
@@ -34,15 +32,13 @@ from emloom.tasks.forestjob import ForestJob
 from emloom.tasks.forestreport import forest_section
 from emloom.tasks.semantic import (
     STAGES,
-    Stage,
     evaluate_boxes,
     open_stacks,
     predict_boxes,
     report_boxes,
     require_known,
 )
-from emloom.tasks.steps import Listener, Silent
-from emloom.tasks.trainingjob import FolderRun
+from emloom.tasks.trainingjob import FolderRun, Runner
 
 _FEW = 500  # labelled voxels of a class: fewer are a stroke or two
 _JUDGED = 2000  # voxels of each class of the validation boxes that features are judged on
@@ -83,26 +79,6 @@ class _Run(FolderRun[ForestJob]):
         evaluated = key_of(predicted, self.job.scoring.content_hash())
         named = key_of(evaluated, self.job.name)
         return dict(zip(STAGES, (trained, predicted, evaluated, named), strict=True))
-
-
-def run(
-    job: ForestJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped; arguments as `emloom.tasks.semantic.run`.
-
-    Raises:
-        InputError: an input is bad, a class has no voxel, a stack is smaller than features reach, scikit-learn is
-            not installed, or the folder holds another job and `overwrite` is not set.
-    """
-    this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report}
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def require_drawable(this: _Run, network: Forest) -> None:
@@ -213,3 +189,7 @@ def _checked(this: _Run) -> Iterator[Finding]:
     thin = [name for name, known in zip(names, draw.known.tolist(), strict=True) if known < _FEW]
     if thin:
         yield Finding("warning", "labels", f"fewer than {_FEW} voxels of {', '.join(thin)}: label more")
+
+
+run = Runner(_Run, {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report})
+"""Runs a job in a folder, going on where an earlier call stopped."""

@@ -25,8 +25,6 @@ from emloom.io.open import create_volume
 from emloom.io.volume import VolumeInfo
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
-from emloom.nn.hardware import Hardware
-from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.tasks.data import BoxSpec, HeldOut, Stack, held_out, open_stack
 from emloom.tasks.job import NeuronsJob
@@ -37,8 +35,7 @@ from emloom.tasks.scorefiles import write_scores
 from emloom.tasks.segment import Segmented, load_segmented
 from emloom.tasks.segmenting import segment
 from emloom.tasks.segmentspec import SegmentJob
-from emloom.tasks.steps import Listener, Silent
-from emloom.tasks.trainingjob import Execution
+from emloom.tasks.trainingjob import Execution, Runner
 
 Stage = Literal["train", "predict", "segment", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -79,43 +76,6 @@ class Run(Execution[NeuronsJob]):
     def path(self, stage: str, item: HeldOut) -> Path:
         """Return the container of a stage's output for one held-out box."""
         return self.folder / stage / f"{item.name}.zarr"
-
-
-def run(
-    job: NeuronsJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped.
-
-    Args:
-        job: what to do.
-        folder: where everything is written.
-        hardware: where to compute.
-        listener: told about progress.
-        overwrite: run stages whose parameters or inputs changed, and all after them, again.
-        until: last stage to run.
-        executor: where the blocks of predictions and segmentations run; default in this process.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
-    """
-    this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {
-        "train": Run.train,
-        "predict": _predict,
-        "segment": _segment,
-        "evaluate": _evaluate,
-        "report": _report,
-    }
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _predict(this: Run) -> None:
@@ -160,3 +120,9 @@ def _evaluate(this: Run) -> None:
 
 def _report(this: Run) -> None:
     write_report(this.job, this.stacks, this.folder, this.provenance(STAGES))
+
+
+run = Runner(
+    Run, {"train": Run.train, "predict": _predict, "segment": _segment, "evaluate": _evaluate, "report": _report}
+)
+"""Runs a job in a folder, going on where an earlier call stopped."""

@@ -22,11 +22,9 @@ from emloom.io.open import open_volume
 from emloom.nn.checkpoint import load_checkpoint
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
-from emloom.nn.hardware import Hardware
 from emloom.nn.model import build, save
 from emloom.nn.reconstruct import RECONSTRUCTION
 from emloom.nn.train import crop_shape
-from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.tasks.frequency import measure_frequencies
 from emloom.tasks.frequencyreport import write_frequency_report
@@ -41,8 +39,7 @@ from emloom.tasks.reconstructionjob import (
 )
 from emloom.tasks.reconstructionreport import Judged, write_reconstruction_report
 from emloom.tasks.scorefiles import write_scores
-from emloom.tasks.steps import Listener, Silent
-from emloom.tasks.trainingjob import Execution
+from emloom.tasks.trainingjob import Execution, Runner
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -50,6 +47,11 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 class Run(Execution[ReconstructionJob]):
     """One execution of a job in a folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for item in self.job.tests:
+            _check_type(item)
 
     @cached_property
     def stacks(self) -> list[RawStack]:
@@ -88,39 +90,6 @@ class Run(Execution[ReconstructionJob]):
             wavelet=self.job.wavelet,
             names=(self.job.name,),
         )
-
-
-def run(
-    job: ReconstructionJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped.
-
-    Args:
-        job: what to do.
-        folder: where everything is written.
-        hardware: where to compute.
-        listener: told about progress.
-        overwrite: do steps whose parameters or inputs changed, and all after them, again.
-        until: last step to do.
-        executor: where the blocks of reconstructions and comparisons run; default in this process.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
-    """
-    this = Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    for item in job.tests:
-        _check_type(item)
-    work = {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
 
 
 def _check_type(item: TestItem) -> None:
@@ -202,3 +171,7 @@ def _report(this: Run) -> None:
         for item in this.job.tests
     ]
     write_reconstruction_report(this.job, judged, this.folder, provenance)
+
+
+run = Runner(Run, {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report})
+"""Runs a job in a folder, going on where an earlier call stopped."""

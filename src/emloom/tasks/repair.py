@@ -206,8 +206,9 @@ class _Run:
         made = {fill.z: read_made(self.folder, fill.z) for fill in fills}
         counts = read_counts(self.folder, cells, scene.info.shape[0])
         self._map(scene, made)
-        write_csv(self.folder / "sections.csv", table_of(made, counts))
-        summary = summary_of(self.job, scene, made, counts)
+        kept = _notes_on_kept(scene, made)
+        write_csv(self.folder / "sections.csv", table_of(made, counts, kept))
+        summary = summary_of(self.job, scene, made, counts, kept)
         write_text_atomic(self.folder / REPAIRED, json.dumps(summary, indent=2, allow_nan=False))
 
     def _map(self, scene: RepairScene, made: dict[int, dict[str, Any]]) -> None:
@@ -220,7 +221,18 @@ class _Run:
         write_stackmap(self.folder / "map", whole, how)
 
 
-def table_of(made: dict[int, dict[str, Any]], counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def _notes_on_kept(scene: RepairScene, made: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """Return a note on every section in which a crack was found that is not closed."""
+    text = "quality control sees a crack, but no parts with a gap between: left, and what is masked stays masked"
+    good = scene.job.sections.good
+    return {
+        z: text for z, names in scene.defects().items() if "crack" in names and z not in made and z not in good
+    }
+
+
+def table_of(
+    made: dict[int, dict[str, Any]], counts: NDArray[np.int64], kept: dict[int, str]
+) -> dict[str, NDArray[Any]]:
     """Return the columns of `sections.csv`; see the module."""
     rows = []
     for z, count in enumerate(counts):
@@ -239,17 +251,22 @@ def table_of(made: dict[int, dict[str, Any]], counts: NDArray[np.int64]) -> dict
                 "parts": words.get("parts", 0),
                 "gap": words.get("gap", 0.0),
                 "flow_px": words.get("flow_px", nan),
-                "note": words.get("note", ""),
+                "note": words.get("note", kept.get(z, "")),
             }
         )
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def summary_of(
-    job: RepairJob, scene: RepairScene, made: dict[int, dict[str, Any]], counts: NDArray[np.int64]
+    job: RepairJob,
+    scene: RepairScene,
+    made: dict[int, dict[str, Any]],
+    counts: NDArray[np.int64],
+    kept: dict[int, str],
 ) -> dict[str, Any]:
     """Return what `repair.json` holds; see the module."""
     states = Counter(words["state"] for words in made.values())
+    notes = kept | {z: words["note"] for z, words in made.items()}
     states["measured"] += scene.info.shape[0] - len(made)
     totals = counts.sum(0)
     return {
@@ -261,5 +278,5 @@ def summary_of(
         "invented_voxels": {str(code): int(n) for code, n in enumerate(totals) if code != MEASURED and n},
         "invented_share": float(1 - totals[MEASURED] / totals.sum()),
         "bad": [z for z, words in made.items() if words["state"] not in ("mended", "measured")],
-        "notes": [f"section {z}: {words['note']}" for z, words in made.items() if words["note"]],
+        "notes": [f"section {z}: {note}" for z, note in sorted(notes.items()) if note],
     }

@@ -41,7 +41,7 @@ from emloom.nn.objectives.semantic import CLASSES, UNKNOWN, SemanticObjective
 from emloom.nn.train import crop_shape
 from emloom.nn.unet import UNetSpec
 from emloom.ops.enclosure import EnclosureRule, resolve
-from emloom.run.executor import Executor, Serial
+from emloom.run.executor import Executor
 from emloom.run.journal import key_of
 from emloom.spec import Spec
 from emloom.tasks.classreport import write_class_report
@@ -54,8 +54,8 @@ from emloom.tasks.reconstructionreport import training_section
 from emloom.tasks.scorefiles import definitions, write_scores
 from emloom.tasks.semanticreport import TestedBox, write_semantic_report
 from emloom.tasks.sparsespec import with_sparse_sampling
-from emloom.tasks.steps import Listener, Silent
-from emloom.tasks.trainingjob import Execution, TrainingJob
+from emloom.tasks.steps import Listener
+from emloom.tasks.trainingjob import Execution, Runner, TrainingJob
 from emloom.view.report import Section
 
 Stage = Literal["train", "predict", "evaluate", "report"]
@@ -192,37 +192,6 @@ def training_volumes(job: SemanticJob, stacks: Sequence[Stack]) -> list[Training
     return [stack.labelled_off(margin) for stack in stacks]
 
 
-def run(
-    job: SemanticJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped.
-
-    Args:
-        job: what to do.
-        folder: where everything is written.
-        hardware: where to compute.
-        listener: told about progress.
-        overwrite: do steps whose parameters or inputs changed, and all after them, again.
-        until: last step to do.
-        executor: where blocks are predicted and counted; default in this process.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
-    """
-    this = _Run(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report}
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
-
-
 def _train(this: _Run) -> None:
     require_known(this)
     this.train()
@@ -355,3 +324,7 @@ def _drawn(this: ClassRun, item: HeldOut) -> TestedBox:
         shares.argmax(axis=0)[0].astype(np.uint8),
         this.voxel_size_nm[1:],
     )
+
+
+run = Runner(_Run, {"train": _train, "predict": predict_boxes, "evaluate": evaluate_boxes, "report": _report})
+"""Runs a job in a folder, going on where an earlier call stopped."""

@@ -28,22 +28,19 @@ from emloom.io.open import open_volume
 from emloom.io.volume import Array
 from emloom.nn.crops import TrainingVolume
 from emloom.nn.engine import Engine
-from emloom.nn.hardware import Hardware
 from emloom.nn.networks import BackboneSpec
 from emloom.nn.objectives.clefts import CleftsObjective
 from emloom.nn.objectives.partners import PartnersObjective
 from emloom.nn.resunet import ResUNetSpec
-from emloom.run.executor import Executor, Serial
 from emloom.run.journal import key_of
 from emloom.spec import Spec
 from emloom.tasks.data import BoxSpec, HeldOut, SplitSpec, Stack, StackSpec, held_out, open_stack
 from emloom.tasks.predict import Orientations, PredictJob, predict_volume
-from emloom.tasks.steps import Listener, Silent
 from emloom.tasks.synapsedata import SynapseStack, SynapseStackSpec, open_synapse_stack
 from emloom.tasks.synapsereporting import write_synapse_job_report
 from emloom.tasks.synapsescores import score_boxes
 from emloom.tasks.synapsevoxels import Truth, questions, true_voxels
-from emloom.tasks.trainingjob import Execution, TrainingJob
+from emloom.tasks.trainingjob import Execution, Runner, TrainingJob
 
 Stage = Literal["train", "predict", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -165,37 +162,6 @@ def with_cremi_mask(spec: StackSpec) -> StackSpec:
     )
 
 
-def run(
-    job: SynapseJob,
-    folder: Path,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    overwrite: bool = False,
-    until: Stage = "report",
-    executor: Executor | None = None,
-) -> Path:
-    """Run a job in a folder, going on where an earlier call stopped.
-
-    Args:
-        job: what to do.
-        folder: where everything is written.
-        hardware: where to compute.
-        listener: told about progress.
-        overwrite: do steps whose parameters or inputs changed, and all after them, again.
-        until: last step to do.
-        executor: where blocks are predicted; default in this process.
-
-    Returns:
-        Path of the report.
-
-    Raises:
-        InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
-    """
-    this = SynapseRun(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
-    work = {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report}
-    return this.carry_out(this.keys(), work, overwrite=overwrite, until=until)
-
-
 def _train(this: SynapseRun) -> None:
     require_synapses(this)
     this.train()
@@ -239,3 +205,7 @@ def _evaluate(this: SynapseRun) -> None:
 
 def _report(this: SynapseRun) -> None:
     write_synapse_job_report(this, this.provenance(STAGES))
+
+
+run = Runner(SynapseRun, {"train": _train, "predict": _predict, "evaluate": _evaluate, "report": _report})
+"""Runs a job in a folder, going on where an earlier call stopped."""

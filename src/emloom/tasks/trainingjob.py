@@ -118,6 +118,10 @@ class FolderRun(Generic[S]):
         """Path and fingerprint of every file the job reads."""
         return {path: fingerprint(path) for path in self.job.paths}
 
+    def keys(self) -> dict[str, str]:
+        """Return the key of every step: parameters, inputs, and the keys of the steps before it."""
+        raise NotImplementedError
+
     def provenance(self, stages: Sequence[str]) -> dict[str, Any]:
         """Write provenance.json, and return it."""
         took = seconds(self.folder, stages)
@@ -175,3 +179,46 @@ class Execution(FolderRun[J]):
         validation = [(item.stack, item.box) for item in held_out(self.splits, "validation")]
         data = TrainingData(self.volumes, validation, self.library)
         train(self.model, self.job.training, data, self.checkpoint.parent, self.hardware, self.listener.step)
+
+
+@dataclass(frozen=True)
+class Runner(Generic[S]):
+    """Runs jobs of one kind, ``run = Runner(Run, {"train": ..., "predict": ..., ...})``.
+
+    Attributes:
+        opened: opens the data of a job, for a folder.
+        work: what is done at every step, in order.
+    """
+
+    opened: Callable[[S, Path, Hardware, Listener, Executor], FolderRun[S]]
+    work: Mapping[str, Callable[[Any], None]]
+
+    def __call__(
+        self,
+        job: S,
+        folder: Path,
+        hardware: Hardware | None = None,
+        listener: Listener | None = None,
+        overwrite: bool = False,
+        until: str = "report",
+        executor: Executor | None = None,
+    ) -> Path:
+        """Run a job in a folder, going on where an earlier call stopped.
+
+        Args:
+            job: what to do.
+            folder: where everything is written.
+            hardware: where to compute.
+            listener: told about progress.
+            overwrite: do steps whose parameters or inputs changed, and all after them, again.
+            until: last step to do.
+            executor: where blocks run, of the steps that have some; default in this process.
+
+        Returns:
+            Path of the report.
+
+        Raises:
+            InputError: an input is bad, or the folder holds another job and `overwrite` is not set.
+        """
+        this = self.opened(job, folder, hardware or Hardware(), listener or Silent(), executor or Serial())
+        return this.carry_out(this.keys(), self.work, overwrite=overwrite, until=until)
