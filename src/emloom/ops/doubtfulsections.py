@@ -76,7 +76,7 @@ def doubts(
     for z in range(count):
         reasons = []
         if usable[z] <= 0 or contrast[z] <= 0:
-            reasons.append("constant")
+            reasons.append("no tissue to be seen: constant, or masked")
         elif dead[z]:
             reasons.append(f"only {usable[z]:.0%} of it is tissue")
         else:

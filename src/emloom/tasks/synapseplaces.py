@@ -74,7 +74,8 @@ def picture(scene: Scene, pre_nm: F64, post_nm: F64, words: str) -> Figure | Non
     tiles = list(marked.tiles())
     z, y, x = at
     caption = f"{words} Sections through voxel {z}, {y}, {x}; blue ring: pre site, yellow cross: post site."
-    return panel(tiles, columns=len(layers) + scene.raw, alt=caption, caption=caption)
+    columns = len(layers) + scene.raw if layers else len(tiles)  # a row for each plane, or the planes in one
+    return panel(tiles, columns=columns, alt=caption, caption=caption)
 
 
 def read_window(volume: Volume, ground: Volume, window: Box) -> NDArray[Any]:
