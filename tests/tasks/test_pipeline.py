@@ -84,8 +84,8 @@ def volumes(folder: Path) -> dict[str, str]:
     """Hashes of every volume of a pipeline, and of its tables."""
     names = (
         "qc/mask.zarr", "align/raw.zarr", "align-qc/mask.zarr", "repair/raw.zarr", "repair/invented.zarr",
-        "mask.zarr/mask", "predict.zarr/affinities", "segment.zarr/segmentation", "predict-synapses.zarr/sites",
-        "restored/segmentation.zarr/segmentation",
+        "mask.zarr/mask", "predict.zarr/affinities", "segment.zarr/segmentation", "confidence/confidence.zarr",
+        "predict-synapses.zarr/sites", "restored/segmentation.zarr/segmentation",
     )  # fmt: skip
     out = {}
     for name in names:
@@ -95,6 +95,7 @@ def volumes(folder: Path) -> dict[str, str]:
         table = read_synapse_table(folder / name)
         columns = (table.ids, table.pre_nm, table.post_nm, table.pre_segments, table.post_segments, table.scores)
         out[f"{name} table"] = hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
+    out["look here"] = hashlib.sha256((folder / "confidence/look_here.csv").read_bytes()).hexdigest()
     edges = json.loads((folder / "connectome" / "provenance.json").read_text())["left_out"]
     return out | {"left out": edges}
 
