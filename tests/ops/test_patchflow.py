@@ -17,7 +17,7 @@ from emloom.errors import InputError
 from emloom.geometry.planar import Affine, PlanarMap, Shift
 from emloom.ops.flowpeaks import median_faults, peaks
 from emloom.ops.flowtexture import measured, texture
-from emloom.ops.patchflow import Flow, Patches, Verdict, patch_flow
+from emloom.ops.patchflow import Flow, NodeState, Patches, patch_flow
 from tests.ops.bentstack import planted_affine, planted_field, seen_through
 
 SMALL = Patches(size=64, step=32, search=12)
@@ -39,7 +39,7 @@ def inside(flow: Flow, shape: tuple[int, ...], away: int) -> Flow:
     """Return the flow without patches that come nearer to the rim of the section than `away` pixels."""
     reach = SMALL.size / 2 + away
     inner = ((flow.places >= reach) & (flow.places <= np.array(shape) - reach)).all(axis=-1)
-    return replace(flow, verdict=np.where(inner, flow.verdict, Verdict.EMPTY))
+    return replace(flow, verdict=np.where(inner, flow.verdict, NodeState.EMPTY))
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (100, 230)])
@@ -120,9 +120,9 @@ def test_empty_sections_and_strangers_say_nothing() -> None:
     a = texture(tissue(2))
     for blank in (np.zeros((256, 256), np.uint8), np.full((256, 256), np.nan)):
         for flow in (patch_flow(a, texture(blank), patches=SMALL), patch_flow(texture(blank), a, patches=SMALL)):
-            assert (flow.verdict == Verdict.EMPTY).all()
+            assert (flow.verdict == NodeState.EMPTY).all()
             assert np.isnan(flow.moves).all()
-    assert (patch_flow(a, a, Shift(500, 0), SMALL).verdict == Verdict.EMPTY).all()
+    assert (patch_flow(a, a, Shift(500, 0), SMALL).verdict == NodeState.EMPTY).all()
     strangers = [patch_flow(a, texture(tissue(seed)), patches=SMALL).valid.mean() for seed in range(3, 9)]
     assert np.mean(strangers) < 0.05
 

@@ -40,8 +40,8 @@ _OVER = 4  # patches hang over the rim of a section by a quarter: there they are
 _AT_ONCE = 32  # patches that are transformed together: their spectra fit the cache
 
 
-class Verdict(IntEnum):
-    """Why a node is not valid."""
+class NodeState(IntEnum):
+    """Whether a node is valid, or why it is not."""
 
     VALID = 0
     EMPTY = 1  #: too little of the patch was measured, or it meets nothing that was
@@ -103,7 +103,7 @@ class Flow:
         places: float64 [J, I, 2], (y, x) in section a, full-resolution pixels: the middle of what is compared.
         moves: float64 [J, I, 2], displacement along y and x, full-resolution pixels; NaN where not valid.
         score: float32 [J, I], correlation coefficient at the peak; NaN where there was nothing to compare.
-        verdict: uint8 [J, I], see `Verdict`.
+        verdict: uint8 [J, I], see `NodeState`.
     """
 
     places: F64
@@ -114,7 +114,7 @@ class Flow:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Which nodes hold a displacement."""
-        out: NDArray[np.bool_] = self.verdict == Verdict.VALID
+        out: NDArray[np.bool_] = self.verdict == NodeState.VALID
         return out
 
 
@@ -151,14 +151,14 @@ def patch_flow(a: Texture, b: Texture, start: PlanarMap = IDENTITY, patches: Pat
     r, score = found[:, :2], found[:, 2]
     verdict = _verdicts(found, how).reshape(grid)
     verdict[(verdict == 0) & median_faults(r.reshape(*grid, 2), verdict == 0, how.deviation, how.rough)] = (
-        Verdict.ODD
+        NodeState.ODD
     )
     places = (at - rim + found[:, 5:]) * a.factor
     moves = np.full(places.shape, np.nan)
     good = verdict.ravel() == 0
     moves[good] = known(places[good] + r[good] * a.factor) - places[good]
     lost = np.isnan(moves).any(1) & good
-    verdict[lost.reshape(grid)] = Verdict.EMPTY
+    verdict[lost.reshape(grid)] = NodeState.EMPTY
     moves[lost] = np.nan
     return Flow(places.reshape(*grid, 2), moves.reshape(*grid, 2), score.reshape(grid).astype(np.float32), verdict)
 
@@ -256,12 +256,12 @@ def _verdicts(found: F64, how: Patches) -> NDArray[np.uint8]:
     """Return the verdict of every patch on its own; the first that applies."""
     far = np.hypot(found[:, 0], found[:, 1])
     score, following, sharp = found[:, 2:5].T
-    cases: list[tuple[Verdict, NDArray[Any]]] = [
-        (Verdict.EMPTY, np.isnan(score)),
-        (Verdict.EDGE, ~np.isfinite(far)),
-        (Verdict.WEAK, score < how.score),
-        (Verdict.DOUBTFUL, score < how.ratio * following),
-        (Verdict.BLUNT, sharp < how.sharpness),
-        (Verdict.FAR, far > (np.inf if how.most is None else how.most)),
+    cases: list[tuple[NodeState, NDArray[Any]]] = [
+        (NodeState.EMPTY, np.isnan(score)),
+        (NodeState.EDGE, ~np.isfinite(far)),
+        (NodeState.WEAK, score < how.score),
+        (NodeState.DOUBTFUL, score < how.ratio * following),
+        (NodeState.BLUNT, sharp < how.sharpness),
+        (NodeState.FAR, far > (np.inf if how.most is None else how.most)),
     ]
     return np.select([test for _, test in cases], [int(v) for v, _ in cases], 0).astype(np.uint8)

@@ -37,7 +37,7 @@ STATISTICS = ("share_x", "share_y", "ratio", "median_ratio", "coherence", "error
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LimitOutcome:
     """Whether one limit was kept at one level.
 
     Attributes:
@@ -77,7 +77,7 @@ class Kept:
     targets: tuple[SignalTarget, ...]
     unknown: str
     rings: RingCorrelation | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[LimitOutcome, ...]
 
     @property
     def levels(self) -> list[BandFidelity]:
@@ -217,12 +217,12 @@ def _limited(limit: LimitSpec, pair: Compared) -> set[int]:
     return within
 
 
-def _verdicts(limit: LimitSpec, pair: Compared, bands: Sequence[BandFidelity]) -> list[Verdict]:
+def _verdicts(limit: LimitSpec, pair: Compared, bands: Sequence[BandFidelity]) -> list[LimitOutcome]:
     found, limited = [], _limited(limit, pair)
     for band in bands:
         if band.orientation == ALL and band.level in limited:
             value: float = getattr(band, limit.statistic).value
-            found.append(Verdict(limit, band.level, band.wavelength_nm, value, limit.keeps(value)))
+            found.append(LimitOutcome(limit, band.level, band.wavelength_nm, value, limit.keeps(value)))
     return found
 
 

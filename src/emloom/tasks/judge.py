@@ -43,7 +43,7 @@ class WorstObject:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """Everything that evaluation found.
 
     Attributes:
@@ -181,7 +181,7 @@ class Judge:
         return kept[0] + kept[1]
 
 
-def judge(job: NeuronsJob, stacks: Sequence[Stack], grow: Grow, worst: int = 3) -> Verdict:
+def judge(job: NeuronsJob, stacks: Sequence[Stack], grow: Grow, worst: int = 3) -> Judgement:
     """Evaluate a job: its own segmentation, the baseline and the given references.
 
     Args:
@@ -199,4 +199,4 @@ def judge(job: NeuronsJob, stacks: Sequence[Stack], grow: Grow, worst: int = 3) 
         rows += bench.reference(name)
     rows.sort(key=lambda r: str(r["part"]))
     chosen = ours.chosen.threshold
-    return Verdict(chosen, rows, ours.validation, ours.test, bench.worst(grow, chosen, worst))
+    return Judgement(chosen, rows, ours.validation, ours.test, bench.worst(grow, chosen, worst))
