@@ -28,6 +28,7 @@ OVERLAP = 1.7
 _TRAINING = 5
 _PIECES: tuple[Vec, ...] = ((32, 96, 96), (16, 64, 64), (8, 32, 32), (1, 1, 1))
 _ADDS = 2e10  # of a piece, at most: a core does them in about a second
+_UNTOLD = (InputError, RuntimeError, NotImplementedError, TypeError)  # a forest, or it cannot be shown this
 
 
 def model_of(source: TrainedModel | TrainedHere, voxel_size_nm: tuple[float, float, float]) -> ModelSpec | None:
@@ -51,14 +52,20 @@ def training_seconds(model: ModelSpec, training: TrainingSpec) -> float | None:
     each = _seconds_per_voxel(model)
     if each is None:
         return None
-    with torch.device("meta"):
-        shown = prod(crop_shape(build(model), training.crop_shape_vox).input)
+    try:
+        with torch.device("meta"):
+            shown = prod(crop_shape(build(model), training.crop_shape_vox).input)
+    except _UNTOLD:
+        return None
     return _TRAINING * each * shown * training.batch_size * training.steps
 
 
 def training_bytes(model: ModelSpec, training: TrainingSpec) -> int:
-    """Return the memory that a training takes, about."""
-    crop = weigh(model, training.crop_shape_vox)
+    """Return the memory that a training takes, about; 0 where that cannot be told."""
+    try:
+        crop = weigh(model, training.crop_shape_vox)
+    except _UNTOLD:
+        return 0
     return round(crop.memory_gib * 2**30 * training.batch_size)
 
 
@@ -73,7 +80,7 @@ def _seconds_per_voxel(spec: ModelSpec) -> float | None:
         bf16 = hardware.precision("auto", network) == "bf16-mixed"
         with torch.no_grad(), torch.autocast(hardware.torch_device, torch.bfloat16, enabled=bf16):
             return min(_look(network, shape, hardware.torch_device) for _ in range(2)) / prod(shape)
-    except (InputError, RuntimeError, NotImplementedError, TypeError):  # a forest, or it cannot be shown this
+    except _UNTOLD:
         return None
 
 
