@@ -167,7 +167,7 @@ def test_bad_data_are_listed_and_bring_choices_near_them_into_doubt(
     marked = confidence(job(folder, "masked", masks=[str(folder / "bad.zarr")]))
     (place,) = [p for p in read_places(marked) if p.kind == "bad data"]
     assert 32 <= place.at[0] < 48
-    assert "1024 voxels of bad or invented data" in place.reason
+    assert "1,024 voxels of bad or invented data" in place.reason
     before, after = (read_table(f / "choices.parquet") for f in (looked, marked))
     touched = after["bad"] > 0
     assert touched.any()

@@ -194,7 +194,7 @@ def _alone(row: dict[str, Any], boxes: Table) -> Place:
     k = int(np.searchsorted(boxes["segment"], row["orphan"]))
     z, y, x = ((int(boxes[f"{a}0"][k]) + int(boxes[f"{a}1"][k]) - 1) // 2 for a in "zyx")
     segment, voxels = int(row["orphan"]), int(row["voxels"])
-    words = f"segment {segment} ({voxels} voxels) touches no face of the volume, and no other segment"
+    words = f"segment {segment} ({voxels:,} voxels) touches no face of the volume, and no other segment"
     return Place(
         0, "orphan", round(float(row["score"]), 4), (z, y, x), (z, y, x), (segment, 0), (0, 0), voxels, 128, words
     )
@@ -209,11 +209,11 @@ class _Words:
 
     def reason(self, row: dict[str, Any]) -> str:
         c = {name: column[int(row["choice"])] for name, column in self.choices.columns.items()}
-        words = [f"affinity {c['score']:.2f} over {c['contacts']} contacts, threshold {self.threshold:g}"]
+        words = [f"affinity {c['score']:.2f} over {c['contacts']:,} contacts, threshold {self.threshold:g}"]
         if row["orphan"]:
-            words.insert(0, f"segment {row['orphan']} ({row['voxels']} voxels) touches no face of the volume")
+            words.insert(0, f"segment {row['orphan']} ({row['voxels']:,} voxels) touches no face of the volume")
         else:
-            words.append(f"sides of {c['size_a']} and {c['size_b']} voxels")
+            words.append(f"sides of {c['size_a']:,} and {c['size_b']:,} voxels")
         if "mean_second" in c:
             words.append(f"another prediction has {c['mean_second'] - c['mean']:+.2f}")
         if c["neck"]:
@@ -221,7 +221,7 @@ class _Words:
         if 4 * c["against"] >= c["contacts"]:
             words.append(f"{round(100 * c['against'] / c['contacts'])} % of the contact, alone, says otherwise")
         if c["bad"]:
-            words.append(f"{c['bad']} contacts near bad data")
+            words.append(f"{c['bad']:,} contacts near bad data")
         return "; ".join(words)
 
 
@@ -250,7 +250,7 @@ def bad_places(site: Doubted, box: Box) -> list[Place]:
         two = [*ids[np.lexsort((ids, -counts))][:2].tolist(), 0, 0][:2]
         size = int(sizes[group])
         score = round(0.25 * float(np.log2(1 + size / site.job.least_vox)), 4)
-        words = f"{size} voxels of bad or invented data in {len(tiles)} tiles"
+        words = f"{size:,} voxels of bad or invented data in {len(tiles):,} tiles"
         places.append(
             Place(0, "bad data", score, (z, y, x), (z, y, x), (two[0], two[1]), (0, 0), size, 128, words)
         )
