@@ -156,7 +156,7 @@ def test_another_prediction_that_disagrees_raises_the_doubt(made: tuple[Path, Pl
     assert "another prediction has -" in there[0].reason
 
 
-def test_bad_data_are_listed_and_bring_choices_near_them_into_doubt(
+def test_bad_data_are_listed_and_bring_choices_in_them_into_doubt(
     made: tuple[Path, Planted], looked: Path
 ) -> None:
     folder, what = made
@@ -171,7 +171,12 @@ def test_bad_data_are_listed_and_bring_choices_near_them_into_doubt(
     before, after = (read_table(f / "choices.parquet") for f in (looked, marked))
     touched = after["bad"] > 0
     assert touched.any()
-    assert (after["doubt"][touched] > before["doubt"][touched]).all()
+    assert (after["doubt"] >= before["doubt"]).all()
+    blind = after["bad"] == after["contacts"]
+    assert blind.any()
+    assert (after["doubt"][blind] >= 127).all()  # nothing is known of them
+    some = touched & ~blind
+    assert (after["doubt"][some] > before["doubt"][some]).any()
     np.testing.assert_array_equal(after["doubt"][~touched], before["doubt"][~touched])
 
 

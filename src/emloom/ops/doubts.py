@@ -9,8 +9,8 @@ is the mean of the two::
                                                                             negative where the other prediction
     chance of being wrong = 1 / (1 + exp(margin / SCALE))                   would have chosen otherwise
 
-At the threshold nothing speaks for either side, hence one half. Bad data nearby bring a choice closer to that: the
-affinities say nothing of a contact that lies in bad data altogether.
+At the threshold nothing speaks for either side, hence one half. A margin in favour of a choice counts by the
+part of the contact that lies in good data: of one that lies in bad data altogether, the affinities say nothing.
 
 `SCALE` is chosen by hand. It hardly changes which place comes first, but how many errors are expected; what came
 of both on held-out boxes is in `docs/confidence.md`.
@@ -48,7 +48,7 @@ class Evidence:
     Attributes:
         total: int64 [D], sum of the affinities (0 to 255) of its contacts.
         total_second: int64 [D], the same of another prediction; None without one.
-        bad: int64 [D], its contacts near bad data.
+        bad: int64 [D], its contacts of which a voxel is bad data.
     """
 
     total: Counts
@@ -71,9 +71,8 @@ def doubts_of(choices: Choices, threshold: float, evidence: Evidence) -> Doubts:
     second = second_scores(choices, evidence)
     if second is not None:
         margin = (margin + side * (second - threshold)) / 2
-    chance = 1 / (1 + np.exp(np.clip(margin / SCALE, -50, 50)))
-    blind = evidence.bad / choices.contacts
-    chance = np.where(chance < 0.5, chance + (0.5 - chance) * blind, chance)
+    seen = 1 - evidence.bad / choices.contacts
+    chance = 1 / (1 + np.exp(np.clip(np.where(margin > 0, margin * seen, margin) / SCALE, -50, 50)))
     return np.rint(255 * chance).astype(np.uint8)
 
 

@@ -5,7 +5,7 @@ Stages follow one another; the cells of a stage are independent::
     contacts -> rank -> places -> paint -> list            see `emloom.tasks.confidenceblocks`
 
 Every contact of two fragments belongs to one choice of the segmentation (`emloom.ops.mergechoices`): a merge that
-was made, or a pair of segments kept apart. The margin of the choice, another prediction and bad data nearby say
+was made, or a pair of segments kept apart. The margin of the choice, another prediction and bad data there say
 how likely it is wrong (`emloom.ops.doubts`). Nothing here knows the truth; how well the doubts tell where errors
 are is measured in `docs/confidence.md`.
 

@@ -163,24 +163,26 @@ class SumContacts:
     def __call__(self, block: Block) -> list[Output]:
         """Write the sums per pair of fragments, and the bad voxels per tile."""
         site = self.site
-        contacts, _ = site.contacts(block.write)
+        contacts, offsets = site.contacts(block.write)
         columns: dict[str, NDArray[Any]] = {}
         fragments = site.fragments()
         local = (contacts.channel, *(contacts.p - np.array(block.write.start)).T)
         for name, volume in zip(("total", "total_second"), site.affinities(), strict=False):
             values = volume.read(block.write.shift(common_box(fragments, volume).start))
             columns[name] = values[local]
-        counts = tile_counts(site.read_marks(block.write)[0], site.tile)
+        around = block.write.grow((1, 1, 1)).intersect(fragments.info.box)
+        bad_voxels, outside = site.read_marks(around)
+        owned = block.write.shift([-v for v in around.start])
+        here = contacts.p - np.array(around.start)
+        there = here + np.array(offsets)[contacts.channel]
+        columns["bad"] = bad_voxels[tuple(here.T)] | bad_voxels[tuple(there.T)]
+        counts = tile_counts(bad_voxels[owned.slices()], site.tile)
         first, _ = site.tiles_of(block.write)
-        z, y, x = (contacts.p // np.array(site.tile) - np.array(first)).T
-        columns["bad"] = counts[z, y, x] > 0
         sums, bad, rims = (site.table(name, block) for name in ("contacts", "bad", "rims"))
         write_table(sums, contact_sums(contacts, columns))
         tiles = np.argwhere(counts > 0)
         places = {axis: tiles[:, k] + first[k] for k, axis in enumerate("zyx")}
         write_table(bad, {**places, "voxels": counts[tuple(tiles.T)]})
-        around = block.write.grow((1, 1, 1)).intersect(fragments.info.box)
-        outside, owned = site.read_marks(around)[1], block.write.shift([-v for v in around.start])
         write_table(rims, {"fragment": ids_beside(fragments.read(around), outside, owned)})
         return site.told(sums, bad, rims)
 

@@ -98,7 +98,7 @@ def _where(site: Doubted, places: list[Place]) -> Section:
     figure = where_figure(worst, (z, y, x), at, [p.kind for p in shown], caption)
     text = (
         "Nothing here knows the truth. Doubt is judged from how close every merge, and every gap, was to the "
-        "threshold, from another prediction where there is one, and from bad data nearby."
+        "threshold, from another prediction where there is one, and from bad data where the two touch."
     )
     return Section("Where in the stack", text, figures=[figure])
 

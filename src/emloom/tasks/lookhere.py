@@ -221,7 +221,7 @@ class _Words:
         if 4 * c["against"] >= c["contacts"]:
             words.append(f"{round(100 * c['against'] / c['contacts'])} % of the contact, alone, says otherwise")
         if c["bad"]:
-            words.append(f"{c['bad']:,} contacts near bad data")
+            words.append(f"{c['bad']:,} contacts in bad data")
         return "; ".join(words)
 
 
