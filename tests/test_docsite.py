@@ -99,7 +99,9 @@ def test_every_law_names_tests_that_exist() -> None:
         assert proofs, f"no test proves {law.splitlines()[0]!r}"
         for path, name in proofs:
             text = (ROOT / path).read_text(encoding="utf-8")
-            assert re.search(rf"^def {name}\(", text, re.M), f"{path} has no {name}"
+            found = re.search(rf"^((?:@.*\n|[ )\]].*\n)*)def {name}\(", text, re.M)
+            assert found, f"{path} has no {name}"
+            assert "@pytest.mark.slow" not in found[1], f"{name} proves a law, but does not run with every change"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -51,7 +51,7 @@ def only(kind: str, **fields: object) -> PlantSpec:
     return PlantSpec.from_dict({"probability": 1, "neighbours": 0, "kinds": [kind], "noise": 0, **fields})
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(shape=shapes, voxel_nm=voxels_nm, kind=kinds, seed=seeds, data=st.data())
 def test_one_section_changes_within_bounds_and_the_same_way_each_time(shape, voxel_nm, kind, seed, data):
     middle = data.draw(st.integers(0, shape[0] - 1))

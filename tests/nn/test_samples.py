@@ -41,7 +41,6 @@ def bytes_of(sample: Any) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-@pytest.mark.slow
 def test_workers_do_not_change_a_byte() -> None:
     """Bug 7 of the originals: workers shared the state of one generator."""
     samples = samples_of(cubes((32, 64, 64)))

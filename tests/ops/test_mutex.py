@@ -200,7 +200,7 @@ def test_tiny_arrays(shape):
 
 def test_many_long_channels():
     hood = [*NEAR, *[(0, y, x) for y in range(1, 5) for x in range(1, 8)]]
-    affinities = noise(3, (2, 8, 10), len(hood), 6)
+    affinities = noise(3, (2, 12, 12), len(hood), 6)
     assert np.array_equal(mutex_fragments(affinities, hood), slow_fragments(affinities, hood, Mutex()))
 
 

@@ -182,7 +182,7 @@ def test_a_minimum_weight_takes_weak_connections_out_of_both(tmp_path: Path) -> 
 
 
 @given(seed=st.integers(0, 10**6), cell=st.tuples(*[st.integers(3, 40)] * 3))
-@settings(max_examples=4, phases=[Phase.generate], deadline=None)
+@settings(max_examples=8, phases=[Phase.generate], deadline=None)
 def test_clefts_in_blocks_of_any_shape_are_those_at_once(tmp_path_factory, seed, cell) -> None:
     tmp_path = tmp_path_factory.mktemp("clefts")
     rng = np.random.default_rng(seed)

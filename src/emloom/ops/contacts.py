@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from emloom.geometry import Box, Vec
 
@@ -25,6 +26,8 @@ Counts = NDArray[np.int64]
 Sums = dict[str, NDArray[Any]]
 
 CORNERS = ("z", "y", "x")
+_BESIDE = ndimage.generate_binary_structure(3, 1)
+_BESIDE[1, 1, 1] = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +102,7 @@ def contact_sums(contacts: Contacts, columns: Mapping[str, NDArray[Any]]) -> Sum
 
 def ids_beside(fragments_ZYX: NDArray[Any], mask_ZYX: NDArray[np.bool_], owned: Box) -> Ids:
     """Return the fragments that have a voxel in a box of the array with a face neighbour in a mask, sorted."""
-    near = np.zeros(mask_ZYX.shape, bool)
-    for axis in range(3):
-        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        near[tuple(ahead)] |= mask_ZYX[tuple(behind)]
-        near[tuple(behind)] |= mask_ZYX[tuple(ahead)]
-    at = owned.slices()
+    near, at = ndimage.binary_dilation(mask_ZYX, _BESIDE), owned.slices()
     ids: Ids = np.unique(fragments_ZYX[at][near[at]]).astype(np.uint64)
     return np.asarray(ids[ids != 0], np.uint64)
 

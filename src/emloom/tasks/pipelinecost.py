@@ -22,7 +22,7 @@ from emloom.nn.hardware import Hardware
 from emloom.nn.model import ModelSpec, Network, build
 from emloom.nn.train import TrainingSpec, crop_shape
 from emloom.tasks.pipelinespec import TrainedHere, TrainedModel
-from emloom.tasks.planmachine import weigh
+from emloom.tasks.planmachine import PROCESS_GIB, weigh
 
 OVERLAP = 1.7
 _TRAINING = 5
@@ -63,10 +63,10 @@ def training_seconds(model: ModelSpec, training: TrainingSpec) -> float | None:
 def training_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Return the memory that a training takes, about; 0 where that cannot be told."""
     try:
-        crop = weigh(model, training.crop_shape_vox)
+        crop_gib = weigh(model, training.crop_shape_vox).memory_gib - PROCESS_GIB
     except _UNTOLD:
         return 0
-    return round(crop.memory_gib * 2**30 * training.batch_size)
+    return round((PROCESS_GIB + crop_gib * training.batch_size) * 2**30)
 
 
 @cache

@@ -179,7 +179,7 @@ def forecast(layout: Layout, standings: Sequence[Standing], todo: set[str], core
     for standing in standings:
         name = standing.stage.name
         works = name in CELLS
-        found = _network(layout, name, n) if standing.seconds is None else None
+        found = _network(layout.job, name, raw) if standing.seconds is None else None
         seconds, source = _seconds(standing, found, n, cores)
         out.append(
             Forecast(
@@ -242,19 +242,18 @@ class _Cost(NamedTuple):
     memory_bytes: int
 
 
-def _network(layout: Layout, name: str, n: int) -> _Cost | None:
+def _network(job: PipelineJob, name: str, raw: VolumeInfo) -> _Cost | None:
     """Return what a stage costs that is mostly a network; None for the others."""
     if name not in _NETWORKS:
         return None
     from emloom.tasks import pipelinecost as cost  # torch takes seconds to import
 
-    stage = getattr(layout.job, _NETWORKS[name])
-    raw = open_volume(layout.job.raw, voxel_size_nm=layout.job.voxel_size_nm, kind="raw").info
+    stage = getattr(job, _NETWORKS[name])
     model = cost.model_of(stage.source, raw.grid.voxel_size_nm)
     if model is None:
         return None
     if name.startswith("predict"):
-        return _Cost(cost.prediction_seconds(model, n, stage.orientations), 0)
+        return _Cost(cost.prediction_seconds(model, prod(raw.shape), stage.orientations), 0)
     training = stage.source.job.training
     return _Cost(cost.training_seconds(model, training), cost.training_bytes(model, training))
 

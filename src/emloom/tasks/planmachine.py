@@ -1,6 +1,5 @@
-"""What a plan costs on a machine: reckoned from multiply-adds and measured rates, never timed, so that a
-plan is the
-same each time it is made.
+"""What a plan costs on a machine: reckoned from multiply-adds and measured rates, never timed, so that a plan is
+the same each time it is made.
 
 Rates of a core were measured with the lean network on two idle cores (`docs/results.md`, `docs/prediction.md`,
 `docs/blockwise.md`): 0.6 s for a training step of 64^3 voxels in float32, 0.15 s with bf16 units; 0.45 and 0.82
@@ -40,7 +39,8 @@ CHECKS = 5
 _FORWARD_AND_BACK = 3
 _KEPT = 3  # of every number a layer answers: itself, its activation, its gradient
 _MEMORY = 0.6
-_PROCESS_GIB = 0.8  # what a process takes before it trains
+PROCESS_GIB = 0.8
+"""What a process takes before it trains."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def weigh(model: ModelSpec, crop: Vec) -> Weight:
     parameters = sum(p.numel() for p in network.parameters())
     n_bytes = 4 * (_KEPT * answered + 5 * parameters)  # weights, gradients, two moments, the moving average
     return Weight(
-        parameters, sum(multiply_adds(network, shown).values()), _PROCESS_GIB + n_bytes / 2**30, shape.output
+        parameters, sum(multiply_adds(network, shown).values()), PROCESS_GIB + n_bytes / 2**30, shape.output
     )
 
 
